@@ -1,0 +1,175 @@
+//! One error type for the whole crate: structured, so that a program can act on it, and worded, so that a person can.
+
+use std::{fmt, io, path::PathBuf};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong because of what a caller, a file or a configuration says.
+///
+/// Errors that arise inside a network carry the path of the module (`layer3.0.downsample.0`), in the names that the
+/// weights files use; [`Error::path`] reads it back.
+///
+/// ```
+/// use skipgrad::{Error, Tensor};
+/// let error = Tensor::zeros([2, 3]).unwrap().reshape([4]).unwrap_err();
+/// assert!(matches!(error, Error::Argument { op: "reshape", .. }));
+/// assert_eq!(error.to_string(), "reshape: shape: expected 6 elements, found [4]");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument does not fit: a shape, a range, a configuration.
+    #[error("{op}: {argument}: expected {expected}, found {found}")]
+    Argument {
+        /// The operation that refused.
+        op: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// What would have been accepted.
+        expected: String,
+        /// What was passed.
+        found: String,
+    },
+    /// An error inside a module of a network.
+    #[error("{path}: {source}")]
+    Module {
+        /// Where, in the names of the weights file: `layer3.0.conv1`.
+        path: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+    /// The memory for a tensor could not be had.
+    #[error("out of memory: a buffer of {bytes} bytes could not be allocated")]
+    OutOfMemory {
+        /// The size asked for.
+        bytes: usize,
+    },
+    /// `backward` found nothing to differentiate: the recording was consumed before, or no parameter reached the value.
+    #[error("backward: {reason}")]
+    NotRecorded {
+        /// Which of the two.
+        reason: &'static str,
+    },
+    /// A parameter of the model got no gradient: the loss never reached it.
+    #[error("{name}: no gradient: the loss does not depend on this parameter")]
+    NoGradient {
+        /// The parameter's path.
+        name: String,
+    },
+    /// Named tensors do not fit a model; everything that is wrong is listed, and the model is unchanged.
+    #[error("{}", StateMismatch { missing, unexpected, misshapen })]
+    State {
+        /// Names that the model has and the file has not.
+        missing: Vec<String>,
+        /// Names that the file has and the model has not.
+        unexpected: Vec<String>,
+        /// Name, the model's shape and the file's, in the file's layout.
+        misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+    },
+    /// A name that no table has.
+    #[error("unknown {kind} {name:?}; known are: {}", known.join(", "))]
+    UnknownName {
+        /// What was looked up: `model`, `schedule`.
+        kind: &'static str,
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
+    /// A file whose content is not what it must be.
+    #[error("{}: {at}: expected {expected}, found {found}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The place in it: `record 17`, `header`.
+        at: String,
+        /// What must stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried: `read`, `create`.
+        action: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// An [`Error::Argument`], from anything that can be shown.
+    pub fn argument(
+        op: &'static str,
+        argument: &'static str,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Error {
+        Error::Argument { op, argument, expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// An [`Error::Io`] about `path`.
+    pub fn io(path: impl Into<PathBuf>, action: &'static str, source: io::Error) -> Error {
+        Error::Io { path: path.into(), action, source }
+    }
+
+    /// The path of the module where the error arose, if it arose inside one.
+    ///
+    /// ```
+    /// use skipgrad::{At, Error, Result};
+    /// let error = Error::argument("conv2d", "input", "3 channels", "1");
+    /// let error = Err::<(), _>(error).at("conv1").at("0").at("layer1").unwrap_err();
+    /// assert_eq!(error.path(), Some("layer1.0.conv1"));
+    /// assert_eq!(error.to_string(), "layer1.0.conv1: conv2d: input: expected 3 channels, found 1");
+    /// ```
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Error::Module { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// Says where in a network a result was computed: a container puts its child's name in front of the child's error.
+///
+/// See [`Error::path`] for an example.
+pub trait At {
+    /// The same result; an error's path begins with `name`.
+    fn at(self, name: impl fmt::Display) -> Self;
+}
+
+impl<T> At for Result<T> {
+    fn at(self, name: impl fmt::Display) -> Self {
+        self.map_err(|error| match error {
+            Error::Module { path, source } => Error::Module { path: format!("{name}.{path}"), source },
+            error => Error::Module { path: name.to_string(), source: Box::new(error) },
+        })
+    }
+}
+
+/// The three lists of [`Error::State`] as one sentence.
+struct StateMismatch<'a> {
+    missing: &'a [String],
+    unexpected: &'a [String],
+    misshapen: &'a [(String, Vec<usize>, Vec<usize>)],
+}
+
+impl fmt::Display for StateMismatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the tensors do not fit the model")?;
+        if !self.missing.is_empty() {
+            write!(f, "; missing: {}", self.missing.join(", "))?;
+        }
+        if !self.unexpected.is_empty() {
+            write!(f, "; unexpected: {}", self.unexpected.join(", "))?;
+        }
+        for (name, expected, found) in self.misshapen {
+            write!(f, "; {name}: expected {expected:?}, found {found:?}")?;
+        }
+        Ok(())
+    }
+}
