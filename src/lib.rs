@@ -4,6 +4,8 @@ mod error;
 mod rng;
 
 pub mod kernels;
+pub mod tensor;
 
 pub use error::{At, Error, Result};
 pub use rng::Rng;
+pub use tensor::{Shape, Tensor, memory};
