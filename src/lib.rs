@@ -3,7 +3,9 @@
 mod error;
 mod rng;
 
+pub mod autograd;
 pub mod kernels;
+pub mod ops;
 pub mod tensor;
 
 pub use error::{At, Error, Result};

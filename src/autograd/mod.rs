@@ -1,0 +1,31 @@
+//! Reverse-mode differentiation on a tape that is a value.
+//!
+//! A [`Tape`] is one pass through a network. [`Var`]s are the values computed on it; each operation goes through one door,
+//! [`Var::op`], which computes a value and, while the tape records, keeps the rule for its gradients.
+//! [`Var::backward`] consumes the recording, from the loss to the parameters: each rule runs once and is freed with the
+//! activations it kept, and what remains are [`Updates`]: gradients of [`Param`]s and new values of [`Buffer`]s, by
+//! identity, for an optimizer to apply. A module does not change while it runs, so threads can share it, each with a tape of
+//! its own.
+//!
+//! ```
+//! use skipgrad::{Rng, Tensor, autograd::{Param, Tape}};
+//! let weight = Param::new(Tensor::new([2], vec![3.0, -1.0])?);
+//! let tape = Tape::train(Rng::seed(0));
+//! let x = tape.input(Tensor::new([2], vec![2.0, 5.0])?);
+//! let loss = x.mul(&tape.param(&weight))?.sum();
+//! assert_eq!(loss.item(), 1.0);
+//! let updates = loss.backward()?;
+//! assert_eq!(updates.grad(&weight).unwrap().data(), [2.0, 5.0]);
+//! # Ok::<(), skipgrad::Error>(())
+//! ```
+
+mod backward;
+mod check;
+mod state;
+mod tape;
+mod updates;
+
+pub use check::{GradientCheck, gradient_check};
+pub use state::{Buffer, Layout, NamedTensors, Param, Slot, SlotMut, State, StateId, join};
+pub use tape::{Mode, Tape, Var};
+pub use updates::Updates;

@@ -1,0 +1,415 @@
+//! What a model carries: trained parameters, buffers that are carried but not trained, and their names.
+
+use crate::{Error, Result, Tensor};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// The identity of a parameter or a buffer, unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateId(u64);
+
+impl StateId {
+    pub(super) fn fresh() -> StateId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        StateId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// How a tensor lies in memory and how in a weights file, which follows torchvision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// The same in both.
+    Plain,
+    /// A convolution's weight: `[KH, KW, C/groups, OC]` here, `[OC, C/groups, KH, KW]` in files.
+    Conv,
+    /// A linear layer's weight: `[in, out]` here, `[out, in]` in files.
+    Linear,
+}
+
+impl Layout {
+    /// The tensor as a file has it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the tensor has another number of axes.
+    pub fn to_file(self, tensor: &Tensor) -> Result<Tensor> {
+        match self {
+            Layout::Plain => Ok(tensor.clone()),
+            Layout::Conv => tensor.permute(&[3, 2, 0, 1]),
+            Layout::Linear => tensor.permute(&[1, 0]),
+        }
+    }
+
+    /// The tensor as memory has it.
+    ///
+    /// # Errors
+    /// As [`Layout::to_file`].
+    pub fn from_file(self, tensor: &Tensor) -> Result<Tensor> {
+        match self {
+            Layout::Plain => Ok(tensor.clone()),
+            Layout::Conv => tensor.permute(&[2, 3, 1, 0]),
+            Layout::Linear => tensor.permute(&[1, 0]),
+        }
+    }
+}
+
+/// A trained tensor.
+#[derive(Debug)]
+pub struct Param {
+    id: StateId,
+    value: Tensor,
+    layout: Layout,
+    trainable: bool,
+}
+
+impl Param {
+    /// A parameter that lies in files as in memory.
+    pub fn new(value: Tensor) -> Param {
+        Param { id: StateId::fresh(), value, layout: Layout::Plain, trainable: true }
+    }
+
+    /// A convolution's weight, `[KH, KW, C/groups, OC]`.
+    pub fn conv(value: Tensor) -> Param {
+        Param { layout: Layout::Conv, ..Param::new(value) }
+    }
+
+    /// A linear layer's weight, `[in, out]`.
+    pub fn linear(value: Tensor) -> Param {
+        Param { layout: Layout::Linear, ..Param::new(value) }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> StateId {
+        self.id
+    }
+
+    /// Its value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// Its value, to be written.
+    pub fn value_mut(&mut self) -> &mut Tensor {
+        &mut self.value
+    }
+
+    /// How it lies in files.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Whether it gets gradients and updates.
+    pub fn is_trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// Freezes the parameter (`false`) or thaws it.
+    pub fn set_trainable(&mut self, trainable: bool) {
+        self.trainable = trainable;
+    }
+}
+
+/// The same value under an identity of its own: a copy of a model is another model.
+impl Clone for Param {
+    fn clone(&self) -> Param {
+        Param { id: StateId::fresh(), value: self.value.clone(), ..*self }
+    }
+}
+
+/// A tensor that a model carries and does not train: a running mean, a running variance.
+#[derive(Debug)]
+pub struct Buffer {
+    id: StateId,
+    value: Tensor,
+}
+
+impl Buffer {
+    /// A buffer.
+    pub fn new(value: Tensor) -> Buffer {
+        Buffer { id: StateId::fresh(), value }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> StateId {
+        self.id
+    }
+
+    /// Its value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// Its value, to be written.
+    pub fn value_mut(&mut self) -> &mut Tensor {
+        &mut self.value
+    }
+}
+
+/// The same value under an identity of its own.
+impl Clone for Buffer {
+    fn clone(&self) -> Buffer {
+        Buffer::new(self.value.clone())
+    }
+}
+
+/// One piece of a model's state.
+#[derive(Clone, Copy, Debug)]
+pub enum Slot<'a> {
+    /// Trained.
+    Param(&'a Param),
+    /// Carried.
+    Buffer(&'a Buffer),
+}
+
+impl Slot<'_> {
+    /// Its value.
+    pub fn value(&self) -> &Tensor {
+        match self {
+            Slot::Param(param) => param.value(),
+            Slot::Buffer(buffer) => buffer.value(),
+        }
+    }
+
+    /// How it lies in files.
+    pub fn layout(&self) -> Layout {
+        match self {
+            Slot::Param(param) => param.layout(),
+            Slot::Buffer(_) => Layout::Plain,
+        }
+    }
+}
+
+/// One piece of a model's state, to be written.
+#[derive(Debug)]
+pub enum SlotMut<'a> {
+    /// Trained.
+    Param(&'a mut Param),
+    /// Carried.
+    Buffer(&'a mut Buffer),
+}
+
+impl SlotMut<'_> {
+    fn set(&mut self, value: Tensor) {
+        match self {
+            SlotMut::Param(param) => *param.value_mut() = value,
+            SlotMut::Buffer(buffer) => *buffer.value_mut() = value,
+        }
+    }
+}
+
+/// Tensors by their names in a file, in torchvision's layouts.
+pub type NamedTensors = BTreeMap<String, Tensor>;
+
+/// Something that carries named state. Implement it with [`state!`](crate::state), which takes the names from the fields.
+pub trait State {
+    /// Shows every piece to `f`, with its name below `path`.
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>));
+
+    /// Hands every piece to `f` for writing, with its name below `path`, in the order of [`State::visit`].
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>));
+
+    /// The number of trained numbers (buffers do not count).
+    fn parameters(&self) -> usize {
+        let mut count = 0;
+        self.visit("", &mut |_, slot| {
+            if let Slot::Param(param) = slot {
+                count += param.value().shape().elements();
+            }
+        });
+        count
+    }
+
+    /// All state by name, in the layouts of a file.
+    fn export(&self) -> NamedTensors {
+        let mut tensors = NamedTensors::new();
+        self.visit("", &mut |name, slot| {
+            let value = slot.layout().to_file(slot.value()).unwrap_or_else(|_| slot.value().clone());
+            tensors.insert(name.to_string(), value);
+        });
+        tensors
+    }
+
+    /// Takes all state from named tensors. `num_batches_tracked`, which PyTorch writes and nothing reads, is ignored.
+    ///
+    /// # Errors
+    /// [`Error::State`] that lists every missing, unexpected and misshapen tensor; the model is unchanged then.
+    fn import(&mut self, mut tensors: NamedTensors) -> Result<()> {
+        tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
+        let (mut missing, mut misshapen) = (vec![], vec![]);
+        let mut ready = BTreeMap::new();
+        self.visit("", &mut |name, slot| {
+            let expected =
+                slot.layout().to_file(slot.value()).map_or_else(|_| *slot.value().shape(), |t| *t.shape());
+            match tensors.remove(name) {
+                None => missing.push(name.to_string()),
+                Some(tensor) if *tensor.shape() != expected => {
+                    misshapen.push((name.to_string(), expected.to_vec(), tensor.shape().to_vec()));
+                }
+                Some(tensor) => {
+                    ready.insert(name.to_string(), tensor);
+                }
+            }
+        });
+        let unexpected: Vec<String> = tensors.into_keys().collect();
+        if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {
+            return Err(Error::State { missing, unexpected, misshapen });
+        }
+        self.visit_mut("", &mut |name, mut slot| {
+            let layout = match &slot {
+                SlotMut::Param(param) => param.layout(),
+                SlotMut::Buffer(_) => Layout::Plain,
+            };
+            if let Some(value) = ready.remove(name).and_then(|tensor| layout.from_file(&tensor).ok()) {
+                slot.set(value);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// `path.name`, or `name` at the root.
+pub fn join(path: &str, name: impl std::fmt::Display) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+}
+
+impl State for Param {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+        f(path, Slot::Param(self));
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+        f(path, SlotMut::Param(self));
+    }
+}
+
+impl State for Buffer {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+        f(path, Slot::Buffer(self));
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+        f(path, SlotMut::Buffer(self));
+    }
+}
+
+impl<T: State + ?Sized> State for Box<T> {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+        (**self).visit(path, f);
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+        (**self).visit_mut(path, f);
+    }
+}
+
+/// Nothing, or what is inside, under the same name.
+impl<T: State> State for Option<T> {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+        self.iter().for_each(|item| item.visit(path, f));
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+        self.iter_mut().for_each(|item| item.visit_mut(path, f));
+    }
+}
+
+/// Named by index: `layer1.0`, `layer1.1`.
+impl<T: State> State for Vec<T> {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+        self.iter().enumerate().for_each(|(i, item)| item.visit(&join(path, i), f));
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+        self.iter_mut().enumerate().for_each(|(i, item)| item.visit_mut(&join(path, i), f));
+    }
+}
+
+/// Implements [`State`](crate::autograd::State) for a struct: the fields listed carry state, and their names are the names
+/// in weights files. `..field` shows a field's pieces without the field's own name in front.
+///
+/// ```
+/// use skipgrad::{Tensor, autograd::{Buffer, Param, State}, state};
+/// struct Scale { weight: Param, seen: Buffer, note: &'static str }
+/// state!(Scale { weight, seen });
+/// struct Net { scales: Vec<Scale>, head: Scale }
+/// state!(Net { scales, ..head });
+/// let scale = || Scale { weight: Param::new(Tensor::scalar(1.0)), seen: Buffer::new(Tensor::scalar(0.0)), note: "" };
+/// let net = Net { scales: vec![scale()], head: scale() };
+/// let names: Vec<String> = net.export().into_keys().collect();
+/// assert_eq!(names, ["scales.0.seen", "scales.0.weight", "seen", "weight"]);
+/// assert_eq!(net.parameters(), 2);
+/// # let _ = net.head.note;
+/// ```
+#[macro_export]
+macro_rules! state {
+    ($type:ty { $($fields:tt)* }) => {
+        impl $crate::autograd::State for $type {
+            #[allow(unused_variables, unused_imports)]
+            fn visit(&self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::Slot<'_>)) {
+                use $crate::autograd::State as _;
+                $crate::state!(@fields self visit path f; $($fields)*);
+            }
+            #[allow(unused_variables, unused_imports)]
+            fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::SlotMut<'_>)) {
+                use $crate::autograd::State as _;
+                $crate::state!(@fields self visit_mut path f; $($fields)*);
+            }
+        }
+    };
+    (@fields $self:ident $visit:ident $path:ident $f:ident;) => {};
+    (@fields $self:ident $visit:ident $path:ident $f:ident; ..$field:ident $(, $($rest:tt)*)?) => {
+        $self.$field.$visit($path, $f);
+        $crate::state!(@fields $self $visit $path $f; $($($rest)*)?);
+    };
+    (@fields $self:ident $visit:ident $path:ident $f:ident; $field:ident $(, $($rest:tt)*)?) => {
+        $self.$field.$visit(&$crate::autograd::join($path, stringify!($field)), $f);
+        $crate::state!(@fields $self $visit $path $f; $($($rest)*)?);
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Layer {
+        weight: Param,
+        mean: Buffer,
+    }
+    state!(Layer { weight, mean });
+
+    fn layer() -> Layer {
+        let weight = Tensor::from_fn([1, 1, 2, 3], |i| i as f32).unwrap();
+        Layer { weight: Param::conv(weight), mean: Buffer::new(Tensor::zeros([3]).unwrap()) }
+    }
+
+    #[test]
+    fn files_have_torchvisions_layout() {
+        let exported = layer().export();
+        assert_eq!(exported["weight"].shape()[..], [3, 2, 1, 1]);
+        assert_eq!(exported["weight"].data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        let mut other = layer();
+        other.weight.value_mut().scale(0.0);
+        other.import(exported).unwrap();
+        assert_eq!(other.weight.value(), layer().weight.value());
+    }
+
+    #[test]
+    fn one_error_lists_everything_and_the_model_is_unchanged() {
+        let mut model = vec![layer(), layer()];
+        let mut tensors = model.export();
+        tensors.remove("0.weight");
+        tensors.insert("0.wait".into(), Tensor::scalar(0.0));
+        tensors.insert("1.mean".into(), Tensor::zeros([4]).unwrap());
+        tensors.insert("1.weight".into(), Tensor::zeros([3, 2, 1, 1]).unwrap());
+        tensors.insert("1.num_batches_tracked".into(), Tensor::scalar(7.0));
+        let error = model.import(tensors).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the tensors do not fit the model; missing: 0.weight; unexpected: 0.wait; 1.mean: expected [3], found [4]"
+        );
+        assert_eq!(model[1].weight.value(), layer().weight.value());
+    }
+
+    #[test]
+    fn a_copy_is_another_model() {
+        let a = layer();
+        assert_ne!(a.weight.clone().id(), a.weight.id());
+        assert_ne!(a.mean.clone().id(), a.mean.id());
+    }
+}

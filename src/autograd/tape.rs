@@ -1,0 +1,248 @@
+//! The tape, the values on it, and the one door through which they are made.
+
+use super::state::{Buffer, Param, StateId};
+use crate::{Rng, Shape, Tensor};
+use std::cell::{Cell, RefCell};
+
+/// What a pass is for: some layers (batch normalisation, dropout) compute differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Statistics of the batch, random dropping.
+    Train,
+    /// Statistics kept by the model, nothing random.
+    Eval,
+}
+
+/// A rule: from the gradient of a value to those of the inputs that need one.
+type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>>>;
+
+/// How a value on the tape was made.
+pub(super) enum Node {
+    /// A parameter or a watched input.
+    Leaf(StateId),
+    /// By an operation; inputs that need a gradient have a node.
+    Op { name: &'static str, inputs: Vec<Option<(usize, Shape)>>, backward: Backward },
+}
+
+/// One pass through a network: its mode, what it records for [`Var::backward`], and what modules observe on the way.
+///
+/// A tape stays on its thread, and a `Var` cannot outlive it:
+///
+/// ```compile_fail
+/// use skipgrad::{Tensor, autograd::Tape};
+/// let escaped = {
+///     let tape = Tape::eval();
+///     tape.input(Tensor::scalar(1.0))
+/// };
+/// escaped.item();
+/// ```
+pub struct Tape {
+    mode: Mode,
+    recording: bool,
+    rng: RefCell<Rng>,
+    pub(super) nodes: RefCell<Vec<Node>>,
+    pub(super) consumed: Cell<bool>,
+    pub(super) observed: RefCell<Vec<(StateId, Tensor)>>,
+}
+
+impl Tape {
+    /// A tape that records, in training mode; `rng` is where dropout and its kin take their numbers from.
+    pub fn train(rng: Rng) -> Tape {
+        Tape::new(Mode::Train, true, rng)
+    }
+
+    /// A tape that records nothing, in evaluation mode.
+    pub fn eval() -> Tape {
+        Tape::new(Mode::Eval, false, Rng::seed(0))
+    }
+
+    fn new(mode: Mode, recording: bool, rng: Rng) -> Tape {
+        Tape {
+            mode,
+            recording,
+            rng: RefCell::new(rng),
+            nodes: RefCell::default(),
+            consumed: Cell::new(false),
+            observed: RefCell::default(),
+        }
+    }
+
+    /// The same tape with recording on or off: gradients in evaluation mode (saliency, frozen statistics), or statistics
+    /// in training mode without the memory of a recording.
+    pub fn recording(self, on: bool) -> Tape {
+        Tape { recording: on, ..self }
+    }
+
+    /// The mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether operations are recorded.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// A value without a gradient: images.
+    pub fn input(&self, value: Tensor) -> Var<'_> {
+        Var { value, node: None, leaf: None, tape: self }
+    }
+
+    /// A value whose gradient is wanted: [`Updates::wrt`](super::Updates::wrt) reads it after `backward`.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Tape};
+    /// let tape = Tape::eval().recording(true);
+    /// let x = tape.watch(Tensor::new([2], vec![3.0, 4.0])?);
+    /// let updates = x.mul(&x)?.sum().backward()?;
+    /// assert_eq!(updates.wrt(&x).unwrap().data(), [6.0, 8.0]);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn watch(&self, value: Tensor) -> Var<'_> {
+        self.leaf(value, StateId::fresh())
+    }
+
+    /// The value of a parameter. A parameter that is not trainable is a plain input.
+    pub fn param(&self, param: &Param) -> Var<'_> {
+        if param.is_trainable() {
+            self.leaf(param.value().clone(), param.id())
+        } else {
+            self.input(param.value().clone())
+        }
+    }
+
+    fn leaf(&self, value: Tensor, id: StateId) -> Var<'_> {
+        let node = self.recording.then(|| self.push(Node::Leaf(id)));
+        Var { value, node, leaf: Some(id), tape: self }
+    }
+
+    /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates).
+    pub fn observe(&self, buffer: &Buffer, value: Tensor) {
+        self.observed.borrow_mut().push((buffer.id(), value));
+    }
+
+    /// A stream of random numbers of its own for one operation.
+    pub fn rng(&self) -> Rng {
+        self.rng.borrow_mut().split()
+    }
+
+    fn push(&self, node: Node) -> usize {
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.push(node);
+        nodes.len() - 1
+    }
+}
+
+/// A value on a tape. Cloning shares the value.
+#[derive(Clone)]
+pub struct Var<'t> {
+    pub(super) value: Tensor,
+    pub(super) node: Option<usize>,
+    pub(super) leaf: Option<StateId>,
+    pub(super) tape: &'t Tape,
+}
+
+impl<'t> Var<'t> {
+    /// The value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// The sizes of its axes.
+    pub fn shape(&self) -> &Shape {
+        self.value.shape()
+    }
+
+    /// The tape it is on.
+    pub fn tape(&self) -> &'t Tape {
+        self.tape
+    }
+
+    /// The value of a loss; see [`Tensor::item`].
+    pub fn item(&self) -> f32 {
+        self.value.item()
+    }
+
+    /// The index of the largest element of each row; see [`Tensor::argmax`].
+    pub fn argmax(&self) -> Vec<usize> {
+        self.value.argmax()
+    }
+
+    /// The same value without its history: no gradient flows through.
+    pub fn detach(&self) -> Var<'t> {
+        self.tape.input(self.value.clone())
+    }
+
+    /// The door that every operation goes through, the library's and a user's.
+    ///
+    /// `shape` is the output's. `forward` gets the inputs' values and returns the output and the rule for the gradients:
+    /// a closure from the output's gradient, and which inputs need one, to theirs. What the rule captures is what training
+    /// remembers of this operation. Check the inputs before: `forward` cannot fail.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, autograd::{Tape, Var}};
+    /// /// Element-wise cube: dx = 3 x^2 dy.
+    /// fn cube<'t>(x: &Var<'t>) -> Var<'t> {
+    ///     Var::op("cube", [x], *x.shape(), |[x]| {
+    ///         let y = Tensor::build(*x.shape(), |y| y.iter_mut().zip(x.data()).for_each(|(y, x)| *y = x * x * x));
+    ///         let x = x.clone();
+    ///         (y, move |mut dy: Tensor, _| {
+    ///             dy.data_mut().iter_mut().zip(x.data()).for_each(|(d, x)| *d *= 3.0 * x * x);
+    ///             [Some(dy)]
+    ///         })
+    ///     })
+    /// }
+    /// let tape = Tape::train(Rng::seed(0));
+    /// let x = tape.watch(Tensor::scalar(2.0));
+    /// let y = cube(&x);
+    /// assert_eq!((y.item(), y.backward()?.wrt(&x).unwrap().item()), (8.0, 12.0));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If `forward` returns a value of another shape, or the inputs are on different tapes.
+    #[track_caller]
+    pub fn op<const N: usize, B>(
+        name: &'static str,
+        inputs: [&Var<'t>; N],
+        shape: Shape,
+        forward: impl FnOnce([&Tensor; N]) -> (Tensor, B),
+    ) -> Var<'t>
+    where
+        B: FnOnce(Tensor, [bool; N]) -> [Option<Tensor>; N] + 'static,
+    {
+        Var::op_many(name, &inputs, shape, |values| {
+            let (value, backward) = forward(std::array::from_fn(|i| values[i]));
+            (value, |grad: Tensor, needs: &[bool]| backward(grad, std::array::from_fn(|i| needs[i])).into())
+        })
+    }
+
+    /// [`Var::op`] for a number of inputs that is known only at run time, such as a concatenation's.
+    ///
+    /// # Panics
+    /// As [`Var::op`], and if there is no input.
+    #[track_caller]
+    pub fn op_many<B>(
+        name: &'static str,
+        inputs: &[&Var<'t>],
+        shape: Shape,
+        forward: impl FnOnce(&[&Tensor]) -> (Tensor, B),
+    ) -> Var<'t>
+    where
+        B: FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>> + 'static,
+    {
+        let tape = inputs[0].tape;
+        assert!(
+            inputs.iter().all(|v| std::ptr::eq(v.tape, tape)),
+            "{name}: the inputs are on different tapes"
+        );
+        let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
+        let (value, backward) = forward(&values);
+        assert_eq!(*value.shape(), shape, "{name}: forward made another shape than it announced");
+        let node = inputs.iter().any(|v| v.node.is_some()).then(|| {
+            let inputs = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
+            tape.push(Node::Op { name, inputs, backward: Box::new(backward) })
+        });
+        Var { value, node, leaf: None, tape }
+    }
+}
