@@ -9,4 +9,15 @@
 mod isa;
 pub mod simd;
 
+mod scratch;
+
+pub mod conv;
+pub mod gemm;
+mod microkernel;
+#[cfg(test)]
+mod naive;
+mod product;
+
+pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
+pub use gemm::{Gemm, gemm};
 pub use isa::{Isa, Task};
