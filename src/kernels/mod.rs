@@ -6,7 +6,14 @@
 //! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
+mod elementwise;
 mod isa;
+mod reduce;
+mod rows;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 
+pub use elementwise::*;
 pub use isa::{Isa, Task};
+pub use reduce::*;
