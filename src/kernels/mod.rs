@@ -6,6 +6,7 @@
 //! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
+mod batch_norm;
 mod elementwise;
 mod isa;
 mod reduce;
@@ -14,6 +15,7 @@ pub mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use batch_norm::*;
 pub use elementwise::*;
 pub use isa::{Isa, Task};
 pub use reduce::*;
