@@ -6,8 +6,14 @@
 //! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
+mod batch_norm;
+mod elementwise;
 mod isa;
+mod reduce;
+mod rows;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 
 mod scratch;
 
@@ -20,4 +26,7 @@ mod product;
 
 pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
 pub use gemm::{Gemm, gemm};
+pub use batch_norm::*;
+pub use elementwise::*;
 pub use isa::{Isa, Task};
+pub use reduce::*;
