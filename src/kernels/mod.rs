@@ -24,9 +24,9 @@ mod microkernel;
 mod naive;
 mod product;
 
-pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
-pub use gemm::{Gemm, gemm};
 pub use batch_norm::*;
+pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
 pub use elementwise::*;
+pub use gemm::{Gemm, gemm};
 pub use isa::{Isa, Task};
 pub use reduce::*;
