@@ -9,6 +9,7 @@
 mod batch_norm;
 mod elementwise;
 mod isa;
+mod pool;
 mod reduce;
 mod rows;
 pub mod simd;
@@ -18,4 +19,5 @@ mod testing;
 pub use batch_norm::*;
 pub use elementwise::*;
 pub use isa::{Isa, Task};
+pub use pool::*;
 pub use reduce::*;
