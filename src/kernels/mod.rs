@@ -9,6 +9,7 @@
 mod batch_norm;
 mod elementwise;
 mod isa;
+mod pool;
 mod reduce;
 mod rows;
 pub mod simd;
@@ -29,4 +30,5 @@ pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2
 pub use elementwise::*;
 pub use gemm::{Gemm, gemm};
 pub use isa::{Isa, Task};
+pub use pool::*;
 pub use reduce::*;
