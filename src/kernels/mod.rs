@@ -7,8 +7,10 @@
 #![allow(unsafe_code)]
 
 mod batch_norm;
+mod channels;
 mod elementwise;
 mod isa;
+mod optimizer;
 mod pool;
 mod reduce;
 mod rows;
@@ -17,7 +19,9 @@ pub mod simd;
 mod testing;
 
 pub use batch_norm::*;
+pub use channels::*;
 pub use elementwise::*;
 pub use isa::{Isa, Task};
+pub use optimizer::*;
 pub use pool::*;
 pub use reduce::*;
