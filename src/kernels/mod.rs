@@ -15,6 +15,7 @@ mod pool;
 mod reduce;
 mod rows;
 pub mod simd;
+mod softmax;
 #[cfg(test)]
 mod testing;
 
@@ -25,3 +26,4 @@ pub use isa::{Isa, Task};
 pub use optimizer::*;
 pub use pool::*;
 pub use reduce::*;
+pub use softmax::*;
