@@ -5,6 +5,7 @@ mod rng;
 
 pub mod autograd;
 pub mod kernels;
+pub mod nn;
 pub mod ops;
 pub mod tensor;
 
