@@ -4,6 +4,7 @@ mod error;
 mod rng;
 
 pub mod autograd;
+pub mod blocks;
 pub mod kernels;
 pub mod nn;
 pub mod ops;
