@@ -5,6 +5,7 @@ mod rng;
 
 pub mod autograd;
 pub mod blocks;
+pub mod data;
 pub mod kernels;
 pub mod models;
 pub mod nn;
