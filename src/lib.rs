@@ -6,6 +6,7 @@ mod rng;
 pub mod autograd;
 pub mod kernels;
 pub mod ops;
+pub mod optim;
 pub mod tensor;
 
 pub use error::{At, Error, Result};
