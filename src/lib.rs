@@ -4,6 +4,7 @@ mod error;
 mod rng;
 
 pub mod autograd;
+pub mod io;
 pub mod kernels;
 pub mod ops;
 pub mod optim;
