@@ -2,7 +2,10 @@
 
 use super::state::{Buffer, Param, StateId};
 use crate::{Rng, Shape, Tensor};
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 /// What a pass is for: some layers (batch normalisation, dropout) compute differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +143,13 @@ pub struct Var<'t> {
     pub(super) node: Option<usize>,
     pub(super) leaf: Option<StateId>,
     pub(super) tape: &'t Tape,
+}
+
+/// The value, and whether a gradient flows back from it.
+impl fmt::Debug for Var<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Var").field("value", &self.value).field("recorded", &self.node.is_some()).finish()
+    }
 }
 
 impl<'t> Var<'t> {

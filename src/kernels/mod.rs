@@ -6,7 +6,29 @@
 //! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
+mod batch_norm;
+mod elementwise;
 mod isa;
+mod pool;
+mod reduce;
+mod rows;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 
+mod scratch;
+
+pub mod conv;
+pub mod gemm;
+mod microkernel;
+#[cfg(test)]
+mod naive;
+mod product;
+
+pub use batch_norm::*;
+pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
+pub use elementwise::*;
+pub use gemm::{Gemm, gemm};
 pub use isa::{Isa, Task};
+pub use pool::*;
+pub use reduce::*;

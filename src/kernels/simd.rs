@@ -129,7 +129,8 @@ impl Simd for Portable {
 macro_rules! simd {
     ($(#[$doc:meta])* $name:ident: $vector:ty, lanes $lanes:literal, tile $rows:literal x $vectors:literal, if $detect:expr;
      splat $splat:path; add $add:path; sub $sub:path; mul $mul:path; mul_add |$a:ident, $b:ident, $c:ident| $mul_add:expr;
-     max $max:path; load $load:path; store $store:path) => {
+     max $max:path; load $load:path; store $store:path$(;
+     load_first |$lp:ident, $ln:ident| $load_first:expr; store_first |$sp:ident, $sa:ident, $sn:ident| $store_first:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub struct $name(());
@@ -188,6 +189,20 @@ macro_rules! simd {
                 // SAFETY: `self` proves the set, and the caller promises writable numbers.
                 unsafe { $store(p, a) }
             }
+            $(
+                #[inline(always)]
+                unsafe fn load_first(self, $lp: *const f32, $ln: usize) -> $vector {
+                    // SAFETY: `self` proves the set, the caller promises `n` readable numbers, and a masked load touches
+                    // no other.
+                    unsafe { $load_first }
+                }
+                #[inline(always)]
+                unsafe fn store_first(self, $sp: *mut f32, $sa: $vector, $sn: usize) {
+                    // SAFETY: `self` proves the set, the caller promises `n` writable numbers, and a masked store touches
+                    // no other.
+                    unsafe { $store_first }
+                }
+            )?
         }
     };
 }
@@ -202,7 +217,18 @@ mod x86 {
         Avx2: __m256, lanes 8, tile 6 x 2, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         splat _mm256_set1_ps; add _mm256_add_ps; sub _mm256_sub_ps; mul _mm256_mul_ps;
         mul_add |a, b, c| _mm256_fmadd_ps(a, b, c);
-        max _mm256_max_ps; load _mm256_loadu_ps; store _mm256_storeu_ps
+        max _mm256_max_ps; load _mm256_loadu_ps; store _mm256_storeu_ps;
+        load_first |p, n| _mm256_maskload_ps(p, first_lanes(n));
+        store_first |p, a, n| _mm256_maskstore_ps(p, first_lanes(n), a)
+    }
+
+    /// All bits set in the first `n` of 8 lanes.
+    #[inline(always)]
+    fn first_lanes(n: usize) -> __m256i {
+        const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let lanes: &[i32; 8] = (ONES_THEN_ZEROS[8 - n..16 - n].first_chunk()).expect("eight of sixteen");
+        // SAFETY: eight readable integers; only code that holds an AVX2 token calls this.
+        unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
     }
 
     simd! {
@@ -210,7 +236,9 @@ mod x86 {
         Avx512: __m512, lanes 16, tile 14 x 2, if is_x86_feature_detected!("avx512f");
         splat _mm512_set1_ps; add _mm512_add_ps; sub _mm512_sub_ps; mul _mm512_mul_ps;
         mul_add |a, b, c| _mm512_fmadd_ps(a, b, c);
-        max _mm512_max_ps; load _mm512_loadu_ps; store _mm512_storeu_ps
+        max _mm512_max_ps; load _mm512_loadu_ps; store _mm512_storeu_ps;
+        load_first |p, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p);
+        store_first |p, a, n| _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, a)
     }
 }
 #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,51 @@
 //! Operations on [`Var`](crate::autograd::Var): one file each, forward beside backward.
 //!
-//! Every file says what its backward keeps: that is what training remembers.
+//! Every file says what its backward keeps: that is what training remembers. Methods that can refuse their arguments return a
+//! [`Result`] and check everything before anything is computed.
 
+mod add;
+mod batch_norm;
+//mod concat;
+mod conv2d;
+//mod cross_entropy;
+//mod drop_path;
+//mod dropout;
+mod linear;
+mod matmul;
+mod mean;
+mod mse;
 mod mul;
+//mod pool;
+mod relu;
+mod reshape;
+mod scale;
+mod sigmoid;
+//mod slice_channels;
+//mod softmax;
 mod sum;
+
+pub use batch_norm::{BatchNorm, Moments};
+pub use conv2d::{Conv2dOptions, Padding};
+//pub use cross_entropy::Targets;
+//pub use pool::Pool2dOptions;
+
+use crate::{Error, Result, Shape};
+
+/// Refuses an argument that must have a given shape and has another.
+fn expect_shape(op: &'static str, argument: &'static str, expected: &Shape, found: &Shape) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::argument(op, argument, expected, found)) }
+}
+
+/// Refuses an argument that must be a vector of one number for each of `channels` and is not.
+fn expect_vector(op: &'static str, argument: &'static str, channels: usize, found: &Shape) -> Result<()> {
+    if found[..] == [channels] {
+        Ok(())
+    } else {
+        Err(Error::argument(op, argument, format_args!("[{channels}]"), found))
+    }
+}
+
+/// Refuses a probability of dropping that is not in [0, 1).
+fn expect_drop_probability(op: &'static str, p: f32) -> Result<()> {
+    if (0.0..1.0).contains(&p) { Ok(()) } else { Err(Error::argument(op, "p", "a probability in [0, 1)", p)) }
+}

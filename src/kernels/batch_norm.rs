@@ -1,0 +1,685 @@
+//! Batch normalisation (Ioffe and Szegedy 2015) of `x[rows, channels]`, where the rows are all pixels of all images.
+//!
+//! Each kernel reads its tensors once. In training, with m(·) the mean over rows, x̂ = (x - m(x)) / sqrt(var(x) + eps) and
+//! y = gamma x̂ + beta, the gradient is (their section 3, simplified)
+//!
+//! ```text
+//! dgamma = Σ dy x̂      dbeta = Σ dy      dx = gamma / sqrt(var + eps) * (dy - m(dy) - x̂ m(dy x̂))
+//! ```
+//!
+//! which takes one pass for the sums ([`batch_norm_sums`]) and one for dx ([`batch_norm_dx`]). A ReLU behind the
+//! normalisation costs no pass of its own: both apply it to `dy` as they read it ([`Activation`]).
+
+use super::elementwise::{gate, positive_part, relu_backward_in_place};
+use super::reduce::add_vectors;
+use super::rows::{Strip, map_ranges, piece_of_strips, update_rows, whole_rows};
+use super::simd::Simd;
+use super::{Isa, Task};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows of a block whose mean is what the block's sums are shifted by.
+const SHIFT_ROWS: usize = 8;
+
+/// Mean and biased variance of every channel of `x[rows, channels]`, in f64; zeros if there are no rows.
+///
+/// Precise however far the mean is from zero. A block of rows is summed as d = x - s and d², where s is the mean of the block's
+/// first eight rows. Since (mean - s)² is at most the block's sum of squared deviations divided by eight, Σd² is at most
+/// 1 + rows / 8 times that sum: the subtraction that leads to it loses three digits at the very worst and none as a rule.
+/// Blocks are merged in order by the formula of Chan, Golub and LeVeque (1983).
+///
+/// ```
+/// use skipgrad::kernels::{Isa, moments};
+/// let x = [1.0, 10.0, 3.0, 30.0]; // two rows of two channels
+/// let (mean, variance) = moments(Isa::active(), &x, 2);
+/// assert_eq!((mean, variance), (vec![2.0, 20.0], vec![1.0, 100.0]));
+/// ```
+pub fn moments(isa: Isa, x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
+    let rows = whole_rows(x.len(), channels);
+    let parts = map_ranges(rows, channels, |range| {
+        isa.dispatch(RangeMoments { x: &x[range.start * channels..range.end * channels], channels })
+    });
+    let mut all = Moments::empty(channels);
+    for part in parts {
+        all.merge(part.rows, &part.mean, &part.squares);
+    }
+    let rows = all.rows.max(1) as f64;
+    (all.mean, all.squares.into_iter().map(|squares| squares / rows).collect())
+}
+
+/// Means and sums of squared deviations from them.
+struct Moments {
+    rows: usize,
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    fn empty(channels: usize) -> Moments {
+        Moments { rows: 0, mean: vec![0.0; channels], squares: vec![0.0; channels] }
+    }
+
+    #[inline(always)]
+    fn merge(&mut self, rows: usize, mean: &[f64], squares: &[f64]) {
+        let share = rows as f64 / (self.rows + rows) as f64;
+        let weight = self.rows as f64 * share;
+        let of_block = mean.iter().zip(squares);
+        for ((mean, squares), (m, s)) in self.mean.iter_mut().zip(&mut self.squares).zip(of_block) {
+            let distance = m - *mean;
+            *mean += distance * share;
+            *squares += s + distance * distance * weight;
+        }
+        self.rows += rows;
+    }
+}
+
+/// [`Moments`] of some rows on one thread.
+struct RangeMoments<'a> {
+    x: &'a [f32],
+    channels: usize,
+}
+
+impl Task for RangeMoments<'_> {
+    type Output = Moments;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Moments {
+        let c = self.channels;
+        let strip = Strip::new(c);
+        let mut moments = Moments::empty(c);
+        let (mut sums, mut squares) = (vec![0.0; strip.width()], vec![0.0; strip.width()]);
+        let (mut mean, mut deviations) = (vec![0.0; c], vec![0.0; c]);
+        for block in self.x.chunks(strip.block_rows() * c.max(1)) {
+            let rows = block.len() / c;
+            let shift = mean_of_first_rows(block, c);
+            let shifts = strip.repeat(&shift);
+            for x in block.chunks(strip.width()) {
+                add_shifted(x, &shifts, &mut sums, &mut squares);
+            }
+            mean.fill(0.0);
+            deviations.fill(0.0);
+            strip.drain(&mut sums, &mut mean);
+            strip.drain(&mut squares, &mut deviations);
+            for ((mean, deviations), &shift) in mean.iter_mut().zip(&mut deviations).zip(&shift) {
+                let distance = *mean / rows as f64;
+                let exact = *deviations - *mean * distance;
+                *deviations = if exact < 0.0 { 0.0 } else { exact };
+                *mean = f64::from(shift) + distance;
+            }
+            moments.merge(rows, &mean, &deviations);
+        }
+        moments
+    }
+}
+
+#[inline(always)]
+fn mean_of_first_rows(x: &[f32], channels: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; channels];
+    let rows = x.chunks(channels).take(SHIFT_ROWS);
+    let share = 1.0 / rows.len() as f32;
+    for row in rows {
+        for (mean, x) in mean.iter_mut().zip(row) {
+            *mean += share * x;
+        }
+    }
+    mean
+}
+
+#[inline(always)]
+fn add_shifted(x: &[f32], shift: &[f32], sums: &mut [f32], squares: &mut [f32]) {
+    let n = x.len();
+    let (shift, sums, squares) = (&shift[..n], &mut sums[..n], &mut squares[..n]);
+    for i in 0..n {
+        let d = x[i] - shift[i];
+        sums[i] += d;
+        squares[i] += d * d;
+    }
+}
+
+/// `y[r, c] = x[r, c] * scale[c] + shift[c]`, plus `residual[r, c]` if there is one, then `max(·, 0)` if `relu`.
+///
+/// With scale = gamma / sqrt(var + eps) and shift = beta - mean * scale this is batch normalisation.
+pub fn normalise(
+    isa: Isa,
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    residual: Option<&[f32]>,
+    relu: bool,
+    y: &mut [f32],
+) {
+    let (c, vectors) = (scale.len(), [scale, shift]);
+    match (residual, relu) {
+        (None, false) => update_rows(isa, c, y, [x], vectors, |_, [x], [a, b]| x * a + b),
+        (None, true) => update_rows(isa, c, y, [x], vectors, |_, [x], [a, b]| positive_part(x * a + b)),
+        (Some(r), false) => update_rows(isa, c, y, [x, r], vectors, |_, [x, r], [a, b]| x * a + b + r),
+        (Some(r), true) => {
+            update_rows(isa, c, y, [x, r], vectors, |_, [x, r], [a, b]| positive_part(x * a + b + r));
+        }
+    }
+}
+
+/// [`normalise`] that writes `y` over `x`.
+pub fn normalise_in_place(
+    isa: Isa,
+    scale: &[f32],
+    shift: &[f32],
+    residual: Option<&[f32]>,
+    relu: bool,
+    x: &mut [f32],
+) {
+    let (c, vectors) = (scale.len(), [scale, shift]);
+    match (residual, relu) {
+        (None, false) => update_rows(isa, c, x, [], vectors, |x, [], [a, b]| x * a + b),
+        (None, true) => update_rows(isa, c, x, [], vectors, |x, [], [a, b]| positive_part(x * a + b)),
+        (Some(r), false) => update_rows(isa, c, x, [r], vectors, |x, [r], [a, b]| x * a + b + r),
+        (Some(r), true) => {
+            update_rows(isa, c, x, [r], vectors, |x, [r], [a, b]| positive_part(x * a + b + r));
+        }
+    }
+}
+
+/// What follows the normalisation, and how the gradient kernels know where its gradient is zero.
+#[derive(Clone, Copy, Debug)]
+pub enum Activation<'a> {
+    /// Nothing: `dy` is the gradient of the normalised numbers.
+    None,
+    /// A ReLU, whose output `y[rows, channels]` is given: needed behind a residual addition.
+    Relu(&'a [f32]),
+    /// A ReLU right behind `x * scale + shift`, which is computed again rather than read: a third of the traffic less.
+    ReluOf {
+        /// As [`normalise`] had it.
+        scale: &'a [f32],
+        /// As [`normalise`] had it.
+        shift: &'a [f32],
+    },
+}
+
+impl<'a> Activation<'a> {
+    /// The same with its vectors a strip wide, kept in `storage`. Panics unless the sizes fit `len` numbers.
+    fn widen<'b>(self, strip: Strip, len: usize, storage: &'b mut [Vec<f32>; 2]) -> Activation<'b>
+    where
+        'a: 'b,
+    {
+        match self {
+            Activation::None => Activation::None,
+            Activation::Relu(y) => {
+                assert_eq!(y.len(), len, "operands of one length");
+                Activation::Relu(y)
+            }
+            Activation::ReluOf { scale, shift } => {
+                *storage = [scale, shift].map(|v| strip.repeat(v));
+                Activation::ReluOf { scale: &storage[0], shift: &storage[1] }
+            }
+        }
+    }
+
+    /// What a piece of the numbers needs of it.
+    #[inline(always)]
+    fn piece(self, range: Range<usize>) -> Activation<'a> {
+        if let Activation::Relu(y) = self { Activation::Relu(&y[range]) } else { self }
+    }
+
+    /// Makes the gradient behind the activation the gradient in front of it, for a strip.
+    #[inline(always)]
+    fn mask(self, x: &[f32], dy: &mut [f32]) {
+        let n = dy.len();
+        match self {
+            Activation::None => {}
+            Activation::Relu(y) => {
+                let y = &y[..n];
+                for i in 0..n {
+                    dy[i] = gate(y[i], dy[i]);
+                }
+            }
+            Activation::ReluOf { scale, shift } => {
+                let (x, scale, shift) = (&x[..n], &scale[..n], &shift[..n]);
+                for i in 0..n {
+                    dy[i] = gate(x[i] * scale[i] + shift[i], dy[i]);
+                }
+            }
+        }
+    }
+}
+
+/// The sums of a backward pass, a number a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchNormSums {
+    /// Σ dy, with `dy` behind the mask of the activation: the gradient of beta.
+    pub dy: Vec<f64>,
+    /// Σ dy (x - mean): times 1 / sqrt(var + eps) it is the gradient of gamma.
+    pub dy_deviation: Vec<f64>,
+}
+
+/// The sums over rows that the gradients of gamma, beta and x need; `x`, `dy`: `[rows, channels]`, `mean`: `[channels]`.
+pub fn batch_norm_sums(
+    isa: Isa,
+    x: &[f32],
+    dy: &[f32],
+    mean: &[f32],
+    activation: Activation<'_>,
+) -> BatchNormSums {
+    let channels = mean.len();
+    let rows = whole_rows(x.len(), channels);
+    assert_eq!(x.len(), dy.len(), "operands of one length");
+    let strip = Strip::new(channels);
+    let mut storage = [const { Vec::new() }; 2];
+    let activation = activation.widen(strip, x.len(), &mut storage);
+    let mean = strip.repeat(mean);
+    let parts = map_ranges(rows, channels, |range| {
+        let range = range.start * channels..range.end * channels;
+        isa.dispatch(RangeSums {
+            strip,
+            channels,
+            x: &x[range.clone()],
+            dy: &dy[range.clone()],
+            mean: &mean,
+            activation: activation.piece(range),
+        })
+    });
+    let (dy, dy_deviation) = parts.into_iter().map(|sums| (sums.dy, sums.dy_deviation)).unzip();
+    BatchNormSums { dy: add_vectors(dy, channels), dy_deviation: add_vectors(dy_deviation, channels) }
+}
+
+/// [`BatchNormSums`] of some rows on one thread.
+struct RangeSums<'a> {
+    strip: Strip,
+    channels: usize,
+    x: &'a [f32],
+    dy: &'a [f32],
+    mean: &'a [f32],
+    activation: Activation<'a>,
+}
+
+impl Task for RangeSums<'_> {
+    type Output = BatchNormSums;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> BatchNormSums {
+        let (strip, width) = (self.strip, self.strip.width());
+        let mut totals =
+            BatchNormSums { dy: vec![0.0; self.channels], dy_deviation: vec![0.0; self.channels] };
+        let (mut sums, mut products, mut masked) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
+        let block = strip.block_rows() * self.channels.max(1);
+        for (b, (x, dy)) in self.x.chunks(block).zip(self.dy.chunks(block)).enumerate() {
+            for (i, (x, dy)) in x.chunks(width).zip(dy.chunks(width)).enumerate() {
+                let dy = if let Activation::None = self.activation {
+                    dy
+                } else {
+                    let start = b * block + i * width;
+                    let masked = &mut masked[..dy.len()];
+                    masked.copy_from_slice(dy);
+                    self.activation.piece(start..start + dy.len()).mask(x, masked);
+                    masked
+                };
+                add_products(x, dy, self.mean, &mut sums, &mut products);
+            }
+            strip.drain(&mut sums, &mut totals.dy);
+            strip.drain(&mut products, &mut totals.dy_deviation);
+        }
+        totals
+    }
+}
+
+#[inline(always)]
+fn add_products(x: &[f32], dy: &[f32], mean: &[f32], sums: &mut [f32], products: &mut [f32]) {
+    let n = x.len();
+    let (dy, mean, sums, products) = (&dy[..n], &mean[..n], &mut sums[..n], &mut products[..n]);
+    for i in 0..n {
+        sums[i] += dy[i];
+        products[i] += dy[i] * (x[i] - mean[i]);
+    }
+}
+
+/// The gradient of x in training: `dx = scale * (dy - mean_dy - (x - mean) * slope)`, with `dy` behind the mask of the
+/// activation and all vectors `[channels]`.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNormGradient<'a> {
+    /// gamma / sqrt(var + eps).
+    pub scale: &'a [f32],
+    /// The mean of x over the batch.
+    pub mean: &'a [f32],
+    /// Σ dy / rows.
+    pub mean_dy: &'a [f32],
+    /// Σ dy (x - mean) / rows / (var + eps).
+    pub slope: &'a [f32],
+}
+
+/// Writes [`BatchNormGradient`]'s dx for `x[rows, channels]`, and the gradient of a residual that was added.
+///
+/// With `dx`: `dx` is written there and `dy` becomes the gradient of the residual, which is `dy` behind the mask. With `None`:
+/// dx is written over `dy`, the least traffic.
+pub fn batch_norm_dx(
+    isa: Isa,
+    x: &[f32],
+    gradient: BatchNormGradient<'_>,
+    activation: Activation<'_>,
+    dy: &mut [f32],
+    dx: Option<&mut [f32]>,
+) {
+    let channels = gradient.scale.len();
+    whole_rows(x.len(), channels);
+    assert_eq!(x.len(), dy.len(), "operands of one length");
+    let strip = Strip::new(channels);
+    let mut storage = [const { Vec::new() }; 2];
+    let activation = activation.widen(strip, x.len(), &mut storage);
+    let BatchNormGradient { scale, mean, mean_dy, slope } = gradient;
+    let vectors = [scale, mean, mean_dy, slope].map(|v| strip.repeat(v));
+    let size = piece_of_strips(channels);
+    let piece = |i: usize, dy: &mut [f32], dx: Option<&mut [f32]>| {
+        let range = i * size..i * size + dy.len();
+        let (x, activation) = (&x[range.clone()], activation.piece(range));
+        let vectors = vectors.each_ref().map(|v| &v[..]);
+        isa.dispatch(Dx { width: strip.width(), x, vectors, activation, dy, dx });
+    };
+    let pieces = dy.par_chunks_mut(size);
+    match dx {
+        Some(dx) => {
+            assert_eq!(x.len(), dx.len(), "operands of one length");
+            pieces.zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| piece(i, dy, Some(dx)));
+        }
+        None => pieces.enumerate().for_each(|(i, dy)| piece(i, dy, None)),
+    }
+}
+
+struct Dx<'a> {
+    width: usize,
+    x: &'a [f32],
+    vectors: [&'a [f32]; 4],
+    activation: Activation<'a>,
+    dy: &'a mut [f32],
+    dx: Option<&'a mut [f32]>,
+}
+
+impl Task for Dx<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let width = self.width;
+        let mut dx_strips = self.dx.map(|dx| dx.chunks_mut(width));
+        for (i, (x, dy)) in self.x.chunks(width).zip(self.dy.chunks_mut(width)).enumerate() {
+            self.activation.piece(i * width..i * width + dy.len()).mask(x, dy);
+            match dx_strips.as_mut().and_then(Iterator::next) {
+                Some(dx) => {
+                    dx.copy_from_slice(dy);
+                    dy_to_dx(x, self.vectors, dx);
+                }
+                None => dy_to_dx(x, self.vectors, dy),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dy_to_dx(x: &[f32], vectors: [&[f32]; 4], g: &mut [f32]) {
+    let n = g.len();
+    let (x, [scale, mean, mean_dy, slope]) = (&x[..n], vectors.map(|v| &v[..n]));
+    for i in 0..n {
+        g[i] = scale[i] * (g[i] - mean_dy[i] - (x[i] - mean[i]) * slope[i]);
+    }
+}
+
+/// The gradient of x where mean and variance are constants (evaluation, frozen layers): `dx = scale * dy` with `dy` behind the
+/// mask of the activation. Reads `x` only for [`Activation::ReluOf`]; it may be empty otherwise.
+///
+/// `dy` and `dx` as in [`batch_norm_dx`].
+pub fn batch_norm_frozen_dx(
+    isa: Isa,
+    x: &[f32],
+    scale: &[f32],
+    activation: Activation<'_>,
+    dy: &mut [f32],
+    dx: Option<&mut [f32]>,
+) {
+    let (c, gamma) = (scale.len(), scale);
+    let Some(dx) = dx else {
+        return match activation {
+            Activation::None => update_rows(isa, c, dy, [], [gamma], |dy, [], [g]| g * dy),
+            Activation::Relu(y) => update_rows(isa, c, dy, [y], [gamma], |dy, [y], [g]| gate(y, g * dy)),
+            Activation::ReluOf { scale, shift } => {
+                let vectors = [gamma, scale, shift];
+                update_rows(isa, c, dy, [x], vectors, |dy, [x], [g, a, b]| gate(x * a + b, g * dy));
+            }
+        };
+    };
+    assert_eq!(dy.len(), dx.len(), "operands of one length");
+    let size = piece_of_strips(c);
+    // Two steps, of which the second finds its numbers in the cache.
+    dy.par_chunks_mut(size).zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| {
+        let range = i * size..i * size + dy.len();
+        match activation.piece(range.clone()) {
+            Activation::None => {}
+            Activation::Relu(y) => relu_backward_in_place(isa, y, dy),
+            Activation::ReluOf { scale, shift } => {
+                update_rows(isa, c, dy, [&x[range]], [scale, shift], |dy, [x], [a, b]| gate(x * a + b, dy));
+            }
+        }
+        update_rows(isa, c, dx, [dy], [gamma], |_, [dy], [g]| g * dy);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::tests::{CHANNELS, ROWS};
+    use super::super::testing::{Guarded, assert_close, each_isa, normals, same_on_any_threads};
+    use super::*;
+
+    /// Mean and biased variance of every column, in two passes of f64.
+    fn naive_moments(x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
+        let rows = (x.len() / channels).max(1) as f64;
+        let column = |c: usize| x.iter().skip(c).step_by(channels).map(|&x| f64::from(x));
+        let mean: Vec<f64> = (0..channels).map(|c| column(c).sum::<f64>() / rows).collect();
+        let variance =
+            (0..channels).map(|c| column(c).map(|x| (x - mean[c]).powi(2)).sum::<f64>() / rows).collect();
+        (mean, variance)
+    }
+
+    fn close(got: &[f64], wanted: &[f64], tolerance: f64, what: &str) {
+        for (c, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+            assert!(
+                (got - wanted).abs() <= tolerance * wanted.abs().max(1.0),
+                "{what} [{c}]: {got} {wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn moments_are_those_of_two_passes_in_f64() {
+        for isa in each_isa() {
+            for channels in CHANNELS {
+                for rows in ROWS {
+                    let x = normals(rows * channels, 1);
+                    let (mean, variance) = moments(isa, &x, channels);
+                    let wanted = naive_moments(&x, channels);
+                    close(&mean, &wanted.0, 1e-6, "mean");
+                    close(&variance, &wanted.1, 3e-6, "variance");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mean_of_ten_thousand_costs_no_precision() {
+        for isa in each_isa() {
+            for channels in [3, 16, 200] {
+                let x: Vec<f32> = normals(5000 * channels, 5).into_iter().map(|x| x + 1e4).collect();
+                let (mean, variance) = moments(isa, &x, channels);
+                let wanted = naive_moments(&x, channels);
+                close(&mean, &wanted.0, 1e-10, "mean");
+                close(&variance, &wanted.1, 3e-6, "variance");
+            }
+        }
+    }
+
+    #[test]
+    fn an_outlier_of_200_deviations_in_the_first_rows_costs_no_more_than_three_digits() {
+        let mut x = normals(40_000, 5);
+        x[2] = 1e6;
+        let (mean, variance) = moments(Isa::active(), &x, 1);
+        let wanted = naive_moments(&x, 1);
+        assert!((mean[0] - wanted.0[0]).abs() < 1e-6 * wanted.1[0].sqrt(), "{mean:?} {wanted:?}");
+        assert!((variance[0] / wanted.1[0] - 1.0).abs() < 1e-4, "{variance:?} {wanted:?}");
+    }
+
+    #[test]
+    fn one_row_has_no_variance_and_nan_is_not_hidden() {
+        let (mean, variance) = moments(Isa::active(), &[1.5, -2.0, 7.0], 3);
+        assert_eq!((mean, variance), (vec![1.5, -2.0, 7.0], vec![0.0; 3]));
+        let (mean, variance) = moments(Isa::active(), &[1.0, f32::NAN, 2.0, 3.0], 2);
+        assert_eq!((mean[0], variance[0]), (1.5, 0.25));
+        assert!(mean[1].is_nan() && variance[1].is_nan());
+    }
+
+    #[test]
+    fn normalise_is_its_formula_in_every_combination() {
+        for isa in each_isa() {
+            for channels in CHANNELS {
+                for rows in ROWS {
+                    let n = rows * channels;
+                    let (x, r) = (normals(n, 1), normals(n, 2));
+                    let (scale, shift) = (normals(channels, 3), normals(channels, 4));
+                    for residual in [None, Some(&r[..])] {
+                        for relu in [false, true] {
+                            let wanted: Vec<f64> = (0..n)
+                                .map(|i| {
+                                    let c = i % channels;
+                                    let y = f64::from(x[i]) * f64::from(scale[c]) + f64::from(shift[c]);
+                                    let y = y + residual.map_or(0.0, |r| f64::from(r[i]));
+                                    if relu { y.max(0.0) } else { y }
+                                })
+                                .collect();
+                            let mut y = Guarded::new(n);
+                            normalise(isa, &x, &scale, &shift, residual, relu, &mut y);
+                            assert_close(&y, &wanted, 1e-6, "normalise");
+                            let mut z = Guarded::from(&x);
+                            normalise_in_place(isa, &scale, &shift, residual, relu, &mut z);
+                            assert_eq!(y[..], z[..]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a backward pass starts from, and the formulas in f64.
+    struct Case {
+        channels: usize,
+        x: Vec<f32>,
+        dy: Vec<f32>,
+        y: Vec<f32>,
+        /// scale, shift, mean, mean_dy, slope
+        vectors: [Vec<f32>; 5],
+    }
+
+    impl Case {
+        fn new(rows: usize, channels: usize) -> Case {
+            let n = rows * channels;
+            let vectors = std::array::from_fn(|k| normals(channels, 10 + k as u64));
+            let (x, dy) = (normals(n, 1), normals(n, 2));
+            let mut y = vec![0.0; n];
+            normalise(Isa::Portable, &x, &vectors[0], &vectors[1], None, true, &mut y);
+            Case { channels, x, dy, y, vectors }
+        }
+
+        fn activations(&self) -> [Activation<'_>; 3] {
+            let [scale, shift, ..] = &self.vectors;
+            [Activation::None, Activation::Relu(&self.y), Activation::ReluOf { scale, shift }]
+        }
+
+        fn masked(&self, activation: Activation<'_>) -> Vec<f64> {
+            let open = matches!(activation, Activation::None);
+            let dy = self.dy.iter().zip(&self.y);
+            dy.map(|(&dy, &y)| if open || y > 0.0 { f64::from(dy) } else { 0.0 }).collect()
+        }
+
+        fn dx(&self, activation: Activation<'_>, frozen: bool) -> Vec<f64> {
+            let masked = self.masked(activation).into_iter().enumerate();
+            masked
+                .map(|(i, dy)| {
+                    let [scale, _, mean, mean_dy, slope] =
+                        self.vectors.each_ref().map(|v| f64::from(v[i % self.channels]));
+                    let inner = dy - mean_dy - (f64::from(self.x[i]) - mean) * slope;
+                    scale * if frozen { dy } else { inner }
+                })
+                .collect()
+        }
+    }
+
+    /// Rounding grows with the sizes of the terms, however small their sum.
+    #[track_caller]
+    fn close_sum(got: f64, terms: impl Iterator<Item = f64> + Clone) {
+        let error = (got - terms.clone().sum::<f64>()).abs();
+        assert!(error <= 3e-7 * terms.map(f64::abs).sum::<f64>(), "error {error}");
+    }
+
+    #[test]
+    fn the_sums_are_those_of_f64() {
+        for isa in each_isa() {
+            for channels in CHANNELS {
+                for rows in ROWS {
+                    let case = Case::new(rows, channels);
+                    for activation in case.activations() {
+                        let masked = case.masked(activation);
+                        let got = batch_norm_sums(isa, &case.x, &case.dy, &case.vectors[2], activation);
+                        for c in 0..channels {
+                            let mean = f64::from(case.vectors[2][c]);
+                            let dy = || masked.iter().skip(c).step_by(channels).copied();
+                            let x = case.x.iter().skip(c).step_by(channels).map(|&x| f64::from(x) - mean);
+                            let products: Vec<f64> = dy().zip(x).map(|(dy, x)| dy * x).collect();
+                            close_sum(got.dy[c], dy());
+                            close_sum(got.dy_deviation[c], products.into_iter());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dx_is_its_formula_and_the_residual_gets_the_masked_gradient() {
+        for isa in each_isa() {
+            for channels in CHANNELS {
+                for rows in ROWS {
+                    let case = Case::new(rows, channels);
+                    let [scale, _, mean, mean_dy, slope] = case.vectors.each_ref().map(|v| &v[..]);
+                    let gradient = BatchNormGradient { scale, mean, mean_dy, slope };
+                    for activation in case.activations() {
+                        for frozen in [false, true] {
+                            let run = |dy: &mut [f32], dx: Option<&mut [f32]>| match frozen {
+                                false => batch_norm_dx(isa, &case.x, gradient, activation, dy, dx),
+                                true => batch_norm_frozen_dx(isa, &case.x, scale, activation, dy, dx),
+                            };
+                            let wanted = case.dx(activation, frozen);
+                            let mut in_place = Guarded::from(&case.dy);
+                            run(&mut in_place, None);
+                            assert_close(&in_place, &wanted, 3e-6, "dx in place");
+                            let (mut dy, mut dx) = (Guarded::from(&case.dy), Guarded::new(case.dy.len()));
+                            run(&mut dy, Some(&mut dx));
+                            assert_eq!(dx[..], in_place[..]);
+                            assert_close(&dy, &case.masked(activation), 0.0, "masked dy");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let case = Case::new(12_345, 20);
+        let [scale, _, mean, mean_dy, slope] = case.vectors.each_ref().map(|v| &v[..]);
+        let gradient = BatchNormGradient { scale, mean, mean_dy, slope };
+        let isa = Isa::active();
+        same_on_any_threads(|| {
+            let (m, v) = moments(isa, &case.x, 20);
+            let sums = batch_norm_sums(isa, &case.x, &case.dy, mean, Activation::Relu(&case.y));
+            let mut dx = case.dy.clone();
+            batch_norm_dx(isa, &case.x, gradient, Activation::Relu(&case.y), &mut dx, None);
+            // An f64 as two f32 that hold all its bits.
+            let bits = |x: &f64| [x.to_bits() as u32, (x.to_bits() >> 32) as u32].map(f32::from_bits);
+            let sums = [m, v, sums.dy, sums.dy_deviation].concat();
+            dx.into_iter().chain(sums.iter().flat_map(bits)).collect()
+        });
+    }
+}

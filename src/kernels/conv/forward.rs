@@ -1,0 +1,84 @@
+//! The forward direction: patches of x times w.
+
+use super::Conv2d;
+use super::patches::{Axis, Patches, Source};
+use crate::kernels::Isa;
+use crate::kernels::microkernel::{RowMajor, Start};
+use crate::kernels::product::{Factor, Grid, Product};
+
+/// Convolves x `[N, H, W, C]` with w `[KH, KW, C/groups, OC]` into y `[N, OH, OW, OC]`.
+///
+/// # Panics
+/// If a slice does not fit the geometry, or the geometry has no output.
+///
+/// ```
+/// use skipgrad::kernels::{Conv2d, Isa, conv2d};
+/// let sizes = Conv2d {
+///     batch: 1, height: 2, width: 2, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
+///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
+/// };
+/// let mut y = [0.0; 2]; // [1, 2, 1, 1]
+/// conv2d(Isa::active(), &sizes, &[1.0, 2.0, 3.0, 4.0], &[10.0, 1.0], &mut y);
+/// assert_eq!(y, [12.0, 34.0]);
+/// ```
+pub fn conv2d(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], y: &mut [f32]) {
+    forward(isa, sizes, x, w, None, y);
+}
+
+/// [`conv2d`], plus a bias `[OC]`.
+///
+/// # Panics
+/// As [`conv2d`], and if `bias` has not one number a channel.
+pub fn conv2d_bias(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: &[f32], y: &mut [f32]) {
+    assert!(bias.len() == sizes.out_channels, "one bias a channel");
+    forward(isa, sizes, x, w, Some(bias), y);
+}
+
+fn forward(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    sizes.check(x.len(), w.len(), y.len());
+    let [vertical, horizontal] = axes(sizes);
+    let channels = sizes.out_channels;
+    let (group_in, group_out) = (sizes.group_in(), sizes.group_out());
+    let size = [sizes.batch, vertical.grid, horizontal.grid];
+    for group in 0..sizes.groups {
+        let outputs = group * group_out..(group + 1) * group_out;
+        let product = Product {
+            columns: group_out,
+            depth: w.len() / channels.max(1),
+            a: Patches::<RowMajor>::new(source(sizes, x, group), &[vertical.clone(), horizontal.clone()]),
+            b: Factor {
+                data: w,
+                taps: (0..sizes.kernel[0] * sizes.kernel[1])
+                    .map(|tap| tap * group_in * channels + outputs.start)
+                    .collect(),
+                depth: group_in,
+                row: channels,
+                column: 1,
+            },
+            c: Grid {
+                size,
+                stride: [size[1] * size[2] * channels, size[2] * channels, channels],
+                start: outputs.start,
+            },
+            start: bias.map_or(Start::Zero, |bias| Start::Bias(&bias[outputs.clone()])),
+        };
+        product.compute(isa, y);
+    }
+}
+
+/// The input channels of a group.
+pub(super) fn source<'a>(sizes: &Conv2d, x: &'a [f32], group: usize) -> Source<'a> {
+    let channels = sizes.group_in();
+    Source { data: x, size: sizes.in_size(), pixel: sizes.in_channels, first: group * channels, channels }
+}
+
+/// The input pixels that an output pixel sees.
+pub(super) fn axes(sizes: &Conv2d) -> [Axis; 2] {
+    [0, 1].map(|axis| Axis {
+        grid: sizes.out_size(axis),
+        step: sizes.stride[axis],
+        offsets: (0..sizes.kernel[axis])
+            .map(|tap| (tap * sizes.dilation[axis]) as isize - sizes.padding[axis][0] as isize)
+            .collect(),
+    })
+}

@@ -1,0 +1,205 @@
+//! All directions, on every instruction set that the machine has, against the oracle.
+
+use super::*;
+use crate::kernels::naive::{self, Input, Output, assert_sums};
+use crate::kernels::{Gemm, Isa, gemm};
+use proptest::prelude::*;
+
+/// Holds the three directions of one geometry against the oracle.
+fn check_all(sizes: &Conv2d) {
+    let x = Input::random(sizes.x_len(), 1);
+    let w = Input::random(sizes.w_len(), 2);
+    let dy = Input::random(sizes.y_len(), 3);
+    let patch = sizes.kernel[0] * sizes.kernel[1];
+    let pixels = sizes.batch * sizes.out_height() * sizes.out_width();
+    let y_want = naive::conv2d(sizes, &x, &w);
+    let dx_want = naive::conv2d_input_gradient(sizes, &dy, &w);
+    let dw_want = naive::conv2d_weight_gradient(sizes, &x, &dy);
+    for isa in Isa::available() {
+        let case = (isa, sizes);
+        let mut y = Output::filled(sizes.y_len(), f32::NAN);
+        conv2d(isa, sizes, &x, &w, y.slice());
+        assert_sums(&y.checked(), &y_want, patch * sizes.group_in(), &("y", case));
+        let mut dx = Output::filled(sizes.x_len(), f32::NAN);
+        conv2d_input_gradient(isa, sizes, &dy, &w, dx.slice());
+        assert_sums(&dx.checked(), &dx_want, patch * sizes.group_out(), &("dx", case));
+        let mut dw = Output::filled(sizes.w_len(), f32::NAN);
+        conv2d_weight_gradient(isa, sizes, &x, &dy, dw.slice());
+        assert_sums(&dw.checked(), &dw_want, pixels, &("dw", case));
+    }
+}
+
+fn square(
+    batch: usize,
+    size: usize,
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Conv2d {
+    Conv2d {
+        batch,
+        height: size,
+        width: size,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [[padding; 2]; 2],
+        dilation: [1; 2],
+        groups: 1,
+    }
+}
+
+prop_compose! {
+    /// Any geometry that has an output, small enough for the oracle.
+    fn geometry()(
+        batch in 1..3usize, size in prop::array::uniform2(1..10usize), groups in 1..4usize,
+        channels in prop::array::uniform2(1..12usize), kernel in prop::array::uniform2(1..5usize),
+        stride in prop::array::uniform2(1..4usize), dilation in prop::array::uniform2(1..3usize),
+        padding in prop::array::uniform2(prop::array::uniform2(0..4usize)),
+    ) -> Conv2d {
+        // Taps are taken away until the kernel fits the padded image.
+        let fit = |axis: usize| {
+            let padded: usize = size[axis] + padding[axis][0] + padding[axis][1];
+            kernel[axis].min((padded - 1) / dilation[axis] + 1)
+        };
+        Conv2d {
+            batch, height: size[0], width: size[1],
+            in_channels: channels[0] * groups, out_channels: channels[1] * groups,
+            kernel: [fit(0), fit(1)], stride, padding, dilation, groups,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_geometry_is_as_the_oracle_says(sizes in geometry()) {
+        check_all(&sizes);
+    }
+}
+
+#[test]
+fn every_width_of_the_tile_is_as_the_oracle_says() {
+    for channels in (1..=34).chain([47, 48, 49, 63, 64, 65, 96]) {
+        check_all(&square(1, 3, [channels, 35 - channels.min(34)], 3, 1, 1));
+        check_all(&square(2, 3, [3, channels], 1, 1, 0));
+    }
+}
+
+#[test]
+fn every_number_of_pixels_is_as_the_oracle_says() {
+    for pixels in 1..=31 {
+        check_all(&Conv2d { width: pixels, ..square(1, 1, [5, 9], 1, 1, 0) });
+        check_all(&Conv2d { height: pixels, ..square(1, 2, [5, 9], 3, 1, 1) });
+    }
+}
+
+#[test]
+fn a_kernel_may_be_larger_than_the_image() {
+    check_all(&square(2, 1, [3, 4], 3, 1, 1));
+    check_all(&square(2, 1, [3, 4], 7, 2, 3));
+    check_all(&square(1, 2, [3, 4], 5, 1, 2));
+    check_all(&Conv2d { padding: [[3, 3], [0, 0]], ..square(1, 1, [2, 2], 1, 1, 0) });
+    check_all(&Conv2d { dilation: [3, 3], ..square(1, 2, [2, 20], 3, 2, 3) });
+}
+
+#[test]
+fn sizes_beyond_one_block_are_as_the_oracle_says() {
+    // More than a panel of depth (9 * 40 = 360), more than a block of pixels, more than a part of the columns.
+    check_all(&square(2, 9, [40, 24], 3, 1, 1));
+    check_all(&square(2, 12, [70, 40], 3, 2, 1));
+    check_all(&square(1, 3, [300, 270], 1, 1, 0));
+    check_all(&square(1, 2, [150, 520], 3, 1, 1));
+    // Enough pixels for the weight gradient to be summed in parts.
+    check_all(&square(5, 40, [3, 20], 3, 1, 1));
+    check_all(&square(1, 80, [3, 5], 7, 2, 3));
+}
+
+#[test]
+fn depthwise_and_grouped_convolutions_are_as_the_oracle_says() {
+    check_all(&Conv2d { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) });
+    check_all(&Conv2d { groups: 10, ..square(2, 7, [10, 30], 3, 2, 1) });
+    check_all(&Conv2d { groups: 4, ..square(1, 9, [68, 76], 3, 1, 1) });
+}
+
+#[test]
+fn empty_sizes_are_no_trouble() {
+    check_all(&square(0, 4, [3, 5], 3, 1, 1));
+    check_all(&square(2, 4, [0, 5], 3, 1, 1));
+    check_all(&square(2, 4, [3, 0], 3, 1, 1));
+}
+
+#[test]
+fn a_bias_is_added_once() {
+    for sizes in [square(1, 4, [50, 21], 3, 1, 1), Conv2d { groups: 3, ..square(2, 3, [9, 33], 1, 1, 0) }] {
+        let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
+        let bias = Input::random(sizes.out_channels, 3);
+        let mut want = naive::conv2d(&sizes, &x, &w);
+        for (i, sum) in want.iter_mut().enumerate() {
+            let bias = f64::from(bias[i % sizes.out_channels]);
+            sum.value += bias;
+            sum.magnitude += bias.abs();
+        }
+        for isa in Isa::available() {
+            let mut y = Output::filled(sizes.y_len(), f32::NAN);
+            conv2d_bias(isa, &sizes, &x, &w, &bias, y.slice());
+            assert_sums(&y.checked(), &want, 451, &(isa, sizes));
+        }
+    }
+}
+
+#[test]
+fn a_convolution_is_its_patches_times_the_weights() {
+    let sizes = Conv2d { padding: [[2, 0], [1, 3]], dilation: [1, 2], ..square(2, 7, [5, 6], 3, 2, 0) };
+    let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
+    let dy = Input::random(sizes.y_len(), 3);
+    let (rows, depth, columns) = (sizes.y_len() / 6, 45, 6);
+    let mut patches = vec![f32::NAN; rows * depth];
+    im2col(&sizes, &x, &mut patches);
+    let mut y = vec![f32::NAN; sizes.y_len()];
+    gemm(Isa::Portable, Gemm::new(rows, columns, depth), &patches, &w, &mut y);
+    assert_sums(&y, &naive::conv2d(&sizes, &x, &w), depth, &sizes);
+
+    let mut d_patches = vec![f32::NAN; rows * depth];
+    gemm(Isa::Portable, Gemm::new(rows, depth, columns).transpose_b(), &dy, &w, &mut d_patches);
+    let mut dx = vec![f32::NAN; sizes.x_len()];
+    col2im(&sizes, &d_patches, &mut dx);
+    assert_sums(&dx, &naive::conv2d_input_gradient(&sizes, &dy, &w), 9 * columns, &sizes);
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let sizes = square(4, 40, [16, 24], 3, 2, 1);
+    let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
+    let dy = Input::random(sizes.y_len(), 3);
+    for isa in Isa::available() {
+        let results = [1, 2, 3, 8].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut results =
+                    [vec![0.0; sizes.y_len()], vec![0.0; sizes.x_len()], vec![0.0; sizes.w_len()]];
+                let [y, dx, dw] = &mut results;
+                conv2d(isa, &sizes, &x, &w, y);
+                conv2d_input_gradient(isa, &sizes, &dy, &w, dx);
+                conv2d_weight_gradient(isa, &sizes, &x, &dy, dw);
+                results.map(|result| result.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+            })
+        });
+        assert!(results.iter().all(|result| *result == results[0]), "{isa:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "a slice does not fit the geometry")]
+fn a_wrong_slice_is_refused() {
+    conv2d(Isa::Portable, &square(1, 4, [1, 1], 3, 1, 1), &[0.0; 15], &[0.0; 9], &mut [0.0; 16]);
+}
+
+#[test]
+#[should_panic(expected = "the kernel is larger than the padded image")]
+fn a_kernel_that_does_not_fit_is_refused() {
+    square(1, 2, [1, 1], 5, 1, 1).out_height();
+}

@@ -1,0 +1,395 @@
+//! Matrix products, blocked for the caches and split over threads: the engine under `gemm` and under all three directions
+//! of a convolution.
+//!
+//! ```text
+//! for each block of rows, part of the columns, part of the depth      in parallel
+//!   for each block of the depth
+//!     copy that block of A into a panel                               second-level cache
+//!     pack that block of B, unless it was packed ahead
+//!     C[block] += panel * B                                           see `microkernel`
+//! ```
+//!
+//! A is whatever can fill a panel ([`Panels`]): a matrix, or the patches of an image, which so never exist as a whole.
+//! Two shapes of work occur. With rows of A in the panel, B is small (weights), shared by all blocks and packed ahead.
+//! With columns of A in the panel (an outer product: weight gradients, where the depth is all the pixels of a batch), B is
+//! large and packed where it is used, and if C is too small to give every core a block, the depth is split into parts whose
+//! sums are added in order. All splits depend on the sizes alone, never on the threads.
+
+use super::microkernel::{DepthMajor, Layout, PANEL_WIDTH, PanelProduct, RowMajor, Start, TileShape};
+use super::simd::Simd;
+use super::{Isa, Task, scratch};
+use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Rows (or, across the panel, depth) of a panel: with the pitch, about a fifth of a second-level cache of 512 KiB.
+const PANEL_HEIGHT: usize = 112;
+/// Columns that a task computes at most: bounds what it keeps of B and C.
+const TASK_COLUMNS: usize = 256;
+/// Columns below which splitting does not pay, because every part fills the panel anew.
+const FEWEST_COLUMNS: usize = 64;
+/// Tasks wanted, so that cores share a small product evenly.
+const TASKS: usize = 32;
+
+/// The left factor, which is never needed as a whole.
+pub(crate) trait Panels: Sync {
+    /// How it lies in a panel.
+    type Layout: PanelLayout;
+    /// Copies `rows` x `depth` to the start of `panel`, in rows of `PANEL_PITCH` numbers. The slack behind each row may be
+    /// overwritten.
+    fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]);
+}
+
+/// How a product is split, which follows from the layout of the panels.
+pub(crate) trait PanelLayout: Layout {
+    /// Whether B is packed as a whole, ahead.
+    const AHEAD: bool;
+    /// Most rows of a block.
+    const ROWS: usize;
+    /// Most numbers of a block's depth.
+    const DEPTH: usize;
+}
+
+impl PanelLayout for RowMajor {
+    const AHEAD: bool = true;
+    const ROWS: usize = PANEL_HEIGHT;
+    const DEPTH: usize = PANEL_WIDTH;
+}
+
+impl PanelLayout for DepthMajor {
+    const AHEAD: bool = false;
+    const ROWS: usize = PANEL_WIDTH;
+    const DEPTH: usize = PANEL_HEIGHT;
+}
+
+/// The right factor: `b[k, j] = data[taps[k / depth] + (k % depth) * row + j * column]`.
+pub(crate) struct Factor<'a> {
+    /// The numbers.
+    pub(crate) data: &'a [f32],
+    /// Where each tap's matrix starts. A plain matrix has one.
+    pub(crate) taps: Vec<usize>,
+    /// Rows of a tap's matrix.
+    pub(crate) depth: usize,
+    /// Numbers from a row to the next, within a tap.
+    pub(crate) row: usize,
+    /// Numbers from a column to the next.
+    pub(crate) column: usize,
+}
+
+/// Where rows of C start: a grid of `images` x `lines` x `pixels` rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grid {
+    /// Images, lines of an image, pixels of a line.
+    pub(crate) size: [usize; 3],
+    /// Numbers from an image, a line, a pixel to the next.
+    pub(crate) stride: [usize; 3],
+    /// Where the first row starts.
+    pub(crate) start: usize,
+}
+
+/// `c = a * b`, or added to what `start` says.
+pub(crate) struct Product<'a, A> {
+    /// Columns of B and C.
+    pub(crate) columns: usize,
+    /// Columns of A, rows of B.
+    pub(crate) depth: usize,
+    /// The left factor.
+    pub(crate) a: A,
+    /// The right factor.
+    pub(crate) b: Factor<'a>,
+    /// The rows of C.
+    pub(crate) c: Grid,
+    /// What the product is added to.
+    pub(crate) start: Start<'a>,
+}
+
+impl Grid {
+    /// `rows` rows, `stride` apart.
+    pub(crate) fn matrix(rows: usize, stride: usize) -> Grid {
+        Grid { size: [1, 1, rows], stride: [0, 0, stride], start: 0 }
+    }
+
+    /// How many rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.size.iter().product()
+    }
+
+    /// Asserts that `columns` numbers of every row lie within `len`, and that no two rows overlap.
+    fn check(&self, columns: usize, len: usize) {
+        let mut extent = columns;
+        for axis in (0..3).rev() {
+            assert!(self.size[axis] <= 1 || self.stride[axis] >= extent, "rows of C overlap");
+            extent += (self.size[axis] - 1) * self.stride[axis];
+        }
+        assert!(self.start + extent <= len, "C is too short");
+    }
+
+    /// Writes where each of `rows` starts.
+    fn offsets(&self, rows: Range<usize>, offsets: &mut [usize]) {
+        let [_, lines, pixels] = self.size;
+        let (mut line, mut pixel) = (rows.start / pixels, rows.start % pixels);
+        for offset in offsets {
+            let at = [line / lines, line % lines, pixel];
+            *offset = self.start + at[0] * self.stride[0] + at[1] * self.stride[1] + at[2] * self.stride[2];
+            pixel += 1;
+            if pixel == pixels {
+                (line, pixel) = (line + 1, 0);
+            }
+        }
+    }
+}
+
+/// `total`, shared out evenly in multiples of `unit`.
+#[derive(Clone, Copy)]
+struct Split {
+    total: usize,
+    unit: usize,
+    parts: usize,
+}
+
+impl Split {
+    /// At least `parts` parts, if there are so many units, each of at most `most` (a whole unit at least).
+    fn new(total: usize, unit: usize, most: usize, parts: usize) -> Split {
+        let units = total.div_ceil(unit);
+        let fewest = units.div_ceil((most / unit).max(1));
+        Split { total, unit, parts: fewest.max(parts.min(units)).max(1) }
+    }
+
+    fn range(&self, part: usize) -> Range<usize> {
+        let units = self.total.div_ceil(self.unit);
+        let end = |part: usize| (units * part / self.parts * self.unit).min(self.total);
+        end(part)..end(part + 1)
+    }
+}
+
+/// C, written to by many tasks in disjoint places.
+#[derive(Clone, Copy)]
+struct Output(*mut f32);
+// SAFETY: a pointer may cross threads; whoever writes through it promises to write where no other task does.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+impl Output {
+    fn offset(self, numbers: usize) -> *mut f32 {
+        self.0.wrapping_add(numbers)
+    }
+}
+
+/// The splits of one product.
+struct Plan {
+    tile: TileShape,
+    rows: Split,
+    columns: Split,
+    /// Parts of the depth whose sums are computed apart.
+    parts: Split,
+}
+
+impl Plan {
+    fn new<L: PanelLayout>(tile: TileShape, rows: usize, columns: usize, depth: usize) -> Plan {
+        let rows = Split::new(rows, tile.rows, L::ROWS, 1);
+        let wanted = TASKS.div_ceil(rows.parts).min(columns / FEWEST_COLUMNS);
+        let columns = Split::new(columns, tile.columns, TASK_COLUMNS, if L::AHEAD { wanted } else { 1 });
+        let parts = if L::AHEAD { 1 } else { TASKS / (rows.parts * columns.parts) };
+        Plan { tile, rows, columns, parts: Split::new(depth, 4 * L::DEPTH, usize::MAX, parts) }
+    }
+
+    fn tasks(&self) -> usize {
+        self.rows.parts * self.columns.parts * self.parts.parts
+    }
+}
+
+impl<A: Panels> Product<'_, A> {
+    /// Computes it.
+    pub(crate) fn compute(&self, isa: Isa, c: &mut [f32]) {
+        let rows = self.c.rows();
+        if rows == 0 || self.columns == 0 {
+            return;
+        }
+        self.c.check(self.columns, c.len());
+        self.b.check(self.columns, self.depth);
+        let plan = Plan::new::<A::Layout>(TileShape::of(isa), rows, self.columns, self.depth);
+        let packed =
+            if A::Layout::AHEAD { self.depth * self.columns.next_multiple_of(plan.tile.lanes) } else { 0 };
+        let sums = rows * self.columns;
+        scratch::with(packed, |packed| {
+            self.pack_ahead(isa, &plan, packed);
+            scratch::with((plan.parts.parts - 1) * sums, |partial| {
+                let (packed, to_c, to_partial) =
+                    (&*packed, Output(c.as_mut_ptr()), Output(partial.as_mut_ptr()));
+                (0..plan.tasks()).into_par_iter().with_max_len(1).for_each(|task| {
+                    let (task, columns) = (task / plan.columns.parts, task % plan.columns.parts);
+                    let (part, block) = (task / plan.rows.parts, task % plan.rows.parts);
+                    let to = if part == 0 { to_c } else { Output(to_partial.offset((part - 1) * sums)) };
+                    self.task(isa, &plan, [block, columns, part], packed, to);
+                });
+                self.add_parts(partial, c);
+            });
+        });
+    }
+
+    /// Packs all of B: block after block of the depth, each as [`PanelProduct`] wants it.
+    fn pack_ahead(&self, isa: Isa, plan: &Plan, packed: &mut [f32]) {
+        if packed.is_empty() {
+            return;
+        }
+        let width = self.columns.next_multiple_of(plan.tile.lanes);
+        let blocks = Split::new(self.depth, 1, A::Layout::DEPTH, 1);
+        let mut rest = packed;
+        let mut pieces = Vec::new();
+        for block in (0..blocks.parts).map(|block| blocks.range(block)) {
+            for column in (0..self.columns).step_by(plan.tile.columns) {
+                let columns = column..self.columns.min(column + plan.tile.columns);
+                let len = block.len() * plan.tile.columns.min(width - column);
+                let (piece, after) = rest.split_at_mut(len);
+                pieces.push((block.clone(), columns, piece));
+                rest = after;
+            }
+        }
+        pieces.into_par_iter().for_each(|(depth, columns, piece)| {
+            isa.dispatch(Pack { factor: &self.b, depth, columns, packed: piece });
+        });
+    }
+
+    /// One block of rows, part of the columns and part of the depth.
+    fn task(&self, isa: Isa, plan: &Plan, [block, columns, part]: [usize; 3], packed: &[f32], to: Output) {
+        let rows = plan.rows.range(block);
+        let columns = plan.columns.range(columns);
+        let part_range = plan.parts.range(part);
+        let depths = Split::new(part_range.len(), 1, A::Layout::DEPTH, 1);
+        let mut offsets = [0; PANEL_WIDTH];
+        let offsets = &mut offsets[..rows.len()];
+        let place = if part == 0 { self.c } else { Grid::matrix(self.c.rows(), self.columns) };
+        place.offsets(rows.clone(), offsets);
+        let width = self.columns.next_multiple_of(plan.tile.lanes);
+        let packed_here = if A::Layout::AHEAD {
+            0
+        } else {
+            A::Layout::DEPTH * columns.len().next_multiple_of(plan.tile.lanes)
+        };
+        let panel =
+            A::Layout::panel_len(rows.len().min(A::Layout::ROWS), depths.range(depths.parts - 1).len());
+        scratch::with(panel, |panel| {
+            scratch::with(packed_here, |here| {
+                for step in 0..depths.parts {
+                    let depth = depths.range(step);
+                    let depth = depth.start + part_range.start..depth.end + part_range.start;
+                    self.a.fill(isa, rows.clone(), depth.clone(), panel);
+                    let b = if A::Layout::AHEAD {
+                        &packed[depth.start * width + depth.len() * columns.start..]
+                    } else {
+                        isa.dispatch(Pack {
+                            factor: &self.b,
+                            depth: depth.clone(),
+                            columns: columns.clone(),
+                            packed: here,
+                        });
+                        &*here
+                    };
+                    let start = match self.start {
+                        _ if step > 0 => Start::Add,
+                        _ if part > 0 => Start::Zero,
+                        Start::Bias(bias) => Start::Bias(&bias[columns.clone()]),
+                        start => start,
+                    };
+                    let product = PanelProduct::<A::Layout> {
+                        panel,
+                        depth: depth.len(),
+                        b,
+                        columns: columns.len(),
+                        offsets,
+                        start,
+                        layout: PhantomData,
+                    };
+                    // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap (the partial sums are a matrix of
+                    // `rows` x `columns`), and no other task has the same rows, columns and part.
+                    unsafe { product.compute(isa, to.offset(columns.start)) };
+                }
+            });
+        });
+    }
+
+    /// Adds the parts of the depth to C, in order.
+    fn add_parts(&self, partial: &[f32], c: &mut [f32]) {
+        if partial.is_empty() {
+            return;
+        }
+        let (rows, columns) = (self.c.rows(), self.columns);
+        let to = Output(c.as_mut_ptr());
+        (0..rows).into_par_iter().with_min_len(16).for_each(|row| {
+            let mut offset = [0];
+            self.c.offsets(row..row + 1, &mut offset);
+            // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap, and each is added to once.
+            let c = unsafe { std::slice::from_raw_parts_mut(to.offset(offset[0]), columns) };
+            for part in partial.chunks_exact(rows * columns) {
+                for (c, x) in c.iter_mut().zip(&part[row * columns..][..columns]) {
+                    *c += x;
+                }
+            }
+        });
+    }
+}
+
+impl Factor<'_> {
+    /// A matrix of `depth` rows.
+    pub(crate) fn matrix(data: &[f32], depth: usize, row: usize, column: usize) -> Factor<'_> {
+        Factor { data, taps: vec![0], depth, row, column }
+    }
+
+    /// Asserts that `depth` rows of `columns` columns lie within the data.
+    fn check(&self, columns: usize, depth: usize) {
+        assert!(depth == self.taps.len() * self.depth, "A and B disagree on the depth");
+        if depth > 0 {
+            let extent = (self.depth - 1) * self.row + (columns - 1) * self.column;
+            assert!(self.taps.iter().all(|tap| tap + extent < self.data.len()), "B is too short");
+        }
+    }
+}
+
+/// Packs `depth` x `columns` of B as [`PanelProduct`] wants it. Rests on [`Factor::check`].
+struct Pack<'a> {
+    factor: &'a Factor<'a>,
+    depth: Range<usize>,
+    columns: Range<usize>,
+    packed: &'a mut [f32],
+}
+
+impl Task for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Pack { factor, depth, columns, packed } = self;
+        let tile = S::TILE_VECTORS * S::LANES;
+        let padded = columns.len().next_multiple_of(S::LANES);
+        assert!(packed.len() >= depth.len() * padded);
+        for (i, k) in depth.clone().enumerate() {
+            let from =
+                factor.taps[k / factor.depth] + k % factor.depth * factor.row + columns.start * factor.column;
+            let mut column = 0;
+            while column < columns.len() {
+                let count = (columns.len() - column).min(tile);
+                let width = count.next_multiple_of(S::LANES);
+                let to = &mut packed[depth.len() * column + i * width..][..width];
+                let from = &factor.data[from + column * factor.column..];
+                if factor.column == 1 {
+                    let from = &from[..count];
+                    for v in (0..count).step_by(S::LANES) {
+                        // SAFETY: both slices reach `count`, the packed one to the next whole vector.
+                        unsafe {
+                            let n = count - v;
+                            let x = from.as_ptr().add(v);
+                            let x = if n >= S::LANES { simd.load(x) } else { simd.load_first(x, n) };
+                            simd.store(to.as_mut_ptr().add(v), x);
+                        }
+                    }
+                } else {
+                    for (j, to) in to.iter_mut().enumerate() {
+                        *to = if j < count { from[j * factor.column] } else { 0.0 };
+                    }
+                }
+                column += count;
+            }
+        }
+    }
+}

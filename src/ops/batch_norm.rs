@@ -1,0 +1,451 @@
+//! Batch normalisation (Ioffe and Szegedy 2015, algorithm 1), with what follows it in a residual network in the same pass:
+//!
+//! ```text
+//! x̂ = (x - mean) / sqrt(var + eps)      y = relu(gamma x̂ + beta + residual)
+//! ```
+//!
+//! mean and var are each channel's over all other axes (var divides by the number m of values), or given. With g = dy where
+//! the ReLU let y through and 0 elsewhere, the gradient in closed form (their section 3, simplified) is
+//!
+//! ```text
+//! dbeta = Σ g      dgamma = Σ g x̂      dx = gamma / sqrt(var + eps) (g - dbeta / m - x̂ dgamma / m)      dresidual = g
+//! ```
+//!
+//! and, where the statistics are given and so constant, dx = gamma / sqrt(var + eps) g.
+//!
+//! Backward keeps x and vectors of one number a channel. Where y lets through is computed again from x; only behind a residual
+//! addition y is kept, which the next operation keeps anyway.
+
+use super::{expect_shape, expect_vector};
+use crate::{
+    Error, Result, Shape, Tensor,
+    autograd::Var,
+    kernels::{self, Activation, BatchNormGradient, BatchNormSums, Isa},
+};
+
+/// The arguments of [`Var::batch_norm`] besides the input, whose channels are C.
+///
+/// ```
+/// use skipgrad::{Tensor, autograd::Tape, ops::BatchNorm};
+/// let tape = Tape::eval();
+/// let (gamma, beta) = (tape.input(Tensor::full([1], 1.0)?), tape.input(Tensor::zeros([1])?));
+/// let x = tape.input(Tensor::new([2, 1], vec![-3.0, 3.0])?);
+/// let (y, _) = x.batch_norm(&BatchNorm { relu: true, eps: 0.0, ..BatchNorm::new(&gamma, &beta) })?;
+/// assert_eq!(y.value().data(), [0.0, 1.0]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm<'v, 't> {
+    /// The factor of each channel, `[C]`.
+    pub gamma: &'v Var<'t>,
+    /// The offset of each channel, `[C]`.
+    pub beta: &'v Var<'t>,
+    /// What is added to the variance, at least 0.
+    pub eps: f32,
+    /// Mean and variance, `[C]` each, to be used as constants: evaluation, or frozen layers. Without them, the batch's.
+    pub given: Option<(&'v Tensor, &'v Tensor)>,
+    /// Added behind the normalisation: the shortcut of a residual block, with the shape of the input.
+    pub residual: Option<&'v Var<'t>>,
+    /// Whether a ReLU follows, behind the residual.
+    pub relu: bool,
+}
+
+impl<'v, 't> BatchNorm<'v, 't> {
+    /// The batch's own statistics, eps 1e-5, no residual, no ReLU.
+    pub fn new(gamma: &'v Var<'t>, beta: &'v Var<'t>) -> BatchNorm<'v, 't> {
+        BatchNorm { gamma, beta, eps: 1e-5, given: None, residual: None, relu: false }
+    }
+}
+
+/// The statistics that a batch normalisation used.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// The mean of each channel, `[C]`.
+    pub mean: Tensor,
+    /// The variance of each channel, `[C]`, the sum of squares divided by `count`.
+    pub var: Tensor,
+    /// The number of values a channel has in this batch, N H W. `var` times count / (count - 1) is the unbiased variance.
+    pub count: usize,
+}
+
+impl<'t> Var<'t> {
+    /// Normalises each channel, the last axis, of `[N, H, W, C]` or `[N, C]` (any number of axes), and returns the statistics
+    /// that it used beside the result, which has the input's shape. See [`BatchNorm`] for an example.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if gamma, beta or given statistics are not `[C]`, the residual has not the input's shape, or eps is
+    /// negative; and, without given statistics, if a channel has only one value: its variance would be 0 whatever the
+    /// network computed (as PyTorch). A batch of one on maps of 1 x 1 is such a case.
+    pub fn batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<(Var<'t>, Moments)> {
+        let channels = self.check_batch_norm(norm)?;
+        let per_channel = Shape::new(&[channels])?;
+        let count = self.shape().rows();
+        let moments = match norm.given {
+            Some((mean, var)) => Moments { mean: mean.clone(), var: var.clone(), count },
+            None => {
+                let (mean, var) = kernels::moments(Isa::active(), self.value().data(), channels);
+                Moments {
+                    mean: vector(per_channel, |c| mean[c]),
+                    var: vector(per_channel, |c| var[c]),
+                    count,
+                }
+            }
+        };
+        let affine = Affine::new(norm, &moments);
+        let (given, relu) = (norm.given.is_some(), norm.relu);
+        let forward = |x: &Tensor, residual: Option<&Tensor>| {
+            let y = affine.apply(x, residual, relu);
+            let mask = match (relu, residual) {
+                (false, _) => Mask::None,
+                (true, None) => Mask::FromInput,
+                (true, Some(_)) => Mask::Output(y.clone()),
+            };
+            (y, Rule { x: x.clone(), affine, mask, given })
+        };
+        let shape = *self.shape();
+        let y = match norm.residual {
+            None => Var::op("batch_norm", [self, norm.gamma, norm.beta], shape, |[x, _, _]| {
+                let (y, rule) = forward(x, None);
+                (y, move |dy: Tensor, [x, gamma, beta]: [bool; 3]| {
+                    let [dx, dgamma, dbeta, _] = rule.gradients(dy, [x, gamma, beta, false]);
+                    [dx, dgamma, dbeta]
+                })
+            }),
+            Some(residual) => Var::op(
+                "batch_norm",
+                [self, norm.gamma, norm.beta, residual],
+                shape,
+                |[x, _, _, residual]| {
+                    let (y, rule) = forward(x, Some(residual));
+                    (y, move |dy: Tensor, needs: [bool; 4]| rule.gradients(dy, needs))
+                },
+            ),
+        };
+        Ok((y, moments))
+    }
+
+    /// Refuses what does not fit; returns the number of channels.
+    fn check_batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<usize> {
+        let Some(&channels) = self.shape().last() else {
+            return Err(Error::argument("batch_norm", "input", "[N, ..., C]", self.shape()));
+        };
+        expect_vector("batch_norm", "gamma", channels, norm.gamma.shape())?;
+        expect_vector("batch_norm", "beta", channels, norm.beta.shape())?;
+        if let Some(residual) = norm.residual {
+            expect_shape("batch_norm", "residual", self.shape(), residual.shape())?;
+        }
+        if norm.eps.is_nan() || norm.eps < 0.0 {
+            return Err(Error::argument("batch_norm", "eps", "a number of at least 0", norm.eps));
+        }
+        match norm.given {
+            Some((mean, var)) => {
+                expect_vector("batch_norm", "mean", channels, mean.shape())?;
+                expect_vector("batch_norm", "var", channels, var.shape())?;
+            }
+            None if self.shape().rows() < 2 => {
+                let expected = "more than one value per channel, to have a variance (train with a larger batch or larger maps)";
+                return Err(Error::argument("batch_norm", "input", expected, self.shape()));
+            }
+            None => {}
+        }
+        Ok(channels)
+    }
+}
+
+/// A number for each channel, computed in `f64` and rounded once.
+fn vector(channels: Shape, value: impl Fn(usize) -> f64) -> Tensor {
+    Tensor::build(channels, |out| out.iter_mut().enumerate().for_each(|(c, out)| *out = value(c) as f32))
+}
+
+/// The normalisation as one multiplication and one addition, `y = x scale + shift`; vectors of one number a channel.
+struct Affine {
+    mean: Tensor,
+    /// 1 / sqrt(var + eps).
+    inverse_std: Tensor,
+    /// gamma / sqrt(var + eps).
+    scale: Tensor,
+    /// beta - mean scale.
+    shift: Tensor,
+}
+
+impl Affine {
+    fn new(norm: &BatchNorm<'_, '_>, moments: &Moments) -> Affine {
+        let channels = *moments.mean.shape();
+        let [gamma, beta] = [norm.gamma, norm.beta].map(|v| v.value().data());
+        let [mean, var] = [&moments.mean, &moments.var].map(Tensor::data);
+        let inverse_std = |c: usize| 1.0 / (f64::from(var[c]) + f64::from(norm.eps)).sqrt();
+        let scale = |c: usize| f64::from(gamma[c]) * inverse_std(c);
+        Affine {
+            mean: moments.mean.clone(),
+            inverse_std: vector(channels, inverse_std),
+            scale: vector(channels, scale),
+            shift: vector(channels, |c| f64::from(beta[c]) - f64::from(mean[c]) * scale(c)),
+        }
+    }
+
+    fn apply(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool) -> Tensor {
+        let residual = residual.map(Tensor::data);
+        let (scale, shift) = (self.scale.data(), self.shift.data());
+        Tensor::build(*x.shape(), |y| {
+            kernels::normalise(Isa::active(), x.data(), scale, shift, residual, relu, y);
+        })
+    }
+}
+
+/// What tells where the ReLU let through.
+enum Mask {
+    /// There is none.
+    None,
+    /// The input, from which it is computed again.
+    FromInput,
+    /// The output.
+    Output(Tensor),
+}
+
+/// What backward keeps.
+struct Rule {
+    x: Tensor,
+    affine: Affine,
+    mask: Mask,
+    /// Whether the statistics are constants.
+    given: bool,
+}
+
+impl Rule {
+    /// The gradients of x, gamma, beta and the residual.
+    fn gradients(&self, mut dy: Tensor, needs: [bool; 4]) -> [Option<Tensor>; 4] {
+        let [x_needs, gamma_needs, beta_needs, residual_needs] = needs;
+        let sums_need = gamma_needs || beta_needs || (x_needs && !self.given);
+        let sums =
+            if sums_need { self.sums(&dy) } else { BatchNormSums { dy: vec![], dy_deviation: vec![] } };
+        let (channels, inverse_std) = (*self.affine.mean.shape(), self.affine.inverse_std.data());
+        let dgamma =
+            gamma_needs.then(|| vector(channels, |c| sums.dy_deviation[c] * f64::from(inverse_std[c])));
+        let dbeta = beta_needs.then(|| vector(channels, |c| sums.dy[c]));
+        let dx = match (x_needs, residual_needs) {
+            (true, true) => {
+                Some(Tensor::build(*self.x.shape(), |dx| self.input_gradient(&sums, dy.data_mut(), Some(dx))))
+            }
+            (true, false) => {
+                self.input_gradient(&sums, dy.data_mut(), None);
+                return [Some(dy), dgamma, dbeta, None];
+            }
+            (false, _) => {
+                if let Mask::Output(y) = &self.mask {
+                    kernels::relu_backward_in_place(Isa::active(), y.data(), dy.data_mut());
+                }
+                None
+            }
+        };
+        [dx, dgamma, dbeta, residual_needs.then_some(dy)]
+    }
+
+    fn activation(&self) -> Activation<'_> {
+        match &self.mask {
+            Mask::None => Activation::None,
+            Mask::FromInput => {
+                Activation::ReluOf { scale: self.affine.scale.data(), shift: self.affine.shift.data() }
+            }
+            Mask::Output(y) => Activation::Relu(y.data()),
+        }
+    }
+
+    fn sums(&self, dy: &Tensor) -> BatchNormSums {
+        let (x, mean) = (self.x.data(), self.affine.mean.data());
+        kernels::batch_norm_sums(Isa::active(), x, dy.data(), mean, self.activation())
+    }
+
+    /// Writes dx to `dx`, or over `dy` if there is none; with `dx`, `dy` becomes the residual's gradient.
+    fn input_gradient(&self, sums: &BatchNormSums, dy: &mut [f32], dx: Option<&mut [f32]>) {
+        let (isa, x, scale) = (Isa::active(), self.x.data(), self.affine.scale.data());
+        if self.given {
+            return kernels::batch_norm_frozen_dx(isa, x, scale, self.activation(), dy, dx);
+        }
+        let (channels, mean) = (*self.affine.mean.shape(), self.affine.mean.data());
+        let m = self.x.shape().rows() as f64;
+        let inverse_std = self.affine.inverse_std.data();
+        let mean_dy = vector(channels, |c| sums.dy[c] / m);
+        let slope = vector(channels, |c| sums.dy_deviation[c] / m * f64::from(inverse_std[c]).powi(2));
+        let gradient = BatchNormGradient { scale, mean, mean_dy: mean_dy.data(), slope: slope.data() };
+        kernels::batch_norm_dx(isa, x, gradient, self.activation(), dy, dx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Rng,
+        autograd::{Tape, gradient_check},
+    };
+
+    const EPS: f32 = 1e-3;
+
+    /// x, gamma, beta and a residual, with all that enters a ReLU away from 0.
+    fn inputs(shape: &[usize], seed: u64) -> [Tensor; 4] {
+        let mut rng = Rng::seed(seed);
+        let channels = shape[shape.len() - 1];
+        let x = Tensor::normal(shape, 2.0, &mut rng).unwrap();
+        let gamma = Tensor::uniform([channels], 0.2, 0.4, &mut rng).unwrap();
+        let beta = Tensor::normal([channels], 0.1, &mut rng).unwrap();
+        // Far enough from 0 on both sides: a residual of 3 outweighs what the normalisation gives.
+        let residual =
+            Tensor::from_fn(shape, |_| if rng.chance(0.5) { 3.0 } else { -3.0 } + rng.normal() * 0.1);
+        [x, gamma, beta, residual.unwrap()]
+    }
+
+    fn statistics(channels: usize) -> (Tensor, Tensor) {
+        let mut rng = Rng::seed(9);
+        let mean = Tensor::normal([channels], 1.0, &mut rng).unwrap();
+        (mean, Tensor::uniform([channels], 0.5, 2.0, &mut rng).unwrap())
+    }
+
+    fn all_forms() -> impl Iterator<Item = (bool, bool, bool)> {
+        (0..8).map(|bits| (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0))
+    }
+
+    #[test]
+    fn values_are_those_of_f64_and_the_statistics_are_returned() {
+        let [x, gamma, beta, _] = inputs(&[3, 2, 5, 3], 1);
+        let tape = Tape::eval();
+        let vars = [&gamma, &beta].map(|v| tape.input(v.clone()));
+        let (y, moments) = tape.input(x.clone()).batch_norm(&BatchNorm::new(&vars[0], &vars[1])).unwrap();
+        assert_eq!(moments.count, 30);
+        for c in 0..3 {
+            let column =
+                |t: &Tensor| -> Vec<f64> { t.data().iter().skip(c).step_by(3).map(|&v| v.into()).collect() };
+            let values = column(&x);
+            let mean = values.iter().sum::<f64>() / 30.0;
+            let var = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 30.0;
+            assert!((f64::from(moments.mean.data()[c]) - mean).abs() < 1e-6);
+            assert!((f64::from(moments.var.data()[c]) - var).abs() < 1e-6 * var);
+            let (gamma, beta) = (f64::from(gamma.data()[c]), f64::from(beta.data()[c]));
+            for (y, v) in column(y.value()).iter().zip(&values) {
+                assert!((y - (gamma * (v - mean) / (var + 1e-5).sqrt() + beta)).abs() < 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_differences_in_every_form() {
+        for shape in [&[3, 2, 2, 3][..], &[5, 4]] {
+            let all = inputs(shape, 7);
+            let (mean, var) = statistics(shape[shape.len() - 1]);
+            for (given, relu, residual) in all_forms() {
+                // Without the residual nothing keeps the ReLU's input away from 0; the unfused form covers that case.
+                if relu && !residual {
+                    continue;
+                }
+                let inputs = if residual { &all[..] } else { &all[..3] };
+                let check = gradient_check(inputs, |v| {
+                    let given = given.then_some((&mean, &var));
+                    let norm = BatchNorm {
+                        eps: EPS,
+                        given,
+                        residual: v.get(3),
+                        relu,
+                        ..BatchNorm::new(&v[1], &v[2])
+                    };
+                    Ok(v[0].batch_norm(&norm)?.0)
+                });
+                check.unwrap().within(1e-3).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn the_fused_form_is_the_composition_with_all_gradients() {
+        for shape in [&[4, 5, 3, 7][..], &[9, 5]] {
+            let all = inputs(shape, 3);
+            let (mean, var) = statistics(shape[shape.len() - 1]);
+            let weights = Tensor::normal(shape, 1.0, &mut Rng::seed(4)).unwrap();
+            for (given, relu, residual) in all_forms() {
+                let run = |fused: bool| -> Vec<Tensor> {
+                    let tape = Tape::train(Rng::seed(0));
+                    let v = all.each_ref().map(|t| tape.watch(t.clone()));
+                    let given = given.then_some((&mean, &var));
+                    let norm = BatchNorm { given, ..BatchNorm::new(&v[1], &v[2]) };
+                    let y = if fused {
+                        let norm = BatchNorm { residual: residual.then_some(&v[3]), relu, ..norm };
+                        v[0].batch_norm(&norm).unwrap().0
+                    } else {
+                        let y = v[0].batch_norm(&norm).unwrap().0;
+                        let y = if residual { y.add(&v[3]).unwrap() } else { y };
+                        if relu { y.relu() } else { y }
+                    };
+                    let updates = y.backward_from(weights.clone()).unwrap();
+                    let gradients = v.iter().filter_map(|v| updates.wrt(v).cloned());
+                    std::iter::once(y.value().clone()).chain(gradients).collect()
+                };
+                let (fused, composed) = (run(true), run(false));
+                assert_eq!(fused.len(), if residual { 5 } else { 4 });
+                assert_eq!(fused.len(), composed.len());
+                for (a, b) in fused.iter().zip(&composed) {
+                    let largest = b.data().iter().fold(1.0, |m: f32, v| m.max(v.abs()));
+                    let close = a.data().iter().zip(b.data()).all(|(a, b)| (a - b).abs() <= 1e-6 * largest);
+                    assert!(close, "given {given}, relu {relu}, residual {residual}: {a:?} {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_gradients_that_are_needed() {
+        let [x, gamma, beta, residual] = inputs(&[2, 3, 3, 2], 5);
+        let all = |watched: [bool; 4]| {
+            let tape = Tape::train(Rng::seed(0));
+            let values = [&x, &gamma, &beta, &residual];
+            let v: [Var; 4] = std::array::from_fn(|i| {
+                if watched[i] { tape.watch(values[i].clone()) } else { tape.input(values[i].clone()) }
+            });
+            let norm = BatchNorm { residual: Some(&v[3]), relu: true, ..BatchNorm::new(&v[1], &v[2]) };
+            let y = v[0].batch_norm(&norm).unwrap().0;
+            let updates = y.backward_from(x.clone()).unwrap();
+            v.each_ref().map(|v| updates.wrt(v).cloned())
+        };
+        let full = all([true; 4]);
+        for i in 0..4 {
+            let one = all(std::array::from_fn(|j| i == j));
+            assert_eq!(one[i], full[i], "input {i}");
+            assert_eq!(one.iter().flatten().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_single_value_per_channel_has_no_variance() {
+        let tape = Tape::train(Rng::seed(0));
+        let vector = tape.input(Tensor::zeros([3]).unwrap());
+        let x = tape.input(Tensor::zeros([1, 1, 1, 3]).unwrap());
+        let error = x.batch_norm(&BatchNorm::new(&vector, &vector)).unwrap_err().to_string();
+        assert!(
+            error.contains("more than one value per channel") && error.contains("[1, 1, 1, 3]"),
+            "{error}"
+        );
+        let (mean, var) = statistics(3);
+        let norm = BatchNorm { given: Some((&mean, &var)), ..BatchNorm::new(&vector, &vector) };
+        assert!(x.batch_norm(&norm).is_ok(), "given statistics need no batch");
+    }
+
+    #[test]
+    fn refusals_name_the_argument() {
+        let tape = Tape::eval();
+        let zeros = |shape: &[usize]| tape.input(Tensor::zeros(shape).unwrap());
+        let (x, three, two) = (zeros(&[4, 3]), zeros(&[3]), zeros(&[2]));
+        let message = |norm: BatchNorm| x.batch_norm(&norm).unwrap_err().to_string();
+        let right = BatchNorm::new(&three, &three);
+        assert_eq!(message(BatchNorm::new(&two, &three)), "batch_norm: gamma: expected [3], found [2]");
+        assert_eq!(message(BatchNorm::new(&three, &two)), "batch_norm: beta: expected [3], found [2]");
+        let residual = Some(&three);
+        assert_eq!(
+            message(BatchNorm { residual, ..right }),
+            "batch_norm: residual: expected [4, 3], found [3]"
+        );
+        let given = Some((three.value(), two.value()));
+        assert_eq!(message(BatchNorm { given, ..right }), "batch_norm: var: expected [3], found [2]");
+        assert_eq!(
+            message(BatchNorm { eps: -1.0, ..right }),
+            "batch_norm: eps: expected a number of at least 0, found -1"
+        );
+        assert!(zeros(&[]).batch_norm(&right).unwrap_err().to_string().contains("[N, ..., C]"));
+    }
+}

@@ -1,0 +1,345 @@
+//! Two-dimensional convolution (as in every deep-learning library a correlation: the kernel is not flipped),
+//!
+//! ```text
+//! y[n, oy, ox, o] = b[o] + sum over ky, kx, c of  x[n, oy sy - top + ky dy, ox sx - left + kx dx, c] w[ky, kx, c, o]
+//! ```
+//!
+//! with x zero outside of the image, and with groups each block of output channels reading its block of input channels.
+//! Backward keeps x and w: dx is dy convolved with w turned round, dw is x correlated with dy, db the sum of dy over all
+//! pixels. The arithmetic is [`kernels::conv2d`] and its two gradients.
+
+use super::{expect_vector, linear::column_sums};
+use crate::{
+    Error, Result, Shape, Tensor,
+    autograd::Var,
+    kernels::{self, Isa},
+};
+
+/// How an image is padded with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// So many rows above and below, so many columns left and right: `Zeros([1, 1])` keeps the size under a 3 x 3 kernel.
+    Zeros([usize; 2]),
+    /// Each side by itself.
+    Sides {
+        /// Rows above.
+        top: usize,
+        /// Rows below.
+        bottom: usize,
+        /// Columns left.
+        left: usize,
+        /// Columns right.
+        right: usize,
+    },
+    /// As much as makes the output `ceil(input / stride)`; where that is odd, the extra row or column is at the bottom or
+    /// right, as in TensorFlow (and in PyTorch, which has it for stride 1 only).
+    Same,
+}
+
+/// The settings of [`Var::conv2d`]; the default is stride 1, no padding, no dilation, one group. Pairs are (rows, columns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dOptions {
+    /// Input pixels from one output pixel to the next, at least 1.
+    pub stride: [usize; 2],
+    /// Zeros around the image.
+    pub padding: Padding,
+    /// Input pixels from one tap of the kernel to the next, at least 1.
+    pub dilation: [usize; 2],
+    /// Blocks of channels that do not mix; divides the input's and the output's channels.
+    pub groups: usize,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Conv2dOptions {
+        Conv2dOptions { stride: [1, 1], padding: Padding::Zeros([0, 0]), dilation: [1, 1], groups: 1 }
+    }
+}
+
+impl<'t> Var<'t> {
+    /// Convolves `[N, H, W, C]` with the weight `[KH, KW, C/groups, OC]` and adds the bias `[OC]` if there is one:
+    /// `[N, OH, OW, OC]`, where OH = (H + top + bottom - (dilation (KH - 1) + 1)) / stride + 1, rounded down.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the input has not four axes, the weight not its channels, the bias not the weight's; if a stride,
+    /// a dilation or a size of the kernel is zero; if the groups do not divide both numbers of channels; if the kernel is
+    /// larger than the padded image.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Tape, ops::{Conv2dOptions, Padding}};
+    /// let tape = Tape::eval();
+    /// let image = tape.input(Tensor::from_fn([1, 3, 3, 1], |i| i as f32)?);
+    /// let blur = tape.input(Tensor::full([3, 3, 1, 1], 1.0)?);
+    /// let y = image.conv2d(&blur, None, &Conv2dOptions { padding: Padding::Same, ..Default::default() })?;
+    /// assert_eq!(y.value().data(), [8.0, 15.0, 12.0, 21.0, 36.0, 27.0, 20.0, 33.0, 24.0]);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn conv2d(
+        &self,
+        weight: &Var<'t>,
+        bias: Option<&Var<'t>>,
+        options: &Conv2dOptions,
+    ) -> Result<Var<'t>> {
+        let geometry = options.geometry(self.shape(), weight.shape())?;
+        let channels = geometry.out_channels;
+        if let Some(bias) = bias {
+            expect_vector("conv2d", "bias", channels, bias.shape())?;
+        }
+        let shape = Shape::new(&[geometry.batch, geometry.out_height(), geometry.out_width(), channels])?;
+        let isa = Isa::active();
+        Ok(match bias {
+            None => Var::op("conv2d", [self, weight], shape, |[x, w]| {
+                let y = Tensor::build(shape, |y| kernels::conv2d(isa, &geometry, x.data(), w.data(), y));
+                let (x, w) = (x.clone(), w.clone());
+                (y, move |dy: Tensor, needs: [bool; 2]| gradients(&geometry, &x, &w, &dy, needs))
+            }),
+            Some(bias) => Var::op("conv2d", [self, weight, bias], shape, |[x, w, b]| {
+                let y = Tensor::build(shape, |y| {
+                    kernels::conv2d_bias(isa, &geometry, x.data(), w.data(), b.data(), y);
+                });
+                let (x, w) = (x.clone(), w.clone());
+                (y, move |dy: Tensor, [x_needs, w_needs, b_needs]: [bool; 3]| {
+                    let [dx, dw] = gradients(&geometry, &x, &w, &dy, [x_needs, w_needs]);
+                    [dx, dw, b_needs.then(|| column_sums(&dy))]
+                })
+            }),
+        })
+    }
+}
+
+fn gradients(
+    geometry: &kernels::Conv2d,
+    x: &Tensor,
+    w: &Tensor,
+    dy: &Tensor,
+    needs: [bool; 2],
+) -> [Option<Tensor>; 2] {
+    let isa = Isa::active();
+    let dx = needs[0].then(|| {
+        Tensor::build(*x.shape(), |dx| {
+            kernels::conv2d_input_gradient(isa, geometry, dy.data(), w.data(), dx);
+        })
+    });
+    let dw = needs[1].then(|| {
+        Tensor::build(*w.shape(), |dw| {
+            kernels::conv2d_weight_gradient(isa, geometry, x.data(), dy.data(), dw);
+        })
+    });
+    [dx, dw]
+}
+
+impl Conv2dOptions {
+    /// The kernels' sizes for an input and a weight; refuses whatever does not fit.
+    fn geometry(&self, x: &Shape, w: &Shape) -> Result<kernels::Conv2d> {
+        let refuse = |argument, expected: &str, found: String| {
+            Err(Error::argument("conv2d", argument, expected, found))
+        };
+        let [batch, height, width, channels] = x.nhwc("conv2d", "input")?;
+        let &[kernel_height, kernel_width, group_channels, out_channels] = &w[..] else {
+            return Err(Error::argument("conv2d", "weight", "[KH, KW, C/groups, OC]", w));
+        };
+        let kernel = [kernel_height, kernel_width];
+        for (argument, sizes) in [
+            ("stride", self.stride),
+            ("dilation", self.dilation),
+            ("weight", kernel),
+            ("groups", [self.groups; 2]),
+        ] {
+            if sizes.contains(&0) {
+                return refuse(argument, "at least 1", format!("{sizes:?}"));
+            }
+        }
+        if channels % self.groups != 0 {
+            return refuse(
+                "groups",
+                "a divisor of the input's channels",
+                format!("{} of {channels}", self.groups),
+            );
+        }
+        if out_channels % self.groups != 0 {
+            return refuse(
+                "groups",
+                "a divisor of the output's channels",
+                format!("{} of {out_channels}", self.groups),
+            );
+        }
+        if group_channels != channels / self.groups {
+            let expected = format!(
+                "[KH, KW, {}, OC] for the input {x} in {} groups",
+                channels / self.groups,
+                self.groups
+            );
+            return refuse("weight", &expected, w.to_string());
+        }
+        let padding = [self.sides(0, height, kernel[0]), self.sides(1, width, kernel[1])];
+        let [Some(vertical), Some(horizontal)] = padding else {
+            return refuse("padding", "sizes that fit the address space", format!("{:?}", self.padding));
+        };
+        let reach = [0, 1].map(|axis| self.reach(axis, kernel[axis]));
+        let padded = [height + vertical[0] + vertical[1], width + horizontal[0] + horizontal[1]];
+        if reach.iter().zip(padded).any(|(reach, padded)| reach.is_none_or(|reach| reach > padded)) {
+            let expected = format!("at most the padded image, {} x {}", padded[0], padded[1]);
+            let found = format!("{} x {} with dilation {:?}", kernel[0], kernel[1], self.dilation);
+            return refuse("kernel", &expected, found);
+        }
+        Ok(kernels::Conv2d {
+            batch,
+            height,
+            width,
+            in_channels: channels,
+            out_channels,
+            kernel,
+            stride: self.stride,
+            padding: [vertical, horizontal],
+            dilation: self.dilation,
+            groups: self.groups,
+        })
+    }
+
+    /// Input pixels from the first tap of the kernel to the last, if that can be counted.
+    fn reach(&self, axis: usize, kernel: usize) -> Option<usize> {
+        (kernel - 1).checked_mul(self.dilation[axis])?.checked_add(1)
+    }
+
+    /// Zeros before and behind an axis of `size` pixels; none if the padded size does not fit the address space.
+    fn sides(&self, axis: usize, size: usize, kernel: usize) -> Option<[usize; 2]> {
+        let [before, behind] = match self.padding {
+            Padding::Zeros(zeros) => [zeros[axis]; 2],
+            Padding::Sides { top, bottom, left, right } => [[top, bottom], [left, right]][axis],
+            Padding::Same => {
+                let outputs = size.div_ceil(self.stride[axis]);
+                let last = outputs.saturating_sub(1).checked_mul(self.stride[axis])?;
+                let total = last.checked_add(self.reach(axis, kernel)?)?.saturating_sub(size);
+                [total / 2, total - total / 2]
+            }
+        };
+        let padded = size.checked_add(before)?.checked_add(behind)?;
+        (padded <= isize::MAX as usize).then_some([before, behind])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Rng,
+        autograd::{Tape, gradient_check},
+    };
+
+    fn output(x: &[usize], w: &[usize], options: Conv2dOptions) -> Result<Vec<usize>> {
+        let tape = Tape::eval();
+        let (x, w) = (tape.input(Tensor::zeros(x)?), tape.input(Tensor::zeros(w)?));
+        Ok(x.conv2d(&w, None, &options)?.shape().to_vec())
+    }
+
+    fn refusal(x: &[usize], w: &[usize], options: Conv2dOptions) -> String {
+        output(x, w, options).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn values_by_hand() {
+        let tape = Tape::eval();
+        // Two images of one row; a kernel that takes differences of neighbours, with a bias.
+        let x = tape.input(Tensor::new([2, 1, 3, 1], vec![1.0, 4.0, 9.0, 2.0, 2.0, 5.0]).unwrap());
+        let w = tape.input(Tensor::new([1, 2, 1, 1], vec![-1.0, 1.0]).unwrap());
+        let b = tape.input(Tensor::new([1], vec![0.5]).unwrap());
+        let y = x.conv2d(&w, Some(&b), &Conv2dOptions::default()).unwrap();
+        assert_eq!(y.value(), &Tensor::new([2, 1, 2, 1], vec![3.5, 5.5, 0.5, 3.5]).unwrap());
+        // Groups: each channel has its own factor.
+        let x = tape.input(Tensor::new([1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap());
+        let w = tape.input(Tensor::new([1, 1, 1, 2], vec![10.0, 100.0]).unwrap());
+        let y = x.conv2d(&w, None, &Conv2dOptions { groups: 2, ..Default::default() }).unwrap();
+        assert_eq!(y.value().data(), [10.0, 200.0, 30.0, 400.0]);
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        let mut rng = Rng::seed(3);
+        let mut normal = |shape: &[usize]| Tensor::normal(shape, 1.0, &mut rng).unwrap();
+        let options = Conv2dOptions {
+            stride: [2, 1],
+            padding: Padding::Sides { top: 1, bottom: 0, left: 2, right: 1 },
+            dilation: [1, 2],
+            groups: 2,
+        };
+        let inputs = [normal(&[2, 5, 4, 4]), normal(&[3, 2, 2, 6]), normal(&[6])];
+        let check = gradient_check(&inputs, |v| v[0].conv2d(&v[1], Some(&v[2]), &options)).unwrap();
+        check.within(1e-4).unwrap();
+        let check = gradient_check(&inputs[..2], |v| v[0].conv2d(&v[1], None, &options)).unwrap();
+        check.within(1e-4).unwrap();
+    }
+
+    #[test]
+    fn output_sizes() {
+        let stride = |stride, padding| Conv2dOptions { stride: [stride; 2], padding, ..Default::default() };
+        let stem = stride(2, Padding::Zeros([3, 3]));
+        assert_eq!(output(&[1, 224, 224, 3], &[7, 7, 3, 4], stem).unwrap(), [1, 112, 112, 4]);
+        for (size, kernel, s) in [(5, 3, 2), (6, 3, 2), (6, 4, 1), (7, 2, 3), (1, 3, 2), (5, 1, 4)] {
+            let same =
+                output(&[1, size, size, 1], &[kernel, kernel, 1, 1], stride(s, Padding::Same)).unwrap();
+            assert_eq!(same[1], size.div_ceil(s), "{size} {kernel} {s}");
+        }
+        assert_eq!(output(&[0, 4, 4, 3], &[3, 3, 3, 2], Conv2dOptions::default()).unwrap(), [0, 2, 2, 2]);
+    }
+
+    #[test]
+    fn refusals_name_the_argument_and_what_would_fit() {
+        let x = [1, 5, 5, 4];
+        let default = Conv2dOptions::default();
+        assert_eq!(
+            refusal(&[5, 5, 4], &[3, 3, 4, 2], default),
+            "conv2d: input: expected [N, H, W, C], found [5, 5, 4]"
+        );
+        assert_eq!(
+            refusal(&x, &[3, 4, 2], default),
+            "conv2d: weight: expected [KH, KW, C/groups, OC], found [3, 4, 2]"
+        );
+        assert_eq!(
+            refusal(&x, &[3, 3, 3, 2], default),
+            "conv2d: weight: expected [KH, KW, 4, OC] for the input [1, 5, 5, 4] in 1 groups, found [3, 3, 3, 2]"
+        );
+        assert_eq!(
+            refusal(&x, &[7, 3, 4, 2], Conv2dOptions { padding: Padding::Zeros([0, 1]), ..default }),
+            "conv2d: kernel: expected at most the padded image, 5 x 7, found 7 x 3 with dilation [1, 1]"
+        );
+        assert_eq!(
+            refusal(&x, &[3, 3, 4, 2], Conv2dOptions { stride: [1, 0], ..default }),
+            "conv2d: stride: expected at least 1, found [1, 0]"
+        );
+        assert!(
+            refusal(&x, &[3, 3, 4, 2], Conv2dOptions { dilation: [0, 1], ..default }).contains("dilation")
+        );
+        assert!(refusal(&x, &[0, 3, 4, 2], default).contains("weight: expected at least 1, found [0, 3]"));
+        assert!(refusal(&x, &[3, 3, 4, 2], Conv2dOptions { groups: 0, ..default }).contains("groups"));
+        assert_eq!(
+            refusal(&x, &[3, 3, 1, 6], Conv2dOptions { groups: 3, ..default }),
+            "conv2d: groups: expected a divisor of the input's channels, found 3 of 4"
+        );
+        assert_eq!(
+            refusal(&x, &[3, 3, 2, 5], Conv2dOptions { groups: 2, ..default }),
+            "conv2d: groups: expected a divisor of the output's channels, found 2 of 5"
+        );
+        let tape = Tape::eval();
+        let zeros = |shape: &[usize]| tape.input(Tensor::zeros(shape).unwrap());
+        let error = zeros(&x).conv2d(&zeros(&[3, 3, 4, 2]), Some(&zeros(&[4])), &default).unwrap_err();
+        assert_eq!(error.to_string(), "conv2d: bias: expected [2], found [4]");
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_and_do_not_overflow() {
+        let (x, w) = ([1, 5, 5, 1], [3, 3, 1, 1]);
+        let default = Conv2dOptions::default();
+        for padding in [usize::MAX, usize::MAX / 2, 1 << 61] {
+            assert!(
+                output(&x, &w, Conv2dOptions { padding: Padding::Zeros([padding, 0]), ..default }).is_err()
+            );
+        }
+        let dilation = [usize::MAX, 1];
+        assert!(refusal(&x, &w, Conv2dOptions { dilation, ..default }).contains("kernel"));
+        assert!(
+            refusal(&x, &w, Conv2dOptions { dilation, padding: Padding::Same, ..default })
+                .contains("padding")
+        );
+        let stride = [usize::MAX; 2];
+        assert_eq!(output(&x, &w, Conv2dOptions { stride, ..default }).unwrap(), [1, 1, 1, 1]);
+    }
+}

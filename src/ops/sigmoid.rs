@@ -1,0 +1,50 @@
+//! Logistic function, `y = 1 / (1 + exp(-x))`. Backward keeps y: dx = dy y (1 - y).
+
+use crate::{
+    Tensor,
+    autograd::Var,
+    kernels::{self, Isa},
+};
+
+impl<'t> Var<'t> {
+    /// 1 / (1 + exp(-x)), element by element.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Tape};
+    /// let tape = Tape::eval();
+    /// assert_eq!(tape.input(Tensor::scalar(0.0)).sigmoid().item(), 0.5);
+    /// ```
+    pub fn sigmoid(&self) -> Var<'t> {
+        Var::op("sigmoid", [self], *self.shape(), |[x]| {
+            let y = Tensor::build(*x.shape(), |y| kernels::sigmoid(Isa::active(), x.data(), y));
+            let kept = y.clone();
+            (y, move |mut dy: Tensor, _| {
+                kernels::sigmoid_backward_in_place(Isa::active(), kept.data(), dy.data_mut());
+                [Some(dy)]
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Rng, Tensor,
+        autograd::{Tape, gradient_check},
+    };
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        let x = Tensor::normal([2, 13], 2.0, &mut Rng::seed(1)).unwrap();
+        gradient_check(&[x], |v| Ok(v[0].sigmoid())).unwrap().within(1e-3).unwrap();
+    }
+
+    #[test]
+    fn far_from_zero_it_saturates_and_stays_finite() {
+        let tape = Tape::eval();
+        let x = tape.input(Tensor::new([4], vec![-1000.0, -3.0, 3.0, 1000.0]).unwrap());
+        let y = x.sigmoid();
+        assert_eq!((y.value().data()[0], y.value().data()[3]), (0.0, 1.0));
+        assert!((f64::from(y.value().data()[1]) - 1.0 / (1.0 + 3f64.exp())).abs() < 1e-8);
+    }
+}
