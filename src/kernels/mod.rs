@@ -7,8 +7,10 @@
 #![allow(unsafe_code)]
 
 mod batch_norm;
+mod channels;
 mod elementwise;
 mod isa;
+mod optimizer;
 mod pool;
 mod reduce;
 mod rows;
@@ -27,8 +29,10 @@ mod product;
 
 pub use batch_norm::*;
 pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
+pub use channels::*;
 pub use elementwise::*;
 pub use gemm::{Gemm, gemm};
 pub use isa::{Isa, Task};
+pub use optimizer::*;
 pub use pool::*;
 pub use reduce::*;
