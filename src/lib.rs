@@ -5,6 +5,7 @@ mod rng;
 
 pub mod autograd;
 pub mod io;
+pub mod data;
 pub mod kernels;
 pub mod ops;
 pub mod optim;
