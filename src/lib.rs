@@ -4,8 +4,8 @@ mod error;
 mod rng;
 
 pub mod autograd;
-pub mod io;
 pub mod data;
+pub mod io;
 pub mod kernels;
 pub mod ops;
 pub mod optim;

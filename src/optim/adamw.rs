@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Result, Tensor,
     autograd::{NamedTensors, Param, State, Updates},
+    kernels::{AdamWStep, Isa, adamw},
 };
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), as `torch.optim.AdamW` computes it:
@@ -96,58 +97,30 @@ impl AdamW {
     }
 }
 
-/// What a step does to one parameter.
-struct Change {
-    betas: [f32; 2],
-    eps: f32,
-    /// 1 - lr weight_decay.
-    keep: f32,
-    /// lr / (1 - beta1^t).
-    rate: f32,
-    /// sqrt(1 - beta2^t).
-    root: f32,
-}
-
-impl Change {
-    fn apply(&self, param: &mut [f32], gradient: &[f32], average: &mut [f32], square: &mut [f32]) {
-        let [beta1, beta2] = self.betas;
-        let state = average.iter_mut().zip(square);
-        for ((p, g), (m, v)) in param.iter_mut().zip(gradient).zip(state) {
-            *m += (1.0 - beta1) * (g - *m);
-            *v = beta2 * *v + (1.0 - beta2) * g * g;
-            *p = *p * self.keep - self.rate * *m / (v.sqrt() / self.root + self.eps);
-        }
-    }
-}
-
 impl Optimizer for AdamW {
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()> {
         self.check_settings()?;
         check(model, &updates)?;
         self.memory.check(model)?;
-        let betas = self.betas;
+        let [beta1, beta2] = self.betas.map(f64::from);
         apply(model, updates, |name, param, gradient| {
-            let (lr, decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
-            let [step, average, square] = self.memory.get_or_insert(name, || {
+            let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
+            let [count, m, v] = self.memory.get_or_insert(name, || {
                 let zeros = Tensor::build(*gradient.shape(), |z| z.fill(0.0));
                 [Tensor::scalar(0.0), zeros.clone(), zeros]
             });
-            step.data_mut()[0] += 1.0;
-            // 1 - beta^t, where t is exact in f32 up to 16.7 million steps.
-            let correction = |beta: f32| 1.0 - f64::from(beta).powf(f64::from(step.item()));
-            let change = Change {
-                betas,
-                eps: self.eps,
-                keep: 1.0 - lr * decay,
-                rate: (f64::from(lr) / correction(betas[0])) as f32,
-                root: correction(betas[1]).sqrt() as f32,
+            // In f32, as PyTorch counts them too: exact for 16 million steps.
+            count.data_mut()[0] += 1.0;
+            let step = AdamWStep {
+                lr: lr.into(),
+                beta1,
+                beta2,
+                eps: self.eps.into(),
+                weight_decay: weight_decay.into(),
+                step: count.item() as u64,
             };
-            change.apply(
-                param.value_mut().data_mut(),
-                gradient.data(),
-                average.data_mut(),
-                square.data_mut(),
-            );
+            let parameter = param.value_mut().data_mut();
+            adamw(Isa::active(), step, parameter, gradient.data(), m.data_mut(), v.data_mut());
         });
         Ok(())
     }

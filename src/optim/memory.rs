@@ -36,8 +36,8 @@ impl<const N: usize> Memory<N> {
         result
     }
 
-    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut [Tensor; N]> {
-        self.pieces.get_mut(name)
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.pieces.contains_key(name)
     }
 
     pub(super) fn get_or_insert(

@@ -2,8 +2,9 @@
 
 use super::{Group, Optimizer, apply, check, groups::Groups, memory::Memory, setting};
 use crate::{
-    Error, Result,
+    Error, Result, Tensor,
     autograd::{NamedTensors, Param, State, Updates},
+    kernels::{Isa, SgdStep, sgd},
 };
 
 /// Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it:
@@ -116,30 +117,23 @@ impl Optimizer for Sgd {
         self.check_settings()?;
         check(model, &updates)?;
         self.memory.check(model)?;
-        let (momentum, nesterov) = (self.momentum, self.nesterov);
-        apply(model, updates, |name, param, mut gradient| {
-            let (lr, decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
-            if decay != 0.0 {
-                gradient.axpy(decay, param.value());
-            }
-            if momentum == 0.0 {
-                param.value_mut().axpy(-lr, &gradient);
-                return;
-            }
-            let velocity = match self.memory.get_mut(name) {
-                Some([velocity]) => {
-                    velocity.scale(momentum);
-                    velocity.axpy(1.0 - self.dampening, &gradient);
-                    velocity
-                }
-                None => &mut self.memory.get_or_insert(name, || [gradient.clone()])[0],
+        apply(model, updates, |name, param, gradient| {
+            let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
+            let step = SgdStep {
+                lr: lr.into(),
+                momentum: self.momentum.into(),
+                dampening: self.dampening.into(),
+                nesterov: self.nesterov,
+                weight_decay: weight_decay.into(),
+                first: !self.memory.contains(name),
             };
-            if nesterov {
-                gradient.axpy(momentum, velocity);
-                param.value_mut().axpy(-lr, &gradient);
-            } else {
-                param.value_mut().axpy(-lr, velocity);
-            }
+            let velocity = (self.momentum != 0.0).then(|| {
+                // At the first step the kernel writes the velocity and does not read it.
+                let [velocity] =
+                    self.memory.get_or_insert(name, || [Tensor::build(*gradient.shape(), |_| ())]);
+                velocity.data_mut()
+            });
+            sgd(Isa::active(), step, param.value_mut().data_mut(), gradient.data(), velocity);
         });
         Ok(())
     }
