@@ -15,6 +15,7 @@ mod pool;
 mod reduce;
 mod rows;
 pub mod simd;
+mod softmax;
 #[cfg(test)]
 mod testing;
 
@@ -28,11 +29,12 @@ mod naive;
 mod product;
 
 pub use batch_norm::*;
-pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
 pub use channels::*;
+pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
 pub use elementwise::*;
 pub use gemm::{Gemm, gemm};
 pub use isa::{Isa, Task};
 pub use optimizer::*;
 pub use pool::*;
 pub use reduce::*;
+pub use softmax::*;

@@ -5,29 +5,29 @@
 
 mod add;
 mod batch_norm;
-//mod concat;
+mod concat;
 mod conv2d;
-//mod cross_entropy;
-//mod drop_path;
-//mod dropout;
+mod cross_entropy;
+mod drop_path;
+mod dropout;
 mod linear;
 mod matmul;
 mod mean;
 mod mse;
 mod mul;
-//mod pool;
+mod pool;
 mod relu;
 mod reshape;
 mod scale;
 mod sigmoid;
-//mod slice_channels;
-//mod softmax;
+mod slice_channels;
+mod softmax;
 mod sum;
 
 pub use batch_norm::{BatchNorm, Moments};
 pub use conv2d::{Conv2dOptions, Padding};
-//pub use cross_entropy::Targets;
-//pub use pool::Pool2dOptions;
+pub use cross_entropy::Targets;
+pub use pool::Pool2dOptions;
 
 use crate::{Error, Result, Shape};
 

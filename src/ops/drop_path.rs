@@ -1,0 +1,112 @@
+//! Stochastic depth (Huang et al. 2016) sample by sample: `y[n] = x[n] m[n] / (1 - p)`, where each m is 0 with probability p,
+//! else 1; on the residual branch of a block it drops the whole block for a sample. Backward keeps the factor of each sample.
+
+use super::expect_drop_probability;
+use crate::{
+    Error, Result, Tensor,
+    autograd::{Mode, Var},
+    kernels::{self, Isa},
+};
+
+impl<'t> Var<'t> {
+    /// Sets each sample of `[N, ...]` to 0 with probability `p` and scales the others by 1 / (1 - p). The identity in evaluation
+    /// mode.
+    ///
+    /// The random numbers are the tape's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `p` is not in [0, 1) or there is no axis.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, autograd::Tape};
+    /// let tape = Tape::train(Rng::seed(0));
+    /// let y = tape.input(Tensor::full([100, 2], 1.0)?).drop_path(0.5)?;
+    /// assert!(y.value().data().chunks(2).all(|sample| sample == [0.0, 0.0] || sample == [2.0, 2.0]));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn drop_path(&self, p: f32) -> Result<Var<'t>> {
+        expect_drop_probability("drop_path", p)?;
+        let Some(&samples) = self.shape().first() else {
+            return Err(Error::argument("drop_path", "input", "[N, ...]", self.shape()));
+        };
+        if p == 0.0 || self.tape().mode() == Mode::Eval {
+            return Ok(self.clone());
+        }
+        let mut rng = self.tape().rng();
+        let scale = 1.0 / (1.0 - p);
+        let factors: Vec<f32> = (0..samples).map(|_| if rng.chance(p) { 0.0 } else { scale }).collect();
+        Ok(Var::op("drop_path", [self], *self.shape(), |[x]| {
+            let y = Tensor::build(*x.shape(), |y| {
+                let size = (y.len() / samples.max(1)).max(1);
+                for ((y, x), &factor) in y.chunks_mut(size).zip(x.data().chunks(size)).zip(&factors) {
+                    if factor == 0.0 {
+                        kernels::fill(Isa::active(), 0.0, y);
+                    } else {
+                        kernels::scale(Isa::active(), factor, x, y);
+                    }
+                }
+            });
+            (y, move |mut dy: Tensor, _| {
+                let size = (dy.shape().elements() / samples.max(1)).max(1);
+                for (dy, &factor) in dy.data_mut().chunks_mut(size).zip(&factors) {
+                    if factor == 0.0 {
+                        kernels::fill(Isa::active(), 0.0, dy);
+                    } else {
+                        kernels::scale_in_place(Isa::active(), factor, dy);
+                    }
+                }
+                [Some(dy)]
+            })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Rng,
+        autograd::{Tape, gradient_check},
+    };
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        let x = Tensor::normal([6, 2, 3], 1.0, &mut Rng::seed(1)).unwrap();
+        gradient_check(&[x], |v| v[0].drop_path(0.5)).unwrap().within(1e-4).unwrap();
+    }
+
+    #[test]
+    fn whole_samples_are_dropped_at_the_rate_p() {
+        let tape = Tape::train(Rng::seed(3));
+        let x = Tensor::full([10_000, 3], 3.0).unwrap();
+        let y = tape.input(x).drop_path(0.25).unwrap();
+        let samples = y.value().data().chunks(3);
+        assert!(samples.clone().all(|s| s == [0.0; 3] || s == [4.0; 3]));
+        let dropped = samples.filter(|s| s[0] == 0.0).count();
+        assert!((2_350..2_650).contains(&dropped), "{dropped}");
+    }
+
+    #[test]
+    fn a_dropped_sample_is_0_even_where_the_branch_overflowed() {
+        let tape = Tape::train(Rng::seed(3));
+        let x = tape.watch(Tensor::full([64, 2], f32::INFINITY).unwrap());
+        let y = x.drop_path(0.5).unwrap();
+        assert!(y.value().data().iter().all(|y| !y.is_nan()));
+    }
+
+    #[test]
+    fn nothing_is_dropped_in_evaluation_or_at_p_0() {
+        let value = Tensor::full([10, 2], 1.0).unwrap();
+        assert_eq!(Tape::eval().input(value.clone()).drop_path(0.9).unwrap().value(), &value);
+        assert_eq!(Tape::train(Rng::seed(0)).input(value.clone()).drop_path(0.0).unwrap().value(), &value);
+    }
+
+    #[test]
+    fn refusals_name_the_argument() {
+        let tape = Tape::eval();
+        let x = tape.input(Tensor::scalar(0.0));
+        assert!(x.drop_path(1.0).unwrap_err().to_string().contains("p: expected a probability in [0, 1)"));
+        let error = x.drop_path(0.5).unwrap_err();
+        assert_eq!(error.to_string(), "drop_path: input: expected [N, ...], found []");
+    }
+}
