@@ -6,9 +6,13 @@ mod rng;
 pub mod autograd;
 pub mod data;
 pub mod io;
+pub mod blocks;
 pub mod kernels;
+pub mod models;
+pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod prelude;
 pub mod tensor;
 
 pub use error::{At, Error, Result};
