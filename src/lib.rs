@@ -1,17 +1,19 @@
 //! Residual and densely connected networks (ResNet, DenseNet) on CPUs.
 
+pub mod prelude;
 mod error;
 mod rng;
 
-pub mod autograd;
-pub mod blocks;
-pub mod data;
 pub mod kernels;
-pub mod models;
-pub mod nn;
-pub mod ops;
-pub mod prelude;
 pub mod tensor;
+pub mod autograd;
+pub mod ops;
+pub mod nn;
+pub mod blocks;
+pub mod models;
+pub mod optim;
+pub mod data;
+pub mod io;
 
 pub use error::{At, Error, Result};
 pub use rng::Rng;

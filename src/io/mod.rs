@@ -1,0 +1,49 @@
+//! Names and tensors in files: safetensors, read with suspicion and written atomically.
+//!
+//! [`save`] and [`load`] are for weights; [`read`], [`open`] and [`write()`] for any named tensors. Weights files have
+//! torchvision's names and layouts, so PyTorch reads what is written here and the other way round.
+//!
+//! ```
+//! use skipgrad::{Tensor, autograd::Param, io};
+//! let folder = std::env::temp_dir().join(format!("skipgrad-io-{}", std::process::id()));
+//! std::fs::create_dir_all(&folder).unwrap();
+//! let path = folder.join("model.safetensors");
+//! let model = vec![Param::linear(Tensor::from_fn([2, 3], |i| i as f32)?)];
+//! io::save(&model, &path)?;
+//! assert_eq!(io::read(&path)?["0"].data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);     // [out, in] in files
+//! let mut other = vec![Param::linear(Tensor::zeros([2, 3])?)];
+//! io::load(&mut other, &path)?;
+//! assert_eq!(other[0].value(), model[0].value());
+//! # std::fs::remove_dir_all(&folder).unwrap();
+//! # Ok::<(), skipgrad::Error>(())
+//! ```
+
+mod atomic;
+mod half;
+mod safetensors;
+
+pub use atomic::write_atomically;
+pub use safetensors::{Metadata, open, read, write};
+
+use crate::{Result, autograd::State};
+use std::path::Path;
+
+/// Writes all state of a model to a safetensors file, atomically: at every moment the path holds the old file or the new.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if the folder does not exist, cannot be written or is full.
+pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()> {
+    // PyTorch's own loaders ask for this entry.
+    let metadata = Metadata::from([("format".to_string(), "pt".to_string())]);
+    write(path, &model.export(), &metadata)
+}
+
+/// Takes all state of a model from a safetensors file. Strict: every tensor of the model must be there, and no other
+/// (but `num_batches_tracked`, which PyTorch writes and nothing reads).
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) and [`Error::Malformed`](crate::Error::Malformed) as [`read`];
+/// [`Error::State`](crate::Error::State) that lists everything that does not fit. The model is unchanged then.
+pub fn load(model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<()> {
+    model.import(read(path)?)
+}

@@ -1,0 +1,267 @@
+//! From gradients to better parameters: [`Sgd`], [`AdamW`], parameter groups, learning-rate schedules.
+//!
+//! An optimizer sees named state only ([`State`]), never a layer. What it remembers from step to step is keyed by the
+//! parameters' names, so that it can be written to a file and taken up by another copy of the model.
+//!
+//! ```
+//! use skipgrad::{Rng, Tensor, autograd::{Param, Tape}, optim::{Optimizer, Schedule, Sgd}};
+//! let mut weight = Param::new(Tensor::new([2], vec![4.0, -2.0])?);
+//! let schedule = Schedule::cosine(0.4, 30);
+//! let mut sgd = Sgd::new(schedule.lr(0)).momentum(0.5);
+//! for step in 0..30 {
+//!     sgd.set_lr(schedule.lr(step));
+//!     let tape = Tape::train(Rng::seed(0));
+//!     let w = tape.param(&weight);
+//!     sgd.step(&mut weight, w.mul(&w)?.sum().backward()?)?;       // the square of the weight shall be small
+//! }
+//! assert!(weight.value().data().iter().all(|w| w.abs() < 1e-3));
+//! # Ok::<(), skipgrad::Error>(())
+//! ```
+
+mod adamw;
+mod groups;
+mod memory;
+mod schedule;
+mod sgd;
+
+pub use adamw::AdamW;
+pub use groups::Group;
+pub use schedule::{Curve, Schedule};
+pub use sgd::Sgd;
+
+use crate::{
+    At, Error, Result, Tensor,
+    autograd::{NamedTensors, Param, Slot, SlotMut, State, Updates},
+};
+
+/// A rule that makes a model better with the gradients of a loss.
+pub trait Optimizer {
+    /// Changes every trainable parameter of `model` by its gradient, in place, and gives every buffer the value that the
+    /// pass observed for it.
+    ///
+    /// Gradients are applied as they are: one that is not finite makes its parameter so, as in PyTorch. Look at the loss, or
+    /// at what [`Updates::clip_global_norm`] returns, before.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] for a trainable parameter without a gradient; [`Error::Argument`] for settings out of their
+    /// range, and for an observation, or a memory of earlier steps, whose shape is not the model's. Nothing is changed then.
+    fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()>;
+
+    /// The learning rate.
+    fn lr(&self) -> f32;
+
+    /// Sets the learning rate of the steps to come: what a [`Schedule`] is for.
+    fn set_lr(&mut self, lr: f32);
+
+    /// What it remembers of earlier steps, under the parameter's name and a name of its own
+    /// (`conv1.weight.momentum_buffer`), in the layout of memory.
+    fn export(&self) -> NamedTensors;
+
+    /// Takes up what [`Optimizer::export`] gave, in place of what it remembers.
+    ///
+    /// # Errors
+    /// [`Error::State`] that lists every tensor that belongs to no parameter of `model`, lacks its companion or has another
+    /// shape; the optimizer is unchanged then.
+    fn import(&mut self, model: &dyn State, tensors: NamedTensors) -> Result<()>;
+}
+
+/// Whether a step can be made: every trainable parameter has its gradient, and what was observed fits its buffer.
+fn check(model: &dyn State, updates: &Updates) -> Result<()> {
+    let mut result = Ok(());
+    model.visit("", &mut |name, slot| {
+        let found = match slot {
+            _ if result.is_err() => return,
+            Slot::Param(param) if !param.is_trainable() => return,
+            Slot::Param(param) => match updates.grad(param) {
+                None => Err(Error::NoGradient { name: name.to_string() }),
+                Some(gradient) => same_shape("gradient", param.value(), gradient).at(name),
+            },
+            Slot::Buffer(buffer) => match updates.observed(buffer) {
+                None => return,
+                Some(value) => same_shape("observed", buffer.value(), value).at(name),
+            },
+        };
+        result = found;
+    });
+    result
+}
+
+fn same_shape(argument: &'static str, expected: &Tensor, found: &Tensor) -> Result<()> {
+    if expected.shape() == found.shape() {
+        return Ok(());
+    }
+    Err(Error::argument("step", argument, expected.shape(), found.shape()))
+}
+
+/// Refuses a setting that is not finite or not in `range`.
+fn setting(op: &'static str, argument: &'static str, value: f32, range: std::ops::Range<f32>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let expected = match range.end {
+        f32::INFINITY => format!("a finite number of at least {}", range.start),
+        end => format!("at least {} and below {end}", range.start),
+    };
+    Err(Error::argument(op, argument, expected, value))
+}
+
+/// Hands every trainable parameter with its gradient to `change`, and every buffer what was observed. Call [`check`] before.
+fn apply(model: &mut dyn State, mut updates: Updates, mut change: impl FnMut(&str, &mut Param, Tensor)) {
+    model.visit_mut("", &mut |name, slot| match slot {
+        SlotMut::Param(param) if param.is_trainable() => {
+            if let Some(gradient) = updates.take_grad(param) {
+                change(name, param, gradient);
+            }
+        }
+        SlotMut::Param(_) => {}
+        SlotMut::Buffer(buffer) => {
+            if let Some(value) = updates.take_observed(buffer) {
+                *buffer.value_mut() = value;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Rng,
+        autograd::{Buffer, Tape, Var},
+        state,
+    };
+
+    struct Net {
+        first: Param,
+        second: Param,
+        seen: Buffer,
+    }
+    state!(Net { first, second, seen });
+
+    fn net() -> Net {
+        let scalar = |x| Tensor::full([2], x).unwrap();
+        Net {
+            first: Param::new(scalar(1.0)),
+            second: Param::new(scalar(2.0)),
+            seen: Buffer::new(scalar(0.0)),
+        }
+    }
+
+    /// The gradient of each parameter is its own name's: 1 for the first, 3 for the second if it is reached.
+    fn updates(net: &Net, reach_second: bool, observed: &Tensor) -> Updates {
+        let tape = Tape::train(Rng::seed(0));
+        tape.observe(&net.seen, observed.clone());
+        let one = tape.input(Tensor::full([2], 1.0).unwrap());
+        let three = tape.input(Tensor::full([2], 3.0).unwrap());
+        let value = tape.param(&net.first).mul(&one).unwrap();
+        let value = if reach_second {
+            let other = tape.param(&net.second).mul(&three).unwrap();
+            Var::op("add", [&value, &other], *value.shape(), |[a, b]| {
+                let mut y = a.clone();
+                y.axpy(1.0, b);
+                (y, |dy: Tensor, _| [Some(dy.clone()), Some(dy)])
+            })
+        } else {
+            value
+        };
+        value.sum().backward().unwrap()
+    }
+
+    fn optimizers() -> Vec<Box<dyn Optimizer>> {
+        vec![Box::new(Sgd::new(0.1).momentum(0.9)), Box::new(AdamW::new(0.1))]
+    }
+
+    #[test]
+    fn a_step_changes_parameters_and_buffers() {
+        for mut optimizer in optimizers() {
+            let mut net = net();
+            let seen = Tensor::full([2], 7.0).unwrap();
+            let updates = updates(&net, true, &seen);
+            optimizer.step(&mut net, updates).unwrap();
+            assert!(net.first.value().data()[0] < 1.0 && net.second.value().data()[1] < 2.0);
+            assert_eq!(*net.seen.value(), seen);
+        }
+    }
+
+    #[test]
+    fn a_refused_step_changes_nothing_and_names_the_culprit() {
+        for mut optimizer in optimizers() {
+            let mut net = net();
+            let before = net.export();
+            let unreached = updates(&net, false, &Tensor::full([2], 7.0).unwrap());
+            let error = optimizer.step(&mut net, unreached).unwrap_err();
+            assert!(matches!(&error, Error::NoGradient { name } if name == "second"), "{error}");
+            let misfit = updates(&net, true, &Tensor::zeros([3]).unwrap());
+            let error = optimizer.step(&mut net, misfit).unwrap_err();
+            assert_eq!(error.to_string(), "seen: step: observed: expected [2], found [3]");
+            assert_eq!((net.export(), optimizer.export().len()), (before, 0));
+        }
+    }
+
+    #[test]
+    fn a_frozen_parameter_needs_no_gradient_and_keeps_its_value() {
+        for mut optimizer in optimizers() {
+            let mut net = net();
+            net.second.set_trainable(false);
+            let updates = updates(&net, false, &Tensor::zeros([2]).unwrap());
+            optimizer.step(&mut net, updates).unwrap();
+            assert_eq!(net.second.value().data(), [2.0, 2.0]);
+            assert!(net.first.value().data()[0] < 1.0);
+        }
+    }
+
+    #[test]
+    fn weights_are_updated_in_place() {
+        for mut optimizer in optimizers() {
+            let mut net = net();
+            let before = net.first.value().data().as_ptr();
+            let updates = updates(&net, true, &Tensor::zeros([2]).unwrap());
+            optimizer.step(&mut net, updates).unwrap();
+            assert_eq!(net.first.value().data().as_ptr(), before);
+        }
+    }
+
+    #[test]
+    fn what_it_remembers_can_be_handed_to_another_copy() {
+        let step = |optimizer: &mut dyn Optimizer, net: &mut Net| {
+            let updates = updates(net, true, &Tensor::zeros([2]).unwrap());
+            optimizer.step(net, updates).unwrap();
+        };
+        for (mut optimizer, mut fresh) in optimizers().into_iter().zip(optimizers()) {
+            let mut net = net();
+            (0..3).for_each(|_| step(&mut *optimizer, &mut net));
+            let mut copy = self::net();
+            copy.import(net.export()).unwrap();
+            fresh.import(&copy, optimizer.export()).unwrap();
+            step(&mut *optimizer, &mut net);
+            step(&mut *fresh, &mut copy);
+            assert_eq!(net.export(), copy.export());
+            assert_eq!(optimizer.export(), fresh.export());
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let refused = |mut optimizer: Box<dyn Optimizer>| {
+            let mut net = net();
+            let updates = updates(&net, true, &Tensor::zeros([2]).unwrap());
+            let error = optimizer.step(&mut net, updates).unwrap_err().to_string();
+            assert_eq!(net.first.value().data(), [1.0, 1.0], "{error}");
+            error
+        };
+        assert_eq!(
+            refused(Box::new(Sgd::new(f32::NAN))),
+            "sgd: lr: expected a finite number of at least 0, found NaN"
+        );
+        assert_eq!(
+            refused(Box::new(Sgd::new(0.1).momentum(1.0))),
+            "sgd: momentum: expected at least 0 and below 1, found 1"
+        );
+        assert!(
+            refused(Box::new(Sgd::new(0.1).nesterov(true))).contains("sgd: nesterov: expected a momentum")
+        );
+        assert!(refused(Box::new(AdamW::new(0.1).betas(0.9, 1.5))).contains("adamw: beta2"));
+        let group = Group { weight_decay: Some(-1.0), ..Group::default() };
+        assert!(refused(Box::new(AdamW::new(0.1).group(|_, _| true, group))).contains("weight_decay"));
+    }
+}
