@@ -1,7 +1,7 @@
 //! Matrix products of strided operands.
 
 use super::Isa;
-use super::microkernel::{DepthMajor, PANEL_PITCH, RowMajor, Start};
+use super::microkernel::{DepthMajor, Layout, RowMajor, Start};
 use super::product::{Factor, Grid, Panels, Product};
 use std::ops::Range;
 
@@ -94,7 +94,7 @@ impl Panels for Matrix<'_> {
     type Layout = RowMajor;
 
     fn fill(&self, _: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
-        for (row, to) in rows.zip(panel.chunks_exact_mut(PANEL_PITCH)) {
+        for (row, to) in rows.zip(panel.chunks_exact_mut(RowMajor::PITCH)) {
             let to = &mut to[..depth.len()];
             let from = row * self.row;
             if self.column == 1 {
@@ -115,7 +115,7 @@ impl Panels for Transposed<'_> {
     type Layout = DepthMajor;
 
     fn fill(&self, _: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
-        for (k, to) in depth.zip(panel.chunks_exact_mut(PANEL_PITCH)) {
+        for (k, to) in depth.zip(panel.chunks_exact_mut(DepthMajor::PITCH)) {
             let from = k * self.0.column;
             to[..rows.len()].copy_from_slice(&self.0.data[from + rows.start..from + rows.end]);
         }

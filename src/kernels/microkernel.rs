@@ -19,13 +19,15 @@ use super::simd::Simd;
 use super::{Isa, Task};
 use std::marker::PhantomData;
 
-/// Columns that a panel can hold.
-pub(crate) const PANEL_WIDTH: usize = 256;
-/// Numbers from one row of a panel to the next. The slack lets a copy write whole vectors over the end of a row.
-pub(crate) const PANEL_PITCH: usize = PANEL_WIDTH + 16;
+/// Numbers behind each row of a panel that a copy may overwrite, so that it can write whole vectors.
+const SLACK: usize = 16;
 
 /// How A lies in a panel.
 pub(crate) trait Layout: Send + Sync + 'static {
+    /// Numbers that a row of the panel can hold.
+    const WIDTH: usize;
+    /// Numbers from a row of the panel to the next.
+    const PITCH: usize = Self::WIDTH + SLACK;
     /// Numbers from A[r, k] to A[r + 1, k].
     const ROW: usize;
     /// Numbers from A[r, k] to A[r, k + 1].
@@ -34,24 +36,32 @@ pub(crate) trait Layout: Send + Sync + 'static {
     /// The length of a panel for `rows` rows of A, `depth` numbers deep.
     fn panel_len(rows: usize, depth: usize) -> usize {
         let (height, width) = if Self::ROW == 1 { (depth, rows) } else { (rows, depth) };
-        assert!(width <= PANEL_WIDTH);
-        height * PANEL_PITCH
+        assert!(width <= Self::WIDTH);
+        height * Self::PITCH
     }
 }
 
-/// A row of the panel is a row of A.
+/// A row of the panel is a row of A. Its width is a divisor of the depth of usual convolutions, 9 times 32, 64, 128 ...
 pub(crate) struct RowMajor;
 impl Layout for RowMajor {
-    const ROW: usize = PANEL_PITCH;
+    const WIDTH: usize = 288;
+    const ROW: usize = Self::PITCH;
     const STEP: usize = 1;
 }
 
 /// A row of the panel is a column of A: the rows of an outer product.
 pub(crate) struct DepthMajor;
 impl Layout for DepthMajor {
+    const WIDTH: usize = 128;
     const ROW: usize = 1;
-    const STEP: usize = PANEL_PITCH;
+    const STEP: usize = Self::PITCH;
 }
+
+const _: () = assert!(RowMajor::PITCH / 16 % 2 == 1 && DepthMajor::PITCH / 16 % 2 == 1);
+
+/// The largest tile of any instruction set.
+const MOST_ROWS: usize = 14;
+const MOST_COLUMNS: usize = 32;
 
 /// What a product is added to.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +177,23 @@ impl<L: Layout> Task for Compute<'_, L> {
     }
 }
 
+/// The body for each row, or for each vector of a row, written out: a loop that the compiler left rolled would keep the
+/// accumulators in memory, and iterators would make it work for minutes on all the tiles.
+macro_rules! each {
+    (row < $count:ident: |$index:ident| $body:expr) => {
+        each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13; $count, $index, $body)
+    };
+    (vector < $count:ident: |$index:ident| $body:expr) => {
+        each!(0 1 2; $count, $index, $body)
+    };
+    ($($literal:literal)*; $count:ident, $index:ident, $body:expr) => {{
+        $(if const { $literal < $count } {
+            let $index = $literal;
+            $body;
+        })*
+    }};
+}
+
 /// One register tile.
 struct Tile<'a, L> {
     a: *const f32,
@@ -192,7 +219,7 @@ impl<L: Layout> Tile<'_, L> {
             ($($vectors:literal: $($rows:literal)*;)*) => {
                 match (vectors, self.offsets.len()) {
                     $($(($vectors, $rows) => {
-                        if $rows <= S::TILE_ROWS && $vectors <= S::TILE_VECTORS {
+                        if const { $rows <= S::TILE_ROWS && $vectors <= S::TILE_VECTORS } {
                             // SAFETY: as promised.
                             unsafe { self.compute::<S, $rows, $vectors>(simd) }
                         }
@@ -201,7 +228,10 @@ impl<L: Layout> Tile<'_, L> {
                 }
             };
         }
-        const { assert!(S::TILE_ROWS <= 14 && S::TILE_VECTORS <= 3) };
+        const {
+            assert!(S::TILE_ROWS <= MOST_ROWS && S::TILE_VECTORS <= 3);
+            assert!(S::TILE_VECTORS * S::LANES <= MOST_COLUMNS);
+        }
         tiles! {
             1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
             2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
@@ -219,43 +249,63 @@ impl<L: Layout> Tile<'_, L> {
         let (mut a, mut b) = (self.a, self.b);
         for _ in 0..self.depth {
             let mut bs = [simd.splat(0.0); VECTORS];
-            for (v, to) in bs.iter_mut().enumerate() {
-                // SAFETY: B is readable over the tile.
-                *to = unsafe { simd.load(b.add(v * S::LANES)) };
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: B is readable over the tile.
+            each!(vector < VECTORS: |v| bs[v] = unsafe { simd.load(b.add(v * S::LANES)) });
+            each!(row < ROWS: |row| {
                 // SAFETY: A is readable over the tile.
-                let x = simd.splat(unsafe { *a.add(r * L::ROW) });
-                for (sum, b) in sums.iter_mut().zip(bs) {
-                    *sum = simd.mul_add(x, b, *sum);
-                }
-            }
+                let x = simd.splat(unsafe { *a.add(row * L::ROW) });
+                each!(vector < VECTORS: |v| sums[row][v] = simd.mul_add(x, bs[v], sums[row][v]));
+            });
             a = a.wrapping_add(L::STEP);
             b = b.wrapping_add(VECTORS * S::LANES);
         }
-        if let Start::Bias(bias) = self.start {
-            for v in 0..VECTORS {
-                let n = if v + 1 == VECTORS { self.last } else { S::LANES };
-                // SAFETY: the bias holds one number a column of the tile.
-                let bias = unsafe { simd.load_first(bias.as_ptr().add(v * S::LANES), n) };
-                for sums in &mut sums {
-                    sums[v] = simd.add(sums[v], bias);
-                }
+        let offsets = self.offsets;
+        assert!(offsets.len() == ROWS);
+        let whole = self.last == S::LANES;
+        match self.start {
+            Start::Zero if whole => each!(row < ROWS: |row| {
+                // SAFETY: C is writable in the columns of the tile, which are whole vectors.
+                each!(vector < VECTORS: |v| unsafe {
+                    simd.store(self.c.add(offsets[row] + v * S::LANES), sums[row][v]);
+                });
+            }),
+            Start::Add if whole => each!(row < ROWS: |row| {
+                // SAFETY: C is readable and writable in the columns of the tile, which are whole vectors.
+                each!(vector < VECTORS: |v| unsafe {
+                    let c = self.c.add(offsets[row] + v * S::LANES);
+                    simd.store(c, simd.add(simd.load(c), sums[row][v]));
+                });
+            }),
+            _ => {
+                let mut stored = [[0.0; MOST_COLUMNS]; MOST_ROWS];
+                each!(row < ROWS: |row| {
+                    // SAFETY: a row holds the columns of the largest tile.
+                    each!(vector < VECTORS: |v| unsafe {
+                        simd.store(stored[row].as_mut_ptr().add(v * S::LANES), sums[row][v]);
+                    });
+                });
+                let columns = (VECTORS - 1) * S::LANES + self.last;
+                // SAFETY: C is readable and writable in the columns of the tile.
+                unsafe { finish(&stored[..ROWS], columns, self.start, self.c, offsets) };
             }
         }
-        let add = matches!(self.start, Start::Add);
-        for (sums, &offset) in sums.iter().zip(self.offsets) {
-            for (v, &sum) in sums.iter().enumerate() {
-                // SAFETY: C is readable and writable in the columns of the tile: whole vectors, except for the last.
-                unsafe {
-                    let c = self.c.add(offset + v * S::LANES);
-                    if v + 1 < VECTORS || self.last == S::LANES {
-                        simd.store(c, if add { simd.add(simd.load(c), sum) } else { sum });
-                    } else {
-                        let sum = if add { simd.add(simd.load_first(c, self.last), sum) } else { sum };
-                        simd.store_first(c, sum, self.last);
-                    }
-                }
+    }
+}
+
+/// The rare ends of a tile: part of a vector, or a bias.
+///
+/// # Safety
+/// `columns` numbers from `c` must be readable and writable at each offset.
+#[inline(never)]
+unsafe fn finish(sums: &[[f32; MOST_COLUMNS]], columns: usize, start: Start, c: *mut f32, offsets: &[usize]) {
+    for (sums, &offset) in sums.iter().zip(offsets) {
+        // SAFETY: as promised.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(offset), columns) };
+        match start {
+            Start::Zero => c.copy_from_slice(&sums[..columns]),
+            Start::Add => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
+            Start::Bias(bias) => {
+                c.iter_mut().zip(sums.iter().zip(bias)).for_each(|(c, (sum, bias))| *c = sum + bias)
             }
         }
     }

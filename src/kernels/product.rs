@@ -15,32 +15,34 @@
 //! large and packed where it is used, and if C is too small to give every core a block, the depth is split into parts whose
 //! sums are added in order. All splits depend on the sizes alone, never on the threads.
 
-use super::microkernel::{DepthMajor, Layout, PANEL_WIDTH, PanelProduct, RowMajor, Start, TileShape};
+use super::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use super::simd::Simd;
 use super::{Isa, Task, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Rows (or, across the panel, depth) of a panel: with the pitch, about a fifth of a second-level cache of 512 KiB.
-const PANEL_HEIGHT: usize = 112;
-/// Columns that a task computes at most: bounds what it keeps of B and C.
-const TASK_COLUMNS: usize = 256;
 /// Columns below which splitting does not pay, because every part fills the panel anew.
 const FEWEST_COLUMNS: usize = 64;
+/// Most rows of a block, in either layout.
+const MOST_ROWS: usize = 128;
+const _: () = assert!(RowMajor::ROWS <= MOST_ROWS && DepthMajor::ROWS <= MOST_ROWS);
 /// Tasks wanted, so that cores share a small product evenly.
 const TASKS: usize = 32;
+/// Tasks wanted where more of them cost memory, and time to add their sums.
+const TASKS_WITH_SUMS: usize = 16;
 
 /// The left factor, which is never needed as a whole.
 pub(crate) trait Panels: Sync {
     /// How it lies in a panel.
     type Layout: PanelLayout;
-    /// Copies `rows` x `depth` to the start of `panel`, in rows of `PANEL_PITCH` numbers. The slack behind each row may be
+    /// Copies `rows` x `depth` to the start of `panel`. What lies behind each of its rows, within the pitch, may be
     /// overwritten.
     fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]);
 }
 
-/// How a product is split, which follows from the layout of the panels.
+/// How a product is split, which follows from the layout of the panels: a panel and what is used with it of B are to fill
+/// about half of a second-level cache of 512 KiB.
 pub(crate) trait PanelLayout: Layout {
     /// Whether B is packed as a whole, ahead.
     const AHEAD: bool;
@@ -48,18 +50,26 @@ pub(crate) trait PanelLayout: Layout {
     const ROWS: usize;
     /// Most numbers of a block's depth.
     const DEPTH: usize;
+    /// Most rows of a task, which may be several blocks that use the same B.
+    const TASK_ROWS: usize;
+    /// Most columns of a task.
+    const TASK_COLUMNS: usize;
 }
 
 impl PanelLayout for RowMajor {
     const AHEAD: bool = true;
-    const ROWS: usize = PANEL_HEIGHT;
-    const DEPTH: usize = PANEL_WIDTH;
+    const ROWS: usize = 112;
+    const DEPTH: usize = Self::WIDTH;
+    const TASK_ROWS: usize = Self::ROWS;
+    const TASK_COLUMNS: usize = 256;
 }
 
 impl PanelLayout for DepthMajor {
     const AHEAD: bool = false;
-    const ROWS: usize = PANEL_WIDTH;
-    const DEPTH: usize = PANEL_HEIGHT;
+    const ROWS: usize = Self::WIDTH;
+    const DEPTH: usize = 256;
+    const TASK_ROWS: usize = 576;
+    const TASK_COLUMNS: usize = 128;
 }
 
 /// The right factor: `b[k, j] = data[taps[k / depth] + (k % depth) * row + j * column]`.
@@ -160,6 +170,15 @@ impl Split {
         let end = |part: usize| (units * part / self.parts * self.unit).min(self.total);
         end(part)..end(part + 1)
     }
+
+    /// The length of the longest part.
+    fn largest(&self) -> usize {
+        (self.total.div_ceil(self.unit).div_ceil(self.parts) * self.unit).min(self.total)
+    }
+}
+
+fn shifted(range: Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
 }
 
 /// C, written to by many tasks in disjoint places.
@@ -187,10 +206,10 @@ struct Plan {
 
 impl Plan {
     fn new<L: PanelLayout>(tile: TileShape, rows: usize, columns: usize, depth: usize) -> Plan {
-        let rows = Split::new(rows, tile.rows, L::ROWS, 1);
+        let rows = Split::new(rows, tile.rows, L::TASK_ROWS, 1);
         let wanted = TASKS.div_ceil(rows.parts).min(columns / FEWEST_COLUMNS);
-        let columns = Split::new(columns, tile.columns, TASK_COLUMNS, if L::AHEAD { wanted } else { 1 });
-        let parts = if L::AHEAD { 1 } else { TASKS / (rows.parts * columns.parts) };
+        let columns = Split::new(columns, tile.columns, L::TASK_COLUMNS, if L::AHEAD { wanted } else { 1 });
+        let parts = if L::AHEAD { 1 } else { TASKS_WITH_SUMS / (rows.parts * columns.parts) };
         Plan { tile, rows, columns, parts: Split::new(depth, 4 * L::DEPTH, usize::MAX, parts) }
     }
 
@@ -251,40 +270,26 @@ impl<A: Panels> Product<'_, A> {
         });
     }
 
-    /// One block of rows, part of the columns and part of the depth.
-    fn task(&self, isa: Isa, plan: &Plan, [block, columns, part]: [usize; 3], packed: &[f32], to: Output) {
-        let rows = plan.rows.range(block);
-        let columns = plan.columns.range(columns);
-        let part_range = plan.parts.range(part);
-        let depths = Split::new(part_range.len(), 1, A::Layout::DEPTH, 1);
-        let mut offsets = [0; PANEL_WIDTH];
-        let offsets = &mut offsets[..rows.len()];
+    /// One part of the rows, of the columns and of the depth.
+    fn task(&self, isa: Isa, plan: &Plan, [rows, columns, part]: [usize; 3], packed: &[f32], to: Output) {
+        let (rows, columns) = (plan.rows.range(rows), plan.columns.range(columns));
+        let depth = plan.parts.range(part);
+        let blocks = Split::new(rows.len(), plan.tile.rows, A::Layout::ROWS, 1);
+        let steps = Split::new(depth.len(), 1, A::Layout::DEPTH, 1);
         let place = if part == 0 { self.c } else { Grid::matrix(self.c.rows(), self.columns) };
-        place.offsets(rows.clone(), offsets);
-        let width = self.columns.next_multiple_of(plan.tile.lanes);
-        let packed_here = if A::Layout::AHEAD {
-            0
-        } else {
-            A::Layout::DEPTH * columns.len().next_multiple_of(plan.tile.lanes)
-        };
-        let panel =
-            A::Layout::panel_len(rows.len().min(A::Layout::ROWS), depths.range(depths.parts - 1).len());
+        let width = |columns: usize| columns.next_multiple_of(plan.tile.lanes);
+        let panel = A::Layout::panel_len(blocks.largest(), steps.largest());
+        let packed_here = if A::Layout::AHEAD { 0 } else { steps.largest() * width(columns.len()) };
         scratch::with(panel, |panel| {
-            scratch::with(packed_here, |here| {
-                for step in 0..depths.parts {
-                    let depth = depths.range(step);
-                    let depth = depth.start + part_range.start..depth.end + part_range.start;
-                    self.a.fill(isa, rows.clone(), depth.clone(), panel);
+            scratch::with(packed_here, |packed_here| {
+                for step in 0..steps.parts {
+                    let depth = shifted(steps.range(step), depth.start);
                     let b = if A::Layout::AHEAD {
-                        &packed[depth.start * width + depth.len() * columns.start..]
+                        &packed[depth.start * width(self.columns) + depth.len() * columns.start..]
                     } else {
-                        isa.dispatch(Pack {
-                            factor: &self.b,
-                            depth: depth.clone(),
-                            columns: columns.clone(),
-                            packed: here,
-                        });
-                        &*here
+                        let (depth, columns) = (depth.clone(), columns.clone());
+                        isa.dispatch(Pack { factor: &self.b, depth, columns, packed: packed_here });
+                        &*packed_here
                     };
                     let start = match self.start {
                         _ if step > 0 => Start::Add,
@@ -292,18 +297,25 @@ impl<A: Panels> Product<'_, A> {
                         Start::Bias(bias) => Start::Bias(&bias[columns.clone()]),
                         start => start,
                     };
-                    let product = PanelProduct::<A::Layout> {
-                        panel,
-                        depth: depth.len(),
-                        b,
-                        columns: columns.len(),
-                        offsets,
-                        start,
-                        layout: PhantomData,
-                    };
-                    // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap (the partial sums are a matrix of
-                    // `rows` x `columns`), and no other task has the same rows, columns and part.
-                    unsafe { product.compute(isa, to.offset(columns.start)) };
+                    for block in 0..blocks.parts {
+                        let rows = shifted(blocks.range(block), rows.start);
+                        let mut offsets = [0; MOST_ROWS];
+                        let offsets = &mut offsets[..rows.len()];
+                        place.offsets(rows.clone(), offsets);
+                        self.a.fill(isa, rows, depth.clone(), panel);
+                        let product = PanelProduct::<A::Layout> {
+                            panel,
+                            depth: depth.len(),
+                            b,
+                            columns: columns.len(),
+                            offsets,
+                            start,
+                            layout: PhantomData,
+                        };
+                        // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap (the partial sums are a
+                        // matrix of `rows` x `columns`), and no other task has the same rows, columns and part.
+                        unsafe { product.compute(isa, to.offset(columns.start)) };
+                    }
                 }
             });
         });

@@ -11,7 +11,7 @@
 //!     pixels whose run leaves the image to the left, pixels inside, pixels at the right
 //! ```
 
-use crate::kernels::microkernel::{Layout, PANEL_PITCH};
+use crate::kernels::microkernel::Layout;
 use crate::kernels::product::{PanelLayout, Panels};
 use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task};
@@ -90,7 +90,7 @@ impl<L: PanelLayout> Panels for Patches<'_, L> {
     fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
         // A row of the panel is a grid pixel in either layout; what the product calls rows and depth differs.
         let (pixels, columns) = if <L as Layout>::ROW == 1 { (depth, rows) } else { (rows, depth) };
-        assert!(panel.len() >= pixels.len() * PANEL_PITCH && columns.len() + 16 <= PANEL_PITCH);
+        assert!(panel.len() >= pixels.len() * L::PITCH && columns.len() <= L::WIDTH);
         for run in &self.runs {
             let (start, end) = (run.column, run.column + run.taps * self.source.channels);
             let part = columns.start.max(start)..columns.end.min(end);
@@ -105,6 +105,7 @@ impl<L: PanelLayout> Panels for Patches<'_, L> {
                 part: part.start - start..part.end - start,
                 pixels: pixels.clone(),
                 to: &mut panel[part.start - columns.start..],
+                pitch: L::PITCH,
             };
             isa.dispatch(copy);
         }
@@ -121,6 +122,7 @@ struct CopyRun<'a, 'b> {
     part: Range<usize>,
     pixels: Range<usize>,
     to: &'b mut [f32],
+    pitch: usize,
 }
 
 impl Task for CopyRun<'_, '_> {
@@ -128,7 +130,7 @@ impl Task for CopyRun<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let CopyRun { source, grid: [grid_height, grid_width], step, run, part, pixels, to } = self;
+        let CopyRun { source, grid: [grid_height, grid_width], step, run, part, pixels, to, pitch } = self;
         let [height, width] = source.size;
         let inside = run.inside(width, step[1]);
         let first_pixel = pixels.start;
@@ -136,17 +138,17 @@ impl Task for CopyRun<'_, '_> {
         while pixel < pixels.end {
             let (line, first) = (pixel / grid_width, pixel % grid_width);
             let count = (grid_width - first).min(pixels.end - pixel);
-            let to = &mut to[(pixel - first_pixel) * PANEL_PITCH..];
+            let to = &mut to[(pixel - first_pixel) * pitch..];
             let y = (line % grid_height * step[0]) as isize + run.y;
             if y < 0 || y >= height as isize {
                 for row in 0..count {
-                    zero(simd, &mut to[row * PANEL_PITCH..], part.len());
+                    zero(simd, &mut to[row * pitch..], part.len());
                 }
             } else {
                 let line_len = width * source.pixel;
                 let line = &source.data[(line / grid_height * height + y as usize) * line_len..][..line_len];
                 for gx in first..first + count {
-                    let to = &mut to[(gx - first) * PANEL_PITCH..];
+                    let to = &mut to[(gx - first) * pitch..];
                     let x = (gx * step[1]) as isize + run.x;
                     let from = x * source.pixel as isize + source.first as isize;
                     if inside.contains(&gx) {
