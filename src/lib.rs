@@ -4,8 +4,13 @@ mod error;
 mod rng;
 
 pub mod autograd;
+pub mod blocks;
+pub mod data;
 pub mod kernels;
+pub mod models;
+pub mod nn;
 pub mod ops;
+pub mod prelude;
 pub mod tensor;
 
 pub use error::{At, Error, Result};

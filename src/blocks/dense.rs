@@ -1,0 +1,263 @@
+//! The blocks of Huang et al. 2017.
+
+use super::NormConv;
+use crate::{
+    At, Error, Result, Rng,
+    autograd::{Slot, SlotMut, State, Var, join},
+    nn::{AvgPool2d, Module, conv1x1, conv3x3, init::Fan},
+    state,
+};
+
+/// One layer of a dense block, from all maps so far to `growth` new ones (Huang et al. 2017, section 3): BN, ReLU and a 3x3
+/// convolution, in the bottleneck form with BN, ReLU and a 1x1 convolution to `4 * growth` maps before.
+///
+/// `[N, H, W, in]` to `[N, H, W, growth]`. State: `norm1`, `conv1` and, with a bottleneck, `norm2`, `conv2`.
+///
+/// ```
+/// use skipgrad::{Rng, autograd::State, blocks::DenseLayer};
+/// let mut rng = Rng::seed(0);
+/// let layer = DenseLayer::bottleneck(64, 32, &mut rng)?;
+/// assert_eq!(layer.export()["conv1.weight"].shape()[..], [128, 64, 1, 1]);
+/// assert_eq!(layer.export()["conv2.weight"].shape()[..], [32, 128, 3, 3]);
+/// assert_eq!(DenseLayer::plain(64, 32, &mut rng)?.export()["conv1.weight"].shape()[..], [32, 64, 3, 3]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DenseLayer {
+    /// The 1x1 convolution, or without a bottleneck the 3x3.
+    pub first: NormConv,
+    /// The 3x3 convolution behind a bottleneck.
+    pub second: Option<NormConv>,
+    /// The probability in [0, 1) with which training drops each new value; 0 unless set.
+    pub dropout: f32,
+}
+state!(DenseLayer { ..first, ..second });
+
+impl DenseLayer {
+    /// The bottleneck makes this many times `growth` maps.
+    pub const EXPANSION: usize = 4;
+
+    /// BN, ReLU, 1x1, BN, ReLU, 3x3. Weights are Kaiming-normal by fan-in, as torchvision's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a number is zero.
+    pub fn bottleneck(inputs: usize, growth: usize, rng: &mut Rng) -> Result<DenseLayer> {
+        let width = growth.saturating_mul(DenseLayer::EXPANSION);
+        let first = NormConv::new(conv1x1(inputs, width).fan(Fan::In), rng)?.named("norm1", "conv1");
+        let second = NormConv::new(conv3x3(width, growth).fan(Fan::In), rng)?.named("norm2", "conv2");
+        Ok(DenseLayer { first, second: Some(second), dropout: 0.0 })
+    }
+
+    /// BN, ReLU, 3x3. Weights as [`DenseLayer::bottleneck`].
+    ///
+    /// # Errors
+    /// As [`DenseLayer::bottleneck`].
+    pub fn plain(inputs: usize, growth: usize, rng: &mut Rng) -> Result<DenseLayer> {
+        let first = NormConv::new(conv3x3(inputs, growth).fan(Fan::In), rng)?.named("norm1", "conv1");
+        Ok(DenseLayer { first, second: None, dropout: 0.0 })
+    }
+}
+
+impl Module for DenseLayer {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        let mut y = self.first.forward(x)?;
+        if let Some(second) = &self.second {
+            y = second.forward(&y)?;
+        }
+        if self.dropout == 0.0 { Ok(y) } else { y.dropout(self.dropout) }
+    }
+}
+
+/// Layers of which each reads the maps of all before it (Huang et al. 2017, figure 1 and equation 2): the output is the
+/// input and every layer's new maps, side by side in the channels.
+///
+/// `[N, H, W, in]` to `[N, H, W, in + layers * growth]`. State: `denselayer1`, `denselayer2` and so on.
+///
+/// ```
+/// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::DenseBlock, nn::Module};
+/// let mut rng = Rng::seed(0);
+/// let block = DenseBlock::bottleneck(16, 12, 3).build(&mut rng)?;
+/// assert_eq!(block.outputs(), 16 + 3 * 12);
+/// let tape = Tape::eval();
+/// let x = tape.input(Tensor::uniform([1, 4, 4, 16], 0.0, 1.0, &mut rng)?);
+/// let y = block.forward(&x)?;
+/// assert_eq!(y.shape()[..], [1, 4, 4, 52]);
+/// assert_eq!(y.channels(0..16)?.value(), x.value());
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DenseBlock {
+    /// The layers, first to last.
+    pub layers: Vec<DenseLayer>,
+    outputs: usize,
+}
+
+impl DenseBlock {
+    /// Begins a block of so many bottleneck layers with `growth` new maps each (DenseNet-B).
+    pub fn bottleneck(inputs: usize, growth: usize, layers: usize) -> DenseBlockBuilder {
+        DenseBlockBuilder { inputs, growth, layers, bottleneck: true, dropout: 0.0 }
+    }
+
+    /// Begins a block of so many layers without bottleneck.
+    pub fn plain(inputs: usize, growth: usize, layers: usize) -> DenseBlockBuilder {
+        DenseBlockBuilder { inputs, growth, layers, bottleneck: false, dropout: 0.0 }
+    }
+
+    /// The number of output channels.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+}
+
+impl Module for DenseBlock {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        self.layers.iter().enumerate().try_fold(x.clone(), |maps, (i, layer)| {
+            let new = layer.forward(&maps).at(layer_name(i))?;
+            Var::concat(&[&maps, &new])
+        })
+    }
+}
+
+impl State for DenseBlock {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+        self.layers.iter().enumerate().for_each(|(i, layer)| layer.visit(&join(path, layer_name(i)), f));
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+        self.layers
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, layer)| layer.visit_mut(&join(path, layer_name(i)), f));
+    }
+}
+
+/// torchvision counts from one.
+fn layer_name(index: usize) -> String {
+    format!("denselayer{}", index + 1)
+}
+
+/// A dense block to be: see [`DenseBlock::bottleneck`] and [`DenseBlock::plain`].
+#[derive(Clone, Debug)]
+#[must_use = "`build` makes the block"]
+pub struct DenseBlockBuilder {
+    inputs: usize,
+    growth: usize,
+    layers: usize,
+    bottleneck: bool,
+    dropout: f32,
+}
+
+impl DenseBlockBuilder {
+    /// Drops new values with this probability in [0, 1) in training (the paper: 0.2 where images are not augmented).
+    pub fn dropout(mut self, p: f32) -> Self {
+        self.dropout = p;
+        self
+    }
+
+    /// Makes the block.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a number is zero or the probability is none.
+    pub fn build(self, rng: &mut Rng) -> Result<DenseBlock> {
+        let DenseBlockBuilder { inputs, growth, layers, bottleneck, dropout } = self;
+        if layers == 0 {
+            return Err(Error::argument("dense_block", "layers", "at least 1", 0));
+        }
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(Error::argument("dense_block", "dropout", "a probability in [0, 1)", dropout));
+        }
+        let absurd = || Error::argument("dense_block", "growth", "a sane number of maps", growth);
+        let outputs =
+            growth.checked_mul(layers).and_then(|new| inputs.checked_add(new)).ok_or_else(absurd)?;
+        let make = if bottleneck { DenseLayer::bottleneck } else { DenseLayer::plain };
+        let layer =
+            |i| Ok(DenseLayer { dropout, ..make(inputs + i * growth, growth, rng).at(layer_name(i))? });
+        Ok(DenseBlock { layers: (0..layers).map(layer).collect::<Result<_>>()?, outputs })
+    }
+}
+
+/// The layers between two dense blocks (Huang et al. 2017, section 3, "Pooling layers"): BN, ReLU, a 1x1 convolution to
+/// fewer maps, and 2x2 average pooling.
+///
+/// `[N, H, W, in]` to `[N, H/2, W/2, out]`, rounded down. State: `norm`, `conv`.
+///
+/// ```
+/// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::Transition, nn::Module};
+/// let transition = Transition::new(64, 32, &mut Rng::seed(0))?;
+/// let tape = Tape::eval();
+/// assert_eq!(transition.forward(&tape.input(Tensor::zeros([1, 7, 8, 64])?))?.shape()[..], [1, 3, 4, 32]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Transition {
+    /// BN, ReLU and the 1x1 convolution.
+    pub conv: NormConv,
+}
+state!(Transition { ..conv });
+
+impl Transition {
+    /// From `inputs` to `outputs` maps. Weights are Kaiming-normal by fan-in, as torchvision's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a number is zero.
+    pub fn new(inputs: usize, outputs: usize, rng: &mut Rng) -> Result<Transition> {
+        Ok(Transition { conv: NormConv::new(conv1x1(inputs, outputs).fan(Fan::In), rng)? })
+    }
+}
+
+impl Module for Transition {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        // Both are linear, one over pixels and one over channels, so they may change places: pooled first, the convolution
+        // has a quarter of the work.
+        let pooled = AvgPool2d::new(2).forward(&self.conv.activate(x)?).at("pool")?;
+        self.conv.convolve(&pooled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Tensor, autograd::Tape};
+
+    #[test]
+    fn pooling_before_the_convolution_changes_nothing() {
+        let mut rng = Rng::seed(2);
+        let transition = Transition::new(6, 3, &mut rng).unwrap();
+        let x = Tensor::normal([2, 5, 6, 6], 1.0, &mut rng).unwrap();
+        let tape = Tape::train(Rng::seed(0));
+        let fast = transition.forward(&tape.input(x.clone())).unwrap();
+        let drawn = AvgPool2d::new(2).forward(&transition.conv.forward(&tape.input(x)).unwrap()).unwrap();
+        for (a, b) in fast.value().data().iter().zip(drawn.value().data()) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn errors_say_which_layer() {
+        let block = DenseBlock::plain(4, 2, 3).build(&mut Rng::seed(0)).unwrap();
+        let tape = Tape::eval();
+        let error = block.forward(&tape.input(Tensor::zeros([1, 4, 4, 5]).unwrap())).err().unwrap();
+        assert_eq!(error.path(), Some("denselayer1.norm1"));
+    }
+
+    #[test]
+    fn absurd_blocks_are_refused() {
+        let refusal = |block: DenseBlockBuilder| block.build(&mut Rng::seed(0)).unwrap_err().to_string();
+        assert_eq!(refusal(DenseBlock::plain(4, 2, 0)), "dense_block: layers: expected at least 1, found 0");
+        assert!(refusal(DenseBlock::plain(4, usize::MAX, 2)).contains("dense_block: growth"));
+        assert!(refusal(DenseBlock::bottleneck(4, 0, 2)).starts_with("denselayer1: conv2d: channels"));
+        assert!(refusal(DenseBlock::plain(4, 2, 2).dropout(1.5)).contains("dense_block: dropout"));
+    }
+
+    #[test]
+    fn dropout_is_for_training() {
+        let mut rng = Rng::seed(4);
+        let block = DenseBlock::plain(4, 32, 1).dropout(0.5).build(&mut rng).unwrap();
+        let x = Tensor::normal([4, 6, 6, 4], 1.0, &mut rng).unwrap();
+        let zeros = |tape: Tape| {
+            let y = block.forward(&tape.input(x.clone())).unwrap();
+            y.channels(4..36).unwrap().value().data().iter().filter(|&&y| y == 0.0).count()
+        };
+        assert!((2000..2600).contains(&zeros(Tape::train(Rng::seed(0)))));
+        assert_eq!(zeros(Tape::eval()), 0);
+    }
+}

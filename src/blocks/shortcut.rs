@@ -1,0 +1,117 @@
+//! The way around a residual block.
+
+use super::ConvNorm;
+use crate::{
+    Error, Result, Rng,
+    autograd::{Slot, SlotMut, State, Var},
+    nn::{Module, conv1x1, init::Fan},
+    ops::Pool2dOptions,
+};
+
+/// What a shortcut does where the block changes the shape (He et al. 2015, section 4.1, "Identity vs. projection shortcuts").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShortcutKind {
+    /// Option A: every `stride`-th pixel, the new channels zero, half of them on each side. No parameters; what the paper
+    /// uses on CIFAR-10.
+    Pad,
+    /// Option B: a 1x1 convolution with batch normalisation. What the paper uses on ImageNet.
+    #[default]
+    Project,
+}
+
+/// The way around a residual block; its output has the shape of the block's.
+///
+/// State: nothing, or a projection's convolution and norm under the names `0` and `1`.
+///
+/// ```
+/// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::{Shortcut, ShortcutKind}, nn::{Module, init::Fan}};
+/// let pad = Shortcut::new(ShortcutKind::Pad, [1, 3], 2, Fan::Out, &mut Rng::seed(0))?;
+/// let tape = Tape::eval();
+/// let y = pad.forward(&tape.input(Tensor::new([1, 1, 3, 1], vec![5.0, 6.0, 7.0])?))?;
+/// assert_eq!(y.shape()[..], [1, 1, 2, 3]);
+/// assert_eq!(y.value().data(), [0.0, 5.0, 0.0, 0.0, 7.0, 0.0]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub enum Shortcut {
+    /// The input itself.
+    Identity,
+    /// Option B of [`ShortcutKind`].
+    Projection(Box<ConvNorm>),
+    /// Option A of [`ShortcutKind`].
+    Pad {
+        /// One pixel of how many is kept, in rows and in columns.
+        stride: usize,
+        /// Zero channels before the input's.
+        before: usize,
+        /// Zero channels after the input's.
+        after: usize,
+    },
+}
+
+impl Shortcut {
+    /// The shortcut around a block from `inputs` to `outputs` channels: the identity where nothing changes, else as `kind`
+    /// says. Of an odd number of new channels the larger half comes after.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the stride is zero, or option A would have to drop channels.
+    pub fn new(
+        kind: ShortcutKind,
+        [inputs, outputs]: [usize; 2],
+        stride: usize,
+        fan: Fan,
+        rng: &mut Rng,
+    ) -> Result<Shortcut> {
+        if stride == 0 {
+            return Err(Error::argument("shortcut", "stride", "at least 1", stride));
+        }
+        if inputs == outputs && stride == 1 {
+            return Ok(Shortcut::Identity);
+        }
+        match kind {
+            ShortcutKind::Project => {
+                let conv = conv1x1(inputs, outputs).stride(stride).fan(fan);
+                Ok(Shortcut::Projection(Box::new(ConvNorm::new(conv, rng)?.named("0", "1"))))
+            }
+            ShortcutKind::Pad => {
+                let Some(new) = outputs.checked_sub(inputs) else {
+                    let expected = format!("at least the input's {inputs}");
+                    return Err(Error::argument("shortcut", "channels", expected, outputs));
+                };
+                Ok(Shortcut::Pad { stride, before: new / 2, after: new - new / 2 })
+            }
+        }
+    }
+}
+
+impl Module for Shortcut {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        match *self {
+            Shortcut::Identity => Ok(x.clone()),
+            Shortcut::Projection(ref projection) => projection.forward(x),
+            Shortcut::Pad { stride, before, after } => {
+                // The mean of a window of one pixel is that pixel.
+                let every = Pool2dOptions {
+                    kernel: [1, 1],
+                    stride: [stride; 2],
+                    padding: [0, 0],
+                    count_include_pad: true,
+                };
+                x.avg_pool2d(&every)?.pad_channels(before, after)
+            }
+        }
+    }
+}
+
+impl State for Shortcut {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+        if let Shortcut::Projection(projection) = self {
+            projection.visit(path, f);
+        }
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+        if let Shortcut::Projection(projection) = self {
+            projection.visit_mut(path, f);
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! CIFAR-10 and CIFAR-100 in their binary versions (Krizhevsky 2009, <https://www.cs.toronto.edu/~kriz/cifar.html>).
+//!
+//! A file is a sequence of records. CIFAR-10: one byte for the label, then 3072 for the pixels. CIFAR-100: one byte for
+//! the coarse label, one for the fine, then the pixels. Pixels are three planes of 32 x 32: red, green, blue.
+
+use super::{Images, Splits};
+use crate::{Error, Result};
+use std::{
+    fs::{self, File},
+    io::{BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+/// The side of an image, in pixels.
+const SIDE: usize = 32;
+const PLANE: usize = SIDE * SIDE;
+const PIXELS: usize = 3 * PLANE;
+
+/// CIFAR-10: 60,000 colour images of 32 x 32 pixels in ten classes.
+///
+/// ```no_run
+/// use skipgrad::data::Cifar10;
+/// let data = Cifar10::open("data/cifar-10-batches-bin")?;
+/// assert_eq!((data.train().len(), data.test().len()), (50_000, 10_000));
+/// assert_eq!(data.train().classes()[9], "truck");
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cifar10(Splits);
+
+impl Cifar10 {
+    /// The names of the classes.
+    pub const CLASSES: [&'static str; 10] =
+        ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+
+    /// Reads `data_batch_1.bin` to `data_batch_5.bin` (in this order) and `test_batch.bin` of a folder, or of the folder
+    /// `cifar-10-batches-bin` in it, which is what the archive unpacks to.
+    ///
+    /// The files may hold any number of images; the training files must hold the same.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Malformed`] with the file and the record if one is
+    /// empty, cut off, or has a label that is no class; [`Error::OutOfMemory`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Cifar10> {
+        let folder = find(folder.as_ref(), "cifar-10-batches-bin", "test_batch.bin");
+        let labels = [Label { name: "label", classes: 10 }];
+        let train =
+            read(&(1..=5).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect::<Vec<_>>(), labels)?;
+        let test = read(&[folder.join("test_batch.bin")], labels)?;
+        let images = |read: Records<1>| {
+            let [labels] = read.labels;
+            Images::from_bytes([labels.len(), SIDE, SIDE, 3], read.pixels, labels, Cifar10::CLASSES)
+        };
+        Ok(Cifar10(Splits::new(images(train)?, images(test)?)))
+    }
+
+    /// The images to learn from.
+    pub fn train(&self) -> Images {
+        self.0.train()
+    }
+
+    /// The images to judge by.
+    pub fn test(&self) -> Images {
+        self.0.test()
+    }
+}
+
+impl From<Cifar10> for Splits {
+    fn from(data: Cifar10) -> Splits {
+        data.0
+    }
+}
+
+/// CIFAR-100: 60,000 colour images of 32 x 32 pixels in a hundred classes, and in twenty coarse ones.
+///
+/// ```no_run
+/// use skipgrad::data::Cifar100;
+/// let data = Cifar100::open("data")?;
+/// assert_eq!((data.train().classes().len(), data.coarse().train().classes().len()), (100, 20));
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cifar100 {
+    fine: Splits,
+    coarse: Splits,
+}
+
+impl Cifar100 {
+    /// The names of the fine classes.
+    #[rustfmt::skip]
+    pub const CLASSES: [&'static str; 100] = [
+        "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
+        "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle",
+        "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur",
+        "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard",
+        "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain",
+        "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
+        "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket",
+        "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider",
+        "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor",
+        "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+    ];
+
+    /// The names of the coarse classes.
+    #[rustfmt::skip]
+    pub const COARSE_CLASSES: [&'static str; 20] = [
+        "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
+        "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
+        "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
+        "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
+    ];
+
+    /// Reads `train.bin` and `test.bin` of a folder, or of the folder `cifar-100-binary` in it, which is what the archive
+    /// unpacks to. The files may hold any number of images.
+    ///
+    /// # Errors
+    /// As [`Cifar10::open`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Cifar100> {
+        let folder = find(folder.as_ref(), "cifar-100-binary", "test.bin");
+        let labels =
+            [Label { name: "coarse label", classes: 20 }, Label { name: "fine label", classes: 100 }];
+        let images = |file: &str| {
+            let Records { labels: [coarse, fine], pixels } = read(&[folder.join(file)], labels)?;
+            let images = Images::from_bytes([fine.len(), SIDE, SIDE, 3], pixels, fine, Cifar100::CLASSES)?;
+            Ok((images.relabelled(coarse, &Cifar100::COARSE_CLASSES), images))
+        };
+        let ((coarse_train, train), (coarse_test, test)) = (images("train.bin")?, images("test.bin")?);
+        Ok(Cifar100 { fine: Splits::new(train, test), coarse: Splits::new(coarse_train, coarse_test) })
+    }
+
+    /// The images to learn from, with their fine labels.
+    pub fn train(&self) -> Images {
+        self.fine.train()
+    }
+
+    /// The images to judge by, with their fine labels.
+    pub fn test(&self) -> Images {
+        self.fine.test()
+    }
+
+    /// The same images with their coarse labels.
+    pub fn coarse(&self) -> &Splits {
+        &self.coarse
+    }
+}
+
+impl From<Cifar100> for Splits {
+    fn from(data: Cifar100) -> Splits {
+        data.fine
+    }
+}
+
+/// The folder that has the file: `folder`, or `inner` in it. If neither has, `folder`: the error will name it.
+fn find(folder: &Path, inner: &str, file: &str) -> PathBuf {
+    let nested = folder.join(inner);
+    if !folder.join(file).exists() && nested.exists() { nested } else { folder.to_path_buf() }
+}
+
+/// A label byte of a record.
+#[derive(Clone, Copy)]
+struct Label {
+    name: &'static str,
+    classes: u8,
+}
+
+/// The content of one file or more: pixels `[N, H, W, C]`, and N of each kind of label.
+struct Records<const L: usize> {
+    labels: [Vec<usize>; L],
+    pixels: Vec<u8>,
+}
+
+/// Reads files with equally many records. All sizes are checked before anything is read.
+fn read<const L: usize>(paths: &[PathBuf], kinds: [Label; L]) -> Result<Records<L>> {
+    let files = paths.iter().map(|path| open(path, L + PIXELS)).collect::<Result<Vec<_>>>()?;
+    let count = files.first().map_or(0, |(_, count)| *count);
+    if let Some((path, (_, found))) = paths.iter().zip(&files).find(|(_, (_, other))| *other != count) {
+        let first = paths[0].file_name().unwrap_or_default().display();
+        let expected = format!("{count} records, as {first} has");
+        return Err(malformed(path, "size", expected, format!("{found} records")));
+    }
+    let total = count.saturating_mul(files.len());
+    let bytes = total.saturating_mul(PIXELS);
+    let mut pixels = Vec::new();
+    pixels.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+    let mut records = Records { labels: std::array::from_fn(|_| Vec::with_capacity(total)), pixels };
+    for (path, (file, _)) in paths.iter().zip(files) {
+        append(path, file, count, kinds, &mut records)?;
+    }
+    Ok(records)
+}
+
+/// Opens a file and counts its records, by its size.
+fn open(path: &Path, record: usize) -> Result<(File, usize)> {
+    // The type is asked for before opening: opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(|error| Error::io(path, "open", error))?;
+    if !metadata.is_file() {
+        return Err(malformed(path, "type", "a file", "something else"));
+    }
+    let (count, rest) = (metadata.len() / record as u64, metadata.len() % record as u64);
+    if rest != 0 || count == 0 {
+        let found = if count + rest == 0 { "an empty file".into() } else { format!("{rest} bytes") };
+        return Err(malformed(path, format!("record {count}"), format!("{record} bytes"), found));
+    }
+    let file = File::open(path).map_err(|error| Error::io(path, "open", error))?;
+    Ok((file, usize::try_from(count).unwrap_or(usize::MAX)))
+}
+
+/// Reads the records of one file behind those that are there.
+fn append<const L: usize>(
+    path: &Path,
+    file: File,
+    count: usize,
+    kinds: [Label; L],
+    records: &mut Records<L>,
+) -> Result<()> {
+    let mut file = BufReader::with_capacity(1 << 16, file);
+    let (mut labels, mut planes) = ([0; L], [0; PIXELS]);
+    for number in 0..count {
+        let got = file.read_exact(&mut labels).and_then(|()| file.read_exact(&mut planes));
+        got.map_err(|error| Error::io(path, "read", error))?;
+        for ((&label, kind), to) in labels.iter().zip(kinds).zip(&mut records.labels) {
+            if label >= kind.classes {
+                let expected = format!("a {} below {}", kind.name, kind.classes);
+                return Err(malformed(path, format!("record {number}"), expected, label));
+            }
+            to.push(usize::from(label));
+        }
+        records.pixels.extend((0..PIXELS).map(|i| planes[i % 3 * PLANE + i / 3]));
+    }
+    Ok(())
+}
+
+fn malformed(path: &Path, at: impl Into<String>, expected: impl Into<String>, found: impl ToString) -> Error {
+    Error::Malformed { path: path.into(), at: at.into(), expected: expected.into(), found: found.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A folder that is removed at the end of a test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("skipgrad-cifar-{}-{number}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        /// Six files of `count` records: in file f, record r has label (f + r) % 10, and its pixels say where they are.
+        fn cifar10(count: usize) -> Folder {
+            let folder = Folder::new();
+            for (f, name) in ten_names().iter().enumerate() {
+                let records = (0..count).flat_map(|r| record(&[((f + r) % 10) as u8], f as u8));
+                folder.write(name, &records.collect::<Vec<u8>>());
+            }
+            folder
+        }
+
+        fn write(&self, name: &str, bytes: &[u8]) {
+            fs::write(self.0.join(name), bytes).unwrap();
+        }
+
+        /// Changes the bytes of a file.
+        fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+            let mut bytes = fs::read(self.0.join(name)).unwrap();
+            change(&mut bytes);
+            self.write(name, &bytes);
+        }
+
+        fn refusal(&self) -> Error {
+            Cifar10::open(&self.0).unwrap_err()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn ten_names() -> Vec<String> {
+        (1..=5).map(|i| format!("data_batch_{i}.bin")).chain(["test_batch.bin".into()]).collect()
+    }
+
+    /// Labels, then a red plane of `tag`, a green one of row numbers and a blue one of column numbers.
+    fn record(labels: &[u8], tag: u8) -> Vec<u8> {
+        let planes = (0..PIXELS).map(|i| [tag, (i % PLANE / SIDE) as u8, (i % SIDE) as u8][i / PLANE]);
+        labels.iter().copied().chain(planes).collect()
+    }
+
+    #[test]
+    fn records_become_images_in_the_order_of_the_files() {
+        let folder = Folder::cifar10(3);
+        let data = Cifar10::open(&folder.0).unwrap();
+        assert_eq!((data.train().len(), data.test().len()), (15, 3));
+        assert_eq!(data.train().labels(0..15).unwrap(), [0, 1, 2, 1, 2, 3, 2, 3, 4, 3, 4, 5, 4, 5, 6]);
+        assert_eq!(data.test().labels(0..3).unwrap(), [5, 6, 7]);
+        let image = data.train().images(13..14).unwrap();
+        let at = |y: usize, x: usize, k: usize| image.data()[(y * SIDE + x) * 3 + k] * 255.0;
+        assert_eq!([at(7, 30, 0), at(7, 30, 1), at(7, 30, 2)], [4.0, 7.0, 30.0]);
+        assert_eq!(data.train().classes()[5], "dog");
+    }
+
+    #[test]
+    fn the_parent_of_the_folder_will_do() {
+        let parent = Folder::new();
+        let folder = Folder::cifar10(1);
+        let inner = parent.0.join("cifar-10-batches-bin");
+        fs::create_dir(&inner).unwrap();
+        for name in ten_names() {
+            fs::copy(folder.0.join(&name), inner.join(&name)).unwrap();
+        }
+        assert_eq!(Cifar10::open(&parent.0).unwrap().train().len(), 5);
+    }
+
+    #[test]
+    fn cifar_100_has_fine_and_coarse_labels() {
+        let folder = Folder::new();
+        folder.write("train.bin", &[record(&[19, 99], 1), record(&[0, 4], 2)].concat());
+        folder.write("test.bin", &record(&[3, 5], 3));
+        let data = Cifar100::open(&folder.0).unwrap();
+        assert_eq!(data.train().labels(0..2).unwrap(), [99, 4]);
+        assert_eq!(data.coarse().train().labels(0..2).unwrap(), [19, 0]);
+        assert_eq!(data.coarse().test().labels(0..1).unwrap(), [3]);
+        assert_eq!(data.coarse().test().images(0..1).unwrap(), data.test().images(0..1).unwrap());
+        folder.edit("train.bin", |bytes| bytes[3074] = 20);
+        let error = Cifar100::open(&folder.0).unwrap_err().to_string();
+        assert!(
+            error.ends_with("train.bin: record 1: expected a coarse label below 20, found 20"),
+            "{error}"
+        );
+        folder.edit("train.bin", |bytes| (bytes[3074], bytes[3075]) = (19, 100));
+        let error = Cifar100::open(&folder.0).unwrap_err().to_string();
+        assert!(error.ends_with("record 1: expected a fine label below 100, found 100"), "{error}");
+    }
+
+    #[test]
+    fn a_label_that_is_no_class_is_refused_with_its_record() {
+        let folder = Folder::cifar10(3);
+        folder.edit("data_batch_4.bin", |bytes| bytes[2 * 3073] = 200);
+        let error = folder.refusal();
+        assert!(matches!(error, Error::Malformed { .. }));
+        let text = error.to_string();
+        assert!(text.ends_with("data_batch_4.bin: record 2: expected a label below 10, found 200"), "{text}");
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_refused_with_the_record_that_suffers() {
+        for (length, text) in [
+            (0, "record 0: expected 3073 bytes, found an empty file"),
+            (1, "record 0: expected 3073 bytes, found 1 bytes"),
+            (3072, "record 0: expected 3073 bytes, found 3072 bytes"),
+            (3073, "size: expected 2 records, as data_batch_1.bin has, found 1 records"),
+            (3074, "record 1: expected 3073 bytes, found 1 bytes"),
+            (2 * 3073 - 1, "record 1: expected 3073 bytes, found 3072 bytes"),
+        ] {
+            let folder = Folder::cifar10(2);
+            folder.edit("data_batch_3.bin", |bytes| bytes.truncate(length));
+            let error = folder.refusal();
+            assert!(matches!(error, Error::Malformed { .. }));
+            let expected = format!("data_batch_3.bin: {text}");
+            assert!(error.to_string().ends_with(&expected), "{error} is not {expected}");
+        }
+        let folder = Folder::cifar10(2);
+        folder.edit("test_batch.bin", |bytes| bytes.push(0));
+        assert!(folder.refusal().to_string().contains("test_batch.bin: record 2: expected 3073 bytes"));
+    }
+
+    #[test]
+    fn a_missing_file_or_folder_is_named() {
+        let folder = Folder::cifar10(1);
+        fs::remove_file(folder.0.join("data_batch_5.bin")).unwrap();
+        let error = folder.refusal();
+        assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("data_batch_5.bin")), "{error}");
+        assert!(error.to_string().contains("cannot open"));
+        let error = Cifar10::open(folder.0.join("nowhere")).unwrap_err();
+        assert!(
+            matches!(&error, Error::Io { path, .. } if path.ends_with("nowhere/data_batch_1.bin")),
+            "{error}"
+        );
+        let error = Cifar100::open(&folder.0).unwrap_err();
+        assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("train.bin")), "{error}");
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_is_refused() {
+        let folder = Folder::cifar10(1);
+        fs::remove_file(folder.0.join("data_batch_2.bin")).unwrap();
+        fs::create_dir(folder.0.join("data_batch_2.bin")).unwrap();
+        assert!(folder.refusal().to_string().contains("data_batch_2.bin"));
+    }
+}

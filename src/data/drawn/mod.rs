@@ -1,0 +1,225 @@
+//! Images that the library draws itself: a task to train on where no data is at hand.
+
+mod figure;
+mod scene;
+
+use super::{Images, Splits};
+use crate::{Error, Result, Rng};
+use rayon::prelude::*;
+
+/// The side of an image, in pixels.
+const SIDE: usize = 32;
+const PIXELS: usize = SIDE * SIDE * 3;
+
+/// Ten classes of shapes and textures, 32 x 32 pixels in three channels, drawn from a seed.
+///
+/// Where the figure is, how large, how it is turned, its colours, what is behind and in front of it, and the noise over
+/// everything are random and say nothing about the class; so a linear classifier of the pixels learns next to nothing,
+/// and a network has to learn edges, corners and patterns, wherever they are. Image `i` is of class `i % 10`.
+///
+/// The same seed gives the same bytes on every machine with IEEE arithmetic and with any number of threads: the drawing
+/// adds, multiplies, divides, takes square roots and rounds, whose results the standard fixes, and nothing else.
+///
+/// ```
+/// use skipgrad::data::Drawn;
+/// let data = Drawn::with_sizes(20, 10, 42)?;
+/// assert_eq!((data.train().len(), data.test().len()), (20, 10));
+/// assert_eq!(data.train().classes()[data.train().labels(0..20)?[15]], "star");
+/// assert_eq!(data.test().images(0..1)?, Drawn::with_sizes(0, 1, 42)?.test().images(0..1)?);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Drawn(Splits);
+
+impl Drawn {
+    /// The names of the classes.
+    pub const CLASSES: [&'static str; 10] = figure::NAMES;
+
+    /// The number of training and of test images that [`Drawn::new`] draws.
+    pub const SIZES: [usize; 2] = [6000, 2000];
+
+    /// The images of a seed, in the default number.
+    pub fn new(seed: u64) -> Drawn {
+        let [train, test] = Drawn::SIZES.map(|count| vec![0; count * PIXELS]);
+        Drawn::on(train, test, seed)
+    }
+
+    /// The images of a seed: so many to learn from, so many to judge by. A smaller number gives the first ones of a larger.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the images do not fit the memory.
+    pub fn with_sizes(train: usize, test: usize, seed: u64) -> Result<Drawn> {
+        Ok(Drawn::on(canvases(train)?, canvases(test)?, seed))
+    }
+
+    /// Draws over bytes, as many images as they hold.
+    fn on(train: Vec<u8>, test: Vec<u8>, seed: u64) -> Drawn {
+        Drawn(Splits::new(draw(train, seed, 0), draw(test, seed, 1)))
+    }
+
+    /// The images to learn from.
+    pub fn train(&self) -> Images {
+        self.0.train()
+    }
+
+    /// The images to judge by.
+    pub fn test(&self) -> Images {
+        self.0.test()
+    }
+}
+
+impl From<Drawn> for Splits {
+    fn from(data: Drawn) -> Splits {
+        data.0
+    }
+}
+
+/// Bytes for so many images.
+fn canvases(count: usize) -> Result<Vec<u8>> {
+    let bytes = count.saturating_mul(PIXELS);
+    let mut pixels = Vec::new();
+    pixels.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+    pixels.resize(bytes, 0);
+    Ok(pixels)
+}
+
+/// Draws the images of a split. Each has a stream of its own, so it does not matter which thread draws it.
+fn draw(mut pixels: Vec<u8>, seed: u64, split: u64) -> Images {
+    let class = |index: usize| index % Drawn::CLASSES.len();
+    pixels.par_chunks_exact_mut(PIXELS).enumerate().for_each(|(index, pixels)| {
+        scene::draw(class(index), &mut Rng::keyed(seed, STREAMS + split, index as u64), pixels);
+    });
+    let count = pixels.len() / PIXELS;
+    match Images::from_bytes([count, SIDE, SIDE, 3], pixels, (0..count).map(class).collect(), Drawn::CLASSES)
+    {
+        Ok(images) => images,
+        Err(error) => unreachable!("sizes and labels are right by construction: {error}"),
+    }
+}
+
+/// The first key of the streams, apart from the epochs that a loader with the same seed counts.
+const STREAMS: u64 = 1 << 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Dataset;
+    use std::collections::BTreeSet;
+
+    /// FNV-1a, 64 bits.
+    fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+        bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+
+    fn bytes(images: &Images) -> Vec<u8> {
+        images.images(0..images.len()).unwrap().data().iter().map(|x| (x * 255.0).round() as u8).collect()
+    }
+
+    #[test]
+    fn the_images_never_change() {
+        let data = Drawn::with_sizes(10, 10, 42).unwrap();
+        let hashes = [data.train(), data.test()].map(|images| hash(bytes(&images)));
+        assert_eq!(
+            hashes,
+            [11_909_828_166_333_981_765, 12_421_936_381_767_031_424],
+            "a change of the drawing changes every accuracy that was ever written down"
+        );
+    }
+
+    #[test]
+    fn any_number_of_threads_draws_the_same() {
+        let with_threads = |count| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap();
+            bytes(&pool.install(|| Drawn::with_sizes(40, 0, 7)).unwrap().train())
+        };
+        let one = with_threads(1);
+        assert!([2, 3, 8].into_iter().all(|count| with_threads(count) == one));
+    }
+
+    #[test]
+    fn seeds_splits_and_indices_give_different_images_and_the_classes_take_turns() {
+        let (a, b) = (Drawn::with_sizes(30, 30, 1).unwrap(), Drawn::with_sizes(30, 30, 2).unwrap());
+        let images = [a.train(), a.test(), b.train(), b.test()];
+        let all: BTreeSet<Vec<u8>> = images
+            .iter()
+            .flat_map(|i| bytes(i).chunks(PIXELS).map(<[u8]>::to_vec).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(all.len(), 120);
+        assert_eq!(a.train().labels(8..12).unwrap(), [8, 9, 0, 1]);
+        assert_eq!(bytes(&a.train().take(7)), bytes(&Drawn::with_sizes(7, 0, 1).unwrap().train()));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        for count in [usize::MAX, usize::MAX / PIXELS, 1 << 50] {
+            assert!(matches!(Drawn::with_sizes(count, 0, 0), Err(Error::OutOfMemory { .. })));
+        }
+    }
+
+    /// Figures are what tells the classes apart: the mean image of a class is as grey as that of another.
+    #[test]
+    fn colours_and_brightness_say_nothing_about_the_class() {
+        let train = Drawn::with_sizes(4000, 0, 3).unwrap().train();
+        let mut pixels = vec![0.0; PIXELS];
+        let mut means = [[0.0f64; 3]; 10];
+        for index in 0..train.len() {
+            let class = train.read(index, &mut pixels).unwrap();
+            for (i, &x) in pixels.iter().enumerate() {
+                means[class][i % 3] += f64::from(x) / (400 * SIDE * SIDE) as f64;
+            }
+        }
+        // The mean of a channel over an image has a deviation of about 0.25, over 400 images of 0.0125: four of them.
+        assert!(means.as_flattened().iter().all(|mean| (mean - 0.5).abs() < 0.05), "{means:?}");
+    }
+
+    /// The task is none for a linear classifier: softmax regression of the pixels, by gradient descent until it fits most
+    /// of the training images.
+    #[test]
+    fn a_linear_classifier_stays_under_60_percent() {
+        let data = Drawn::new(42);
+        let (train, test) = (data.train(), data.test());
+        let mut weights = vec![[0.0f32; 10]; PIXELS + 1];
+        let mut pixels = vec![0.0; PIXELS];
+        let logits = |weights: &[[f32; 10]], pixels: &[f32]| {
+            let mut sums = weights[PIXELS];
+            for (row, &x) in weights.iter().zip(pixels) {
+                sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += (x - 0.5) * w);
+            }
+            sums
+        };
+        let accuracy = |weights: &[[f32; 10]], images: &Images, pixels: &mut [f32]| {
+            let right = (0..images.len()).filter(|&index| {
+                let label = images.read(index, pixels).unwrap();
+                let logits = logits(weights, pixels);
+                logits.iter().all(|&other| other <= logits[label])
+            });
+            right.count() as f64 / images.len() as f64
+        };
+        let mut best = 0.0f64;
+        for epoch in 0..12 {
+            let rate = 0.004 / (1.0 + epoch as f32 / 2.0);
+            let mut order: Vec<usize> = (0..train.len()).collect();
+            Rng::keyed(1, epoch, 0).shuffle(&mut order);
+            for index in order {
+                let label = train.read(index, &mut pixels).unwrap();
+                let logits = logits(&weights, &pixels);
+                let largest = logits.into_iter().fold(f32::MIN, f32::max);
+                let powers = logits.map(|x| (x - largest).exp());
+                let sum: f32 = powers.iter().sum();
+                let mut slope = powers.map(|x| -rate * x / sum);
+                slope[label] += rate;
+                for (row, &x) in weights.iter_mut().zip(&pixels) {
+                    row.iter_mut().zip(slope).for_each(|(w, d)| *w += (x - 0.5) * d);
+                }
+                weights[PIXELS].iter_mut().zip(slope).for_each(|(w, d)| *w += d);
+            }
+            best = best.max(accuracy(&weights, &test, &mut pixels));
+        }
+        let fitted = accuracy(&weights, &train, &mut pixels);
+        assert!(fitted > 0.4, "it has not learnt even the training images: {fitted}");
+        assert!(best < 0.6, "{best} of the test images, {fitted} of the training images");
+        println!("linear: {best} of the test images, {fitted} of the training images");
+    }
+}

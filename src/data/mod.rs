@@ -1,0 +1,139 @@
+//! Labelled images: where they come from, how they are varied, and how they reach the training loop in batches.
+//!
+//! A source ([`Cifar10`], [`Cifar100`], [`Drawn`]) has two [`Images`], `train()` and `test()`; arrays of one's own become
+//! [`Images`] with [`Images::new`]. The short way from there to batches is [`Images::batches`]. The long way is the
+//! [`Loader`]: augmentation with a [`Pipeline`], worker threads, and epochs that can be entered at any batch with the same
+//! bits. It reads any [`Dataset`], of which [`Images`] is one.
+//!
+//! ```
+//! use skipgrad::{Rng, data::Drawn};
+//! let data = Drawn::with_sizes(100, 20, 42)?;
+//! let mut seen = 0;
+//! for batch in data.train().batches(32, Rng::seed(1))? {
+//!     assert_eq!(batch.images.shape()[1..], [32, 32, 3]);
+//!     seen += batch.labels.len();
+//! }
+//! assert_eq!(seen, 100);
+//! assert_eq!(*data.test().images(0..10)?.shape(), skipgrad::Shape::new(&[10, 32, 32, 3])?);
+//! # Ok::<(), skipgrad::Error>(())
+//! ```
+
+mod augment;
+mod cifar;
+mod drawn;
+mod loader;
+mod memory;
+
+pub use augment::{Augment, Cutout, Flip, Normalise, PadCrop, Pipeline};
+pub use cifar::{Cifar10, Cifar100};
+pub use drawn::Drawn;
+pub use loader::{Epoch, Loader};
+pub use memory::{Batches, Images};
+
+use crate::{Result, Tensor};
+use std::sync::Arc;
+
+/// Labelled images of one size, read by number. Threads read at the same time.
+///
+/// Reading must give the same pixels every time: what varies from epoch to epoch belongs into a [`Pipeline`].
+///
+/// ```
+/// use skipgrad::{Result, data::{Dataset, Loader}};
+///
+/// /// A thousand grey images, each the brightness of its number.
+/// struct Greys(Vec<String>);
+///
+/// impl Dataset for Greys {
+///     fn len(&self) -> usize { 1000 }
+///     fn classes(&self) -> &[String] { &self.0 }
+///     fn image_shape(&self) -> [usize; 3] { [8, 8, 1] }
+///     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
+///         pixels.fill(index as f32 / 1000.0);
+///         Ok(usize::from(index >= 500))
+///     }
+/// }
+///
+/// let loader = Loader::new(Greys(vec!["dark".into(), "bright".into()]), 250);
+/// let last = loader.epoch(0)?.last().unwrap()?;
+/// assert_eq!((last.labels[0], last.images.data()[0]), (1, 0.75));
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+pub trait Dataset: Send + Sync {
+    /// The number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there are no images.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the classes; a label is an index into them.
+    fn classes(&self) -> &[String];
+
+    /// The size of every image, `[H, W, C]`.
+    fn image_shape(&self) -> [usize; 3];
+
+    /// Writes the pixels of image `index` (below `len`), `[H, W, C]` with values in [0, 1], and returns its label.
+    ///
+    /// # Errors
+    /// Whatever can go wrong with the source; an [`Images`] refuses an index or a slice that does not fit.
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize>;
+}
+
+impl<D: Dataset + ?Sized> Dataset for Arc<D> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn classes(&self) -> &[String] {
+        (**self).classes()
+    }
+
+    fn image_shape(&self) -> [usize; 3] {
+        (**self).image_shape()
+    }
+
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
+        (**self).read(index, pixels)
+    }
+}
+
+/// Images and their labels: what a training step takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The pixels, `[N, H, W, C]`.
+    pub images: Tensor,
+    /// The class of each image, `N` of them.
+    pub labels: Vec<usize>,
+}
+
+/// The two halves of a source, when which source it is no longer matters.
+///
+/// ```
+/// use skipgrad::data::{Drawn, Splits};
+/// let data = Splits::from(Drawn::with_sizes(20, 10, 42)?);
+/// assert_eq!((data.train().len(), data.test().len()), (20, 10));
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Splits {
+    train: Images,
+    test: Images,
+}
+
+impl Splits {
+    /// The images to learn from and the images to judge by.
+    pub fn new(train: Images, test: Images) -> Splits {
+        Splits { train, test }
+    }
+
+    /// The images to learn from. (A handle: the pixels are shared.)
+    pub fn train(&self) -> Images {
+        self.train.clone()
+    }
+
+    /// The images to judge by. (A handle: the pixels are shared.)
+    pub fn test(&self) -> Images {
+        self.test.clone()
+    }
+}

@@ -1,0 +1,102 @@
+//! Pooling layers.
+
+use super::{Module, Pair};
+use crate::{Result, autograd::Var, ops::Pool2dOptions, state};
+
+/// The largest value of each window of `[N, H, W, C]`: see [`Var::max_pool2d`].
+///
+/// ```
+/// use skipgrad::{Tensor, autograd::Tape, nn::{MaxPool2d, Module}};
+/// let pool = MaxPool2d::new(3).stride(2).padding(1);
+/// let tape = Tape::eval();
+/// let y = pool.forward(&tape.input(Tensor::from_fn([1, 4, 4, 1], |i| i as f32)?))?;
+/// assert_eq!(y.value().data(), [5.0, 7.0, 13.0, 15.0]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MaxPool2d {
+    /// Window, stride, padding.
+    pub options: Pool2dOptions,
+}
+state!(MaxPool2d {});
+
+impl MaxPool2d {
+    /// Windows of this size, side by side.
+    pub fn new(kernel: impl Into<Pair>) -> MaxPool2d {
+        MaxPool2d { options: side_by_side(kernel.into()) }
+    }
+
+    /// Steps of the window in pixels.
+    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
+        self.options.stride = stride.into().0;
+        self
+    }
+
+    /// Pixels of minus infinity on both sides.
+    pub fn padding(mut self, padding: impl Into<Pair>) -> Self {
+        self.options.padding = padding.into().0;
+        self
+    }
+}
+
+impl Module for MaxPool2d {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        x.max_pool2d(&self.options)
+    }
+}
+
+/// The mean of each window of `[N, H, W, C]`: see [`Var::avg_pool2d`].
+///
+/// ```
+/// use skipgrad::{Tensor, autograd::Tape, nn::{AvgPool2d, Module}};
+/// let tape = Tape::eval();
+/// let y = AvgPool2d::new(2).forward(&tape.input(Tensor::from_fn([1, 4, 4, 1], |i| i as f32)?))?;
+/// assert_eq!(y.value().data(), [2.5, 4.5, 10.5, 12.5]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct AvgPool2d {
+    /// Window, stride, padding, and whether padding counts.
+    pub options: Pool2dOptions,
+}
+state!(AvgPool2d {});
+
+impl AvgPool2d {
+    /// Windows of this size, side by side.
+    pub fn new(kernel: impl Into<Pair>) -> AvgPool2d {
+        AvgPool2d { options: side_by_side(kernel.into()) }
+    }
+
+    /// Steps of the window in pixels.
+    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
+        self.options.stride = stride.into().0;
+        self
+    }
+
+    /// Zero pixels on both sides, which count in the mean unless `count_include_pad` is switched off.
+    pub fn padding(mut self, padding: impl Into<Pair>) -> Self {
+        self.options.padding = padding.into().0;
+        self
+    }
+}
+
+impl Module for AvgPool2d {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        x.avg_pool2d(&self.options)
+    }
+}
+
+fn side_by_side(Pair(kernel): Pair) -> Pool2dOptions {
+    Pool2dOptions { kernel, stride: kernel, padding: [0, 0], count_include_pad: true }
+}
+
+/// The mean of each map: `[N, H, W, C]` to `[N, C]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GlobalAvgPool;
+state!(GlobalAvgPool {});
+
+impl Module for GlobalAvgPool {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        x.global_avg_pool()
+    }
+}

@@ -1,0 +1,9 @@
+//! The names that a training script needs: `use skipgrad::prelude::*;`.
+
+pub use crate::{
+    At, Error, Result, Rng, Tensor,
+    autograd::{Mode, State, Tape, Updates, Var},
+    models::{DenseNet, Model, ModelOptions, ResNet},
+    nn::Module,
+    state,
+};
