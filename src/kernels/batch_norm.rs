@@ -12,10 +12,14 @@
 
 use super::elementwise::{gate, positive_part, relu_backward_in_place};
 use super::reduce::add_vectors;
-use super::rows::{Strip, map_ranges, piece_of_strips, update_rows, whole_rows};
+use super::rows::{
+    Columns, Strip, Terms, add_terms, lanes, map_ranges, over_columns, piece_of_strips, update_rows,
+    whole_rows,
+};
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
+use std::array::from_fn;
 use std::ops::Range;
 
 /// Rows of a block whose mean is what the block's sums are shifted by.
@@ -84,22 +88,19 @@ impl Task for RangeMoments<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Moments {
-        let c = self.channels;
+        let (x, c) = (self.x, self.channels);
         let strip = Strip::new(c);
         let mut moments = Moments::empty(c);
-        let (mut sums, mut squares) = (vec![0.0; strip.width()], vec![0.0; strip.width()]);
+        let mut sums = [vec![0.0; strip.width()], vec![0.0; strip.width()]];
         let (mut mean, mut deviations) = (vec![0.0; c], vec![0.0; c]);
-        for block in self.x.chunks(strip.block_rows() * c.max(1)) {
+        for block in strip.blocks(x.len()) {
             let rows = block.len() / c;
-            let shift = mean_of_first_rows(block, c);
-            let shifts = strip.repeat(&shift);
-            for x in block.chunks(strip.width()) {
-                add_shifted(x, &shifts, &mut sums, &mut squares);
-            }
+            let shift = mean_of_first_rows(&x[block.clone()], c);
+            add_terms(&Deviations { x, shift: &strip.repeat(&shift) }, block, &mut sums);
             mean.fill(0.0);
             deviations.fill(0.0);
-            strip.drain(&mut sums, &mut mean);
-            strip.drain(&mut squares, &mut deviations);
+            strip.drain(&mut sums[0], &mut mean);
+            strip.drain(&mut sums[1], &mut deviations);
             for ((mean, deviations), &shift) in mean.iter_mut().zip(&mut deviations).zip(&shift) {
                 let distance = *mean / rows as f64;
                 let exact = *deviations - *mean * distance;
@@ -125,14 +126,18 @@ fn mean_of_first_rows(x: &[f32], channels: usize) -> Vec<f32> {
     mean
 }
 
-#[inline(always)]
-fn add_shifted(x: &[f32], shift: &[f32], sums: &mut [f32], squares: &mut [f32]) {
-    let n = x.len();
-    let (shift, sums, squares) = (&shift[..n], &mut sums[..n], &mut squares[..n]);
-    for i in 0..n {
-        let d = x[i] - shift[i];
-        sums[i] += d;
-        squares[i] += d * d;
+/// x - shift and its square.
+struct Deviations<'a> {
+    x: &'a [f32],
+    shift: &'a [f32],
+}
+
+impl Terms<2> for Deviations<'_> {
+    #[inline(always)]
+    fn terms<const L: usize>(&self, at: usize, column: usize) -> [[f32; L]; 2] {
+        let (x, shift) = (lanes::<L>(self.x, at), lanes::<L>(self.shift, column));
+        let d = from_fn(|l| x[l] - shift[l]);
+        [d, from_fn(|l| d[l] * d[l])]
     }
 }
 
@@ -195,50 +200,47 @@ pub enum Activation<'a> {
     },
 }
 
-impl<'a> Activation<'a> {
-    /// The same with its vectors a strip wide, kept in `storage`. Panics unless the sizes fit `len` numbers.
-    fn widen<'b>(self, strip: Strip, len: usize, storage: &'b mut [Vec<f32>; 2]) -> Activation<'b>
-    where
-        'a: 'b,
-    {
-        match self {
-            Activation::None => Activation::None,
-            Activation::Relu(y) => {
-                assert_eq!(y.len(), len, "operands of one length");
-                Activation::Relu(y)
-            }
-            Activation::ReluOf { scale, shift } => {
-                *storage = [scale, shift].map(|v| strip.repeat(v));
-                Activation::ReluOf { scale: &storage[0], shift: &storage[1] }
-            }
-        }
-    }
+/// An [`Activation`] at work: `at` is a place in the matrix, `column` in the strip.
+trait Mask: Copy + Send + Sync {
+    /// The gradient in front of the activation.
+    fn mask<const L: usize>(self, at: usize, column: usize, x: &[f32; L], dy: &[f32; L]) -> [f32; L];
+}
 
-    /// What a piece of the numbers needs of it.
-    #[inline(always)]
-    fn piece(self, range: Range<usize>) -> Activation<'a> {
-        if let Activation::Relu(y) = self { Activation::Relu(&y[range]) } else { self }
-    }
+/// [`Activation::None`].
+#[derive(Clone, Copy)]
+struct Open;
 
-    /// Makes the gradient behind the activation the gradient in front of it, for a strip.
+impl Mask for Open {
     #[inline(always)]
-    fn mask(self, x: &[f32], dy: &mut [f32]) {
-        let n = dy.len();
-        match self {
-            Activation::None => {}
-            Activation::Relu(y) => {
-                let y = &y[..n];
-                for i in 0..n {
-                    dy[i] = gate(y[i], dy[i]);
-                }
-            }
-            Activation::ReluOf { scale, shift } => {
-                let (x, scale, shift) = (&x[..n], &scale[..n], &shift[..n]);
-                for i in 0..n {
-                    dy[i] = gate(x[i] * scale[i] + shift[i], dy[i]);
-                }
-            }
-        }
+    fn mask<const L: usize>(self, _: usize, _: usize, _: &[f32; L], dy: &[f32; L]) -> [f32; L] {
+        *dy
+    }
+}
+
+/// [`Activation::Relu`].
+#[derive(Clone, Copy)]
+struct ByOutput<'a>(&'a [f32]);
+
+impl Mask for ByOutput<'_> {
+    #[inline(always)]
+    fn mask<const L: usize>(self, at: usize, _: usize, _: &[f32; L], dy: &[f32; L]) -> [f32; L] {
+        let y = lanes::<L>(self.0, at);
+        from_fn(|l| gate(y[l], dy[l]))
+    }
+}
+
+/// [`Activation::ReluOf`], with vectors a strip wide.
+#[derive(Clone, Copy)]
+struct ByInput<'a> {
+    scale: &'a [f32],
+    shift: &'a [f32],
+}
+
+impl Mask for ByInput<'_> {
+    #[inline(always)]
+    fn mask<const L: usize>(self, _: usize, column: usize, x: &[f32; L], dy: &[f32; L]) -> [f32; L] {
+        let (scale, shift) = (lanes::<L>(self.scale, column), lanes::<L>(self.shift, column));
+        from_fn(|l| gate(x[l] * scale[l] + shift[l], dy[l]))
     }
 }
 
@@ -259,75 +261,74 @@ pub fn batch_norm_sums(
     mean: &[f32],
     activation: Activation<'_>,
 ) -> BatchNormSums {
+    match activation {
+        Activation::None => masked_sums(isa, x, dy, mean, Open),
+        Activation::Relu(y) => {
+            assert_eq!(x.len(), y.len(), "operands of one length");
+            masked_sums(isa, x, dy, mean, ByOutput(y))
+        }
+        Activation::ReluOf { scale, shift } => {
+            let strip = Strip::new(mean.len());
+            let (scale, shift) = (&strip.repeat(scale), &strip.repeat(shift));
+            masked_sums(isa, x, dy, mean, ByInput { scale, shift })
+        }
+    }
+}
+
+fn masked_sums(isa: Isa, x: &[f32], dy: &[f32], mean: &[f32], mask: impl Mask) -> BatchNormSums {
     let channels = mean.len();
     let rows = whole_rows(x.len(), channels);
     assert_eq!(x.len(), dy.len(), "operands of one length");
     let strip = Strip::new(channels);
-    let mut storage = [const { Vec::new() }; 2];
-    let activation = activation.widen(strip, x.len(), &mut storage);
-    let mean = strip.repeat(mean);
+    let mean = &strip.repeat(mean);
     let parts = map_ranges(rows, channels, |range| {
         let range = range.start * channels..range.end * channels;
-        isa.dispatch(RangeSums {
-            strip,
-            channels,
-            x: &x[range.clone()],
-            dy: &dy[range.clone()],
-            mean: &mean,
-            activation: activation.piece(range),
-        })
+        isa.dispatch(RangeSums { strip, channels, range, terms: Products { x, dy, mean, mask } })
     });
     let (dy, dy_deviation) = parts.into_iter().map(|sums| (sums.dy, sums.dy_deviation)).unzip();
     BatchNormSums { dy: add_vectors(dy, channels), dy_deviation: add_vectors(dy_deviation, channels) }
 }
 
 /// [`BatchNormSums`] of some rows on one thread.
-struct RangeSums<'a> {
+struct RangeSums<'a, M> {
     strip: Strip,
     channels: usize,
-    x: &'a [f32],
-    dy: &'a [f32],
-    mean: &'a [f32],
-    activation: Activation<'a>,
+    range: Range<usize>,
+    terms: Products<'a, M>,
 }
 
-impl Task for RangeSums<'_> {
+impl<M: Mask> Task for RangeSums<'_, M> {
     type Output = BatchNormSums;
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> BatchNormSums {
-        let (strip, width) = (self.strip, self.strip.width());
+        let (strip, start) = (self.strip, self.range.start);
         let mut totals =
             BatchNormSums { dy: vec![0.0; self.channels], dy_deviation: vec![0.0; self.channels] };
-        let (mut sums, mut products, mut masked) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
-        let block = strip.block_rows() * self.channels.max(1);
-        for (b, (x, dy)) in self.x.chunks(block).zip(self.dy.chunks(block)).enumerate() {
-            for (i, (x, dy)) in x.chunks(width).zip(dy.chunks(width)).enumerate() {
-                let dy = if let Activation::None = self.activation {
-                    dy
-                } else {
-                    let start = b * block + i * width;
-                    let masked = &mut masked[..dy.len()];
-                    masked.copy_from_slice(dy);
-                    self.activation.piece(start..start + dy.len()).mask(x, masked);
-                    masked
-                };
-                add_products(x, dy, self.mean, &mut sums, &mut products);
-            }
-            strip.drain(&mut sums, &mut totals.dy);
-            strip.drain(&mut products, &mut totals.dy_deviation);
+        let mut sums = [vec![0.0; strip.width()], vec![0.0; strip.width()]];
+        for block in strip.blocks(self.range.len()) {
+            add_terms(&self.terms, start + block.start..start + block.end, &mut sums);
+            strip.drain(&mut sums[0], &mut totals.dy);
+            strip.drain(&mut sums[1], &mut totals.dy_deviation);
         }
         totals
     }
 }
 
-#[inline(always)]
-fn add_products(x: &[f32], dy: &[f32], mean: &[f32], sums: &mut [f32], products: &mut [f32]) {
-    let n = x.len();
-    let (dy, mean, sums, products) = (&dy[..n], &mean[..n], &mut sums[..n], &mut products[..n]);
-    for i in 0..n {
-        sums[i] += dy[i];
-        products[i] += dy[i] * (x[i] - mean[i]);
+/// dy, masked, and dy (x - mean).
+struct Products<'a, M> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    mean: &'a [f32],
+    mask: M,
+}
+
+impl<M: Mask> Terms<2> for Products<'_, M> {
+    #[inline(always)]
+    fn terms<const L: usize>(&self, at: usize, column: usize) -> [[f32; L]; 2] {
+        let (x, mean) = (lanes::<L>(self.x, at), lanes::<L>(self.mean, column));
+        let dy = self.mask.mask(at, column, x, lanes(self.dy, at));
+        [dy, from_fn(|l| dy[l] * (x[l] - mean[l]))]
     }
 }
 
@@ -357,66 +358,116 @@ pub fn batch_norm_dx(
     dy: &mut [f32],
     dx: Option<&mut [f32]>,
 ) {
+    match activation {
+        Activation::None => masked_dx(isa, x, gradient, Open, dy, dx),
+        Activation::Relu(y) => {
+            assert_eq!(x.len(), y.len(), "operands of one length");
+            masked_dx(isa, x, gradient, ByOutput(y), dy, dx);
+        }
+        Activation::ReluOf { scale, shift } => {
+            let strip = Strip::new(gradient.scale.len());
+            let (scale, shift) = (&strip.repeat(scale), &strip.repeat(shift));
+            masked_dx(isa, x, gradient, ByInput { scale, shift }, dy, dx);
+        }
+    }
+}
+
+fn masked_dx(
+    isa: Isa,
+    x: &[f32],
+    gradient: BatchNormGradient<'_>,
+    mask: impl Mask,
+    dy: &mut [f32],
+    dx: Option<&mut [f32]>,
+) {
     let channels = gradient.scale.len();
     whole_rows(x.len(), channels);
     assert_eq!(x.len(), dy.len(), "operands of one length");
     let strip = Strip::new(channels);
-    let mut storage = [const { Vec::new() }; 2];
-    let activation = activation.widen(strip, x.len(), &mut storage);
     let BatchNormGradient { scale, mean, mean_dy, slope } = gradient;
     let vectors = [scale, mean, mean_dy, slope].map(|v| strip.repeat(v));
+    let vectors = vectors.each_ref().map(|v| &v[..]);
     let size = piece_of_strips(channels);
-    let piece = |i: usize, dy: &mut [f32], dx: Option<&mut [f32]>| {
-        let range = i * size..i * size + dy.len();
-        let (x, activation) = (&x[range.clone()], activation.piece(range));
-        let vectors = vectors.each_ref().map(|v| &v[..]);
-        isa.dispatch(Dx { width: strip.width(), x, vectors, activation, dy, dx });
-    };
+    let width = strip.width();
     let pieces = dy.par_chunks_mut(size);
     match dx {
         Some(dx) => {
             assert_eq!(x.len(), dx.len(), "operands of one length");
-            pieces.zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| piece(i, dy, Some(dx)));
+            pieces.zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| {
+                isa.dispatch(Dx { start: i * size, width, x, vectors, mask, dy, dx: Beside(dx) });
+            });
         }
-        None => pieces.enumerate().for_each(|(i, dy)| piece(i, dy, None)),
+        None => pieces.enumerate().for_each(|(i, dy)| {
+            isa.dispatch(Dx { start: i * size, width, x, vectors, mask, dy, dx: InPlace });
+        }),
     }
 }
 
-struct Dx<'a> {
+/// Where dx goes.
+trait Destination {
+    /// Writes dx, and the masked dy where dx goes elsewhere.
+    fn write<const L: usize>(&mut self, at: usize, dx: [f32; L], masked: [f32; L], dy: &mut [f32; L]);
+}
+
+struct InPlace;
+
+impl Destination for InPlace {
+    #[inline(always)]
+    fn write<const L: usize>(&mut self, _: usize, dx: [f32; L], _: [f32; L], dy: &mut [f32; L]) {
+        *dy = dx;
+    }
+}
+
+struct Beside<'a>(&'a mut [f32]);
+
+impl Destination for Beside<'_> {
+    #[inline(always)]
+    fn write<const L: usize>(&mut self, at: usize, dx: [f32; L], masked: [f32; L], dy: &mut [f32; L]) {
+        self.0[at..at + L].copy_from_slice(&dx);
+        *dy = masked;
+    }
+}
+
+/// dx of the rows whose gradient is `dy`, the first of which is at `start` of the matrix.
+struct Dx<'a, M, D> {
+    start: usize,
     width: usize,
     x: &'a [f32],
     vectors: [&'a [f32]; 4],
-    activation: Activation<'a>,
+    mask: M,
     dy: &'a mut [f32],
-    dx: Option<&'a mut [f32]>,
+    dx: D,
 }
 
-impl Task for Dx<'_> {
+impl<M: Mask, D: Destination> Task for Dx<'_, M, D> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let width = self.width;
-        let mut dx_strips = self.dx.map(|dx| dx.chunks_mut(width));
-        for (i, (x, dy)) in self.x.chunks(width).zip(self.dy.chunks_mut(width)).enumerate() {
-            self.activation.piece(i * width..i * width + dy.len()).mask(x, dy);
-            match dx_strips.as_mut().and_then(Iterator::next) {
-                Some(dx) => {
-                    dx.copy_from_slice(dy);
-                    dy_to_dx(x, self.vectors, dx);
-                }
-                None => dy_to_dx(x, self.vectors, dy),
-            }
+    fn run<S: Simd>(mut self, _: S) {
+        for at in (0..self.dy.len()).step_by(self.width) {
+            let n = self.width.min(self.dy.len() - at);
+            over_columns(n, &mut StripDx { all: &mut self, at });
         }
     }
 }
 
-#[inline(always)]
-fn dy_to_dx(x: &[f32], vectors: [&[f32]; 4], g: &mut [f32]) {
-    let n = g.len();
-    let (x, [scale, mean, mean_dy, slope]) = (&x[..n], vectors.map(|v| &v[..n]));
-    for i in 0..n {
-        g[i] = scale[i] * (g[i] - mean_dy[i] - (x[i] - mean[i]) * slope[i]);
+/// The strip at `at` of the gradient.
+struct StripDx<'a, 'b, M, D> {
+    all: &'a mut Dx<'b, M, D>,
+    at: usize,
+}
+
+impl<M: Mask, D: Destination> Columns for StripDx<'_, '_, M, D> {
+    #[inline(always)]
+    fn columns<const L: usize>(&mut self, column: usize) {
+        let Dx { start, x, vectors, mask, dy, dx, .. } = &mut *self.all;
+        let here = self.at + column;
+        let x = lanes::<L>(x, *start + here);
+        let dy: &mut [f32; L] = dy[here..].first_chunk_mut().expect("columns of the gradient");
+        let [scale, mean, mean_dy, slope] = vectors.map(|v| lanes::<L>(v, column));
+        let g = mask.mask(*start + here, column, x, dy);
+        let result = from_fn(|l| scale[l] * (g[l] - mean_dy[l] - (x[l] - mean[l]) * slope[l]));
+        dx.write(here, result, g, dy);
     }
 }
 
@@ -448,9 +499,9 @@ pub fn batch_norm_frozen_dx(
     // Two steps, of which the second finds its numbers in the cache.
     dy.par_chunks_mut(size).zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| {
         let range = i * size..i * size + dy.len();
-        match activation.piece(range.clone()) {
+        match activation {
             Activation::None => {}
-            Activation::Relu(y) => relu_backward_in_place(isa, y, dy),
+            Activation::Relu(y) => relu_backward_in_place(isa, &y[range], dy),
             Activation::ReluOf { scale, shift } => {
                 update_rows(isa, c, dy, [&x[range]], [scale, shift], |dy, [x], [a, b]| gate(x * a + b, dy));
             }
@@ -575,7 +626,7 @@ mod tests {
     impl Case {
         fn new(rows: usize, channels: usize) -> Case {
             let n = rows * channels;
-            let vectors = std::array::from_fn(|k| normals(channels, 10 + k as u64));
+            let vectors = from_fn(|k| normals(channels, 10 + k as u64));
             let (x, dy) = (normals(n, 1), normals(n, 2));
             let mut y = vec![0.0; n];
             normalise(Isa::Portable, &x, &vectors[0], &vectors[1], None, true, &mut y);

@@ -2,11 +2,13 @@
 //!
 //! Every kernel is one call of [`update`], which cuts the slices into pieces of [`PIECE`] numbers for the threads and runs a
 //! plain loop over each, compiled for the instruction set. Nothing is reassociated or fused, so that the results are the same
-//! bits on every instruction set.
+//! bits on every instruction set. Choices are `select_unpredictable`, because the compiler turns `if` into a conditional store
+//! where the result goes back to its operand, and a loop with that is not vectorised.
 
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
+use std::hint::select_unpredictable;
 
 /// Numbers that a thread takes at once: 128 KiB, some ten microseconds of memory traffic. Shorter slices stay on the caller's
 /// thread.
@@ -58,13 +60,13 @@ impl<F: Fn(f32, [f32; N]) -> f32, const N: usize> Task for Update<'_, F, N> {
 /// max(x, 0); NaN stays NaN, as in PyTorch.
 #[inline(always)]
 pub(super) fn positive_part(x: f32) -> f32 {
-    if x < 0.0 { 0.0 } else { x }
+    select_unpredictable(x < 0.0, 0.0, x)
 }
 
 /// The gradient that a ReLU lets through where its output (or its input) is `y`; all of it where that is NaN, as in PyTorch.
 #[inline(always)]
 pub(super) fn gate(y: f32, dy: f32) -> f32 {
-    if y <= 0.0 { 0.0 } else { dy }
+    select_unpredictable(y <= 0.0, 0.0, dy)
 }
 
 /// `y = value` in every element.
@@ -175,9 +177,9 @@ pub fn sigmoid_backward_in_place(isa: Isa, y: &[f32], dy: &mut [f32]) {
 /// x = n ln 2 + r with |r| <= ln 2 / 2, where Taylor's polynomial of degree 7 is exact to 6e-9.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Beyond these the result is 0 or infinite anyway. Comparisons, because `clamp` is no vector instruction for NaN.
-    let x = if x < -105.0 { -105.0 } else { x };
-    let x = if x > 90.0 { 90.0 } else { x };
+    // Beyond these the result is 0 or infinite anyway.
+    let x = select_unpredictable(x < -105.0, -105.0, x);
+    let x = select_unpredictable(x > 90.0, 90.0, x);
     // Adding 1.5 * 2^23 rounds to an integer and leaves that integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;

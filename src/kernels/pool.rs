@@ -14,10 +14,11 @@
 
 use super::elementwise::PIECE;
 use super::reduce::{ColumnTotals, column_totals};
-use super::rows::{update_rows, whole_rows};
+use super::rows::{Columns, over_columns, update_rows, whole_rows};
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
+use std::hint::select_unpredictable;
 
 /// Sizes of a pooling of `x[batch, height, width, channels]`; pairs are (vertical, horizontal).
 ///
@@ -220,37 +221,28 @@ impl<G: Gather> Task for Rows<'_, G> {
             let row = self.first_row + pixel / columns.len();
             for column in columns {
                 let at = (row / rows.len(), rows[row % rows.len()], *column);
-                let mut channel = 0;
-                while channel + 16 <= self.channels {
-                    self.block::<16>(at, pixel, channel);
-                    channel += 16;
-                }
-                if channel + 8 <= self.channels {
-                    self.block::<8>(at, pixel, channel);
-                    channel += 8;
-                }
-                while channel < self.channels {
-                    self.block::<1>(at, pixel, channel);
-                    channel += 1;
-                }
+                over_columns(self.channels, &mut Pixel { all: &mut self, at, pixel });
                 pixel += 1;
             }
         }
     }
 }
 
-impl<G: Gather> Rows<'_, G> {
+/// A pixel of these rows, and what reaches it in which image.
+struct Pixel<'a, 'b, G> {
+    all: &'a mut Rows<'b, G>,
+    at: (usize, Span, Span),
+    pixel: usize,
+}
+
+impl<G: Gather> Columns for Pixel<'_, '_, G> {
     #[inline(always)]
-    fn block<const L: usize>(
-        &mut self,
-        (image, rows, columns): (usize, Span, Span),
-        pixel: usize,
-        channel: usize,
-    ) {
-        let (values, indices) = self.gather.gather::<L>(image, rows, columns, channel);
-        let start = pixel * self.channels + channel;
-        self.out[start..start + L].copy_from_slice(&values);
-        if let Some(positions) = &mut self.positions {
+    fn columns<const L: usize>(&mut self, channel: usize) {
+        let (image, rows, columns) = self.at;
+        let (values, indices) = self.all.gather.gather::<L>(image, rows, columns, channel);
+        let start = self.pixel * self.all.channels + channel;
+        self.all.out[start..start + L].copy_from_slice(&values);
+        if let Some(positions) = &mut self.all.positions {
             positions[start..start + L].copy_from_slice(&indices);
         }
     }
@@ -295,8 +287,8 @@ impl Gather for Max<'_> {
                 let position = (i * width + j) as u32;
                 for l in 0..L {
                     let larger = x[l] > best[l] || x[l].is_nan();
-                    best[l] = if larger { x[l] } else { best[l] };
-                    index[l] = if larger { position } else { index[l] };
+                    best[l] = select_unpredictable(larger, x[l], best[l]);
+                    index[l] = select_unpredictable(larger, position, index[l]);
                 }
             }
         }
@@ -340,7 +332,7 @@ impl Gather for MaxBackward<'_> {
                 let argmax = self.argmax.at::<L>(image, row, column, channel);
                 let dy = self.dy.at::<L>(image, row, column, channel);
                 for l in 0..L {
-                    sum[l] += if u32::from(argmax[l]) == position { dy[l] } else { 0.0 };
+                    sum[l] += select_unpredictable(u32::from(argmax[l]) == position, dy[l], 0.0);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Sums, in an order that depends on the problem alone, and rows made of vectors.
 
 use super::elementwise::PIECE;
-use super::rows::{Strip, map_ranges, update_rows, whole_rows};
+use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, update_rows, whole_rows};
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
@@ -95,16 +95,19 @@ impl Task for ColumnTotals<'_> {
     fn run<S: Simd>(self, _: S) -> Vec<f64> {
         let strip = Strip::new(self.channels);
         let mut totals = vec![0.0; self.channels];
-        let mut sums = vec![0.0; strip.width()];
-        for block in self.x.chunks(strip.block_rows() * self.channels.max(1)) {
-            for x in block.chunks(strip.width()) {
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum += x;
-                }
-            }
-            strip.drain(&mut sums, &mut totals);
+        let mut sums = [vec![0.0; strip.width()]];
+        for block in strip.blocks(self.x.len()) {
+            add_terms(&self, block, &mut sums);
+            strip.drain(&mut sums[0], &mut totals);
         }
         totals
+    }
+}
+
+impl Terms<1> for ColumnTotals<'_> {
+    #[inline(always)]
+    fn terms<const L: usize>(&self, at: usize, _: usize) -> [[f32; L]; 1] {
+        [*lanes(self.x, at)]
     }
 }
 

@@ -4,8 +4,11 @@
 //! the vectors of `channels` numbers repeated as often: the inner loop then runs over at least [`STRIP`] neighbouring numbers
 //! whatever the channels are. Sums over rows are kept a strip wide, and its rows are added at the end.
 //!
-//! Sums: a *block* of rows that fits in the cache is summed in f32, blocks are added in f64, and a *range* of some blocks is
-//! one task of a thread. All three are cut by the problem alone and merged in order, so the threads do not change a bit.
+//! Sums: a *block* of rows is summed in f32, blocks are added in f64, and a *range* of some blocks is one task of a thread. All
+//! three are cut by the problem alone and merged in order, so the threads do not change a bit.
+//!
+//! Loops with several outputs or many operands go over arrays of 16 numbers ([`Columns`]), since the compiler gives up on
+//! telling so many slices apart, and would not vectorise them.
 
 use super::elementwise::PIECE;
 use super::simd::Simd;
@@ -17,9 +20,13 @@ use std::ops::Range;
 const STRIP: usize = 128;
 /// Widths of strips are multiples of this, where rows are shorter than `STRIP`: so many numbers an unrolled loop takes.
 const MULTIPLE: usize = 32;
-/// The least blocks in a range, and the most ranges.
-const RANGE_BLOCKS: usize = 4;
+/// The least rows in a block, so that its end costs little, and the least numbers in a range.
+const BLOCK_ROWS: usize = 128;
+const RANGE: usize = 4 * PIECE;
+/// The most ranges.
 const MAX_RANGES: usize = 64;
+/// Strips that are added to the sums at once.
+const STRIPS: usize = 4;
 
 /// Several rows of a matrix taken as one.
 #[derive(Clone, Copy)]
@@ -44,9 +51,15 @@ impl Strip {
         (self.channels * self.rows).max(1)
     }
 
-    /// Rows in a block that is summed in f32: 128 KiB of numbers, or more where that would be only a few rows.
+    /// Rows in a block that is summed in f32.
     pub(super) fn block_rows(self) -> usize {
-        (PIECE / self.channels.max(1)).max(32).next_multiple_of(self.rows)
+        (PIECE / self.channels.max(1)).max(BLOCK_ROWS).next_multiple_of(self.rows)
+    }
+
+    /// The blocks of a matrix of `len` numbers.
+    pub(super) fn blocks(self, len: usize) -> impl Iterator<Item = Range<usize>> {
+        let block = self.block_rows() * self.channels.max(1);
+        (0..len).step_by(block).map(move |start| start..len.min(start + block))
     }
 
     /// A vector of a number a channel, once for every row of a strip.
@@ -86,12 +99,96 @@ pub(super) fn map_ranges<R: Send>(
     f: impl Fn(Range<usize>) -> R + Send + Sync,
 ) -> Vec<R> {
     let block = Strip::new(channels).block_rows();
-    let step = (RANGE_BLOCKS * block).max(rows.div_ceil(MAX_RANGES).next_multiple_of(block));
+    let step = (RANGE / channels.max(1)).max(rows.div_ceil(MAX_RANGES)).next_multiple_of(block);
     let range = |i: usize| i * step..rows.min((i + 1) * step);
     match rows.div_ceil(step) {
         0 => Vec::new(),
         1 => vec![f(range(0))],
         ranges => (0..ranges).into_par_iter().map(|i| f(range(i))).collect(),
+    }
+}
+
+/// Work on `L` neighbouring columns of a strip or of a pixel. Mark `columns` `#[inline(always)]`.
+pub(super) trait Columns {
+    fn columns<const L: usize>(&mut self, column: usize);
+}
+
+/// Does the work for `n` columns: 16 at once, then 8, then one by one.
+#[inline(always)]
+pub(super) fn over_columns(n: usize, work: &mut impl Columns) {
+    let mut column = 0;
+    while column + 16 <= n {
+        work.columns::<16>(column);
+        column += 16;
+    }
+    if column + 8 <= n {
+        work.columns::<8>(column);
+        column += 8;
+    }
+    while column < n {
+        work.columns::<1>(column);
+        column += 1;
+    }
+}
+
+/// `L` numbers from `at` on.
+#[inline(always)]
+pub(super) fn lanes<const L: usize>(x: &[f32], at: usize) -> &[f32; L] {
+    x[at..].first_chunk().expect("the slice ends behind these columns")
+}
+
+/// What `K` sums over rows add for `L` numbers of a matrix; `at` is their place in the matrix, `column` in their strip. Mark
+/// `terms` `#[inline(always)]`.
+pub(super) trait Terms<const K: usize> {
+    fn terms<const L: usize>(&self, at: usize, column: usize) -> [[f32; L]; K];
+}
+
+/// Adds the terms of the numbers in `range`, which starts with a strip, to sums of the width of a strip.
+#[inline(always)]
+pub(super) fn add_terms<const K: usize>(
+    terms: &impl Terms<K>,
+    range: Range<usize>,
+    sums: &mut [Vec<f32>; K],
+) {
+    let width = sums[0].len();
+    let mut start = range.start;
+    while start + STRIPS * width <= range.end {
+        over_columns(width, &mut AddTerms::<_, K, STRIPS> { terms, start, width, sums });
+        start += STRIPS * width;
+    }
+    while start < range.end {
+        let n = width.min(range.end - start);
+        over_columns(n, &mut AddTerms::<_, K, 1> { terms, start, width, sums });
+        start += n;
+    }
+}
+
+/// Adds `R` strips from `start` on.
+struct AddTerms<'a, T, const K: usize, const R: usize> {
+    terms: &'a T,
+    start: usize,
+    width: usize,
+    sums: &'a mut [Vec<f32>; K],
+}
+
+impl<T: Terms<K>, const K: usize, const R: usize> Columns for AddTerms<'_, T, K, R> {
+    #[inline(always)]
+    fn columns<const L: usize>(&mut self, column: usize) {
+        let mut all = [[0.0; L]; K];
+        for r in 0..R {
+            let terms = self.terms.terms::<L>(self.start + r * self.width + column, column);
+            for k in 0..K {
+                for l in 0..L {
+                    all[k][l] += terms[k][l];
+                }
+            }
+        }
+        for (sums, all) in self.sums.iter_mut().zip(all) {
+            let sums: &mut [f32; L] = sums[column..].first_chunk_mut().expect("sums as wide as the strip");
+            for l in 0..L {
+                sums[l] += all[l];
+            }
+        }
     }
 }
 

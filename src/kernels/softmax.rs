@@ -7,6 +7,7 @@ use super::rows::whole_rows;
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
+use std::hint::select_unpredictable;
 
 /// Partial results side by side in a row.
 const LANES: usize = 16;
@@ -21,44 +22,81 @@ const LANES: usize = 16;
 /// assert!((y[0] - 0.25).abs() < 1e-7 && (y[1] - 0.75).abs() < 1e-7);
 /// ```
 pub fn softmax(isa: Isa, classes: usize, x: &[f32], y: &mut [f32]) {
-    for_each_row(isa, classes, y, [x], |y, [x]| {
-        let max = row_max(x);
-        let share = (1.0 / exponentials(x, max, y)) as f32;
-        for y in y {
-            *y *= share;
-        }
-    });
+    for_each_row(isa, classes, y, [x], Softmax);
 }
 
 /// `dx = y * (dy - Σ dy y)`, the sum over a row, where `y` is the output of [`softmax`].
 pub fn softmax_backward(isa: Isa, classes: usize, y: &[f32], dy: &[f32], dx: &mut [f32]) {
-    for_each_row(isa, classes, dx, [y, dy], |dx, [y, dy]| {
-        let sum = row_sum([dy, y], |[dy, y]| f64::from(dy) * f64::from(y)) as f32;
-        for ((dx, y), dy) in dx.iter_mut().zip(y).zip(dy) {
-            *dx = y * (dy - sum);
-        }
-    });
+    for_each_row(isa, classes, dx, [y, dy], SoftmaxBackward);
 }
 
 /// `y[r, k]` = x[r, k] - ln Σ exp(x[r, ·]) for `x[rows, classes]`.
 pub fn log_softmax(isa: Isa, classes: usize, x: &[f32], y: &mut [f32]) {
-    for_each_row(isa, classes, y, [x], |y, [x]| {
+    for_each_row(isa, classes, y, [x], LogSoftmax);
+}
+
+/// `dx = dy - exp(y) Σ dy`, the sum over a row, where `y` is the output of [`log_softmax`].
+pub fn log_softmax_backward(isa: Isa, classes: usize, y: &[f32], dy: &[f32], dx: &mut [f32]) {
+    for_each_row(isa, classes, dx, [y, dy], LogSoftmaxBackward);
+}
+
+/// How a row of `y` is made of rows of `N` inputs. Mark `row` `#[inline(always)]`: a closure of this size would not be inlined
+/// into the function that is compiled for the instruction set.
+trait RowMap<const N: usize>: Copy + Send + Sync {
+    fn row(self, y: &mut [f32], inputs: [&[f32]; N]);
+}
+
+#[derive(Clone, Copy)]
+struct Softmax;
+
+impl RowMap<1> for Softmax {
+    #[inline(always)]
+    fn row(self, y: &mut [f32], [x]: [&[f32]; 1]) {
+        let share = (1.0 / exponentials(x, row_max(x), y)) as f32;
+        for y in y {
+            *y *= share;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SoftmaxBackward;
+
+impl RowMap<2> for SoftmaxBackward {
+    #[inline(always)]
+    fn row(self, dx: &mut [f32], [y, dy]: [&[f32]; 2]) {
+        let sum = row_sum([dy, y], |[dy, y]| f64::from(dy) * f64::from(y)) as f32;
+        for ((dx, y), dy) in dx.iter_mut().zip(y).zip(dy) {
+            *dx = y * (dy - sum);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LogSoftmax;
+
+impl RowMap<1> for LogSoftmax {
+    #[inline(always)]
+    fn row(self, y: &mut [f32], [x]: [&[f32]; 1]) {
         let max = row_max(x);
         let log_sum = exponentials(x, max, y).ln() as f32;
         for (y, x) in y.iter_mut().zip(x) {
             *y = (x - max) - log_sum;
         }
-    });
+    }
 }
 
-/// `dx = dy - exp(y) Σ dy`, the sum over a row, where `y` is the output of [`log_softmax`].
-pub fn log_softmax_backward(isa: Isa, classes: usize, y: &[f32], dy: &[f32], dx: &mut [f32]) {
-    for_each_row(isa, classes, dx, [y, dy], |dx, [y, dy]| {
+#[derive(Clone, Copy)]
+struct LogSoftmaxBackward;
+
+impl RowMap<2> for LogSoftmaxBackward {
+    #[inline(always)]
+    fn row(self, dx: &mut [f32], [y, dy]: [&[f32]; 2]) {
         let sum = row_sum([dy], |[dy]| f64::from(dy)) as f32;
         for ((dx, y), dy) in dx.iter_mut().zip(y).zip(dy) {
             *dx = dy - exp(*y) * sum;
         }
-    });
+    }
 }
 
 /// What [`cross_entropy`] compares with.
@@ -183,7 +221,7 @@ impl Task for CrossEntropy<'_> {
 /// The largest number of a row; NaN if there is one.
 #[inline(always)]
 fn row_max(x: &[f32]) -> f32 {
-    let larger = |max: f32, x: f32| if x > max || x.is_nan() { x } else { max };
+    let larger = |max: f32, x: f32| select_unpredictable(x > max || x.is_nan(), x, max);
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (whole, rest) = x.as_chunks::<LANES>();
     for x in whole {
@@ -221,13 +259,13 @@ fn row_sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f64) -> f6
     lanes.into_iter().fold(0.0, |total, lane| total + lane)
 }
 
-/// Calls `f` with every row of `y` and of the inputs, in parallel.
+/// Makes every row of `y`, in parallel.
 fn for_each_row<const N: usize>(
     isa: Isa,
     classes: usize,
     y: &mut [f32],
     inputs: [&[f32]; N],
-    f: impl Fn(&mut [f32], [&[f32]; N]) + Copy + Send + Sync,
+    map: impl RowMap<N>,
 ) {
     whole_rows(y.len(), classes);
     let n = y.len();
@@ -238,7 +276,7 @@ fn for_each_row<const N: usize>(
     let size = classes * (PIECE / classes).max(1);
     let piece = |start: usize, y: &mut [f32]| {
         let inputs = inputs.map(|x| &x[start..start + y.len()]);
-        isa.dispatch(EachRow { classes, y, inputs, f });
+        isa.dispatch(EachRow { classes, y, inputs, map });
     };
     if n <= size {
         piece(0, y);
@@ -247,20 +285,21 @@ fn for_each_row<const N: usize>(
     }
 }
 
-struct EachRow<'a, F, const N: usize> {
+struct EachRow<'a, M, const N: usize> {
     classes: usize,
     y: &'a mut [f32],
     inputs: [&'a [f32]; N],
-    f: F,
+    map: M,
 }
 
-impl<F: Fn(&mut [f32], [&[f32]; N]), const N: usize> Task for EachRow<'_, F, N> {
+impl<M: RowMap<N>, const N: usize> Task for EachRow<'_, M, N> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         for (r, y) in self.y.chunks_mut(self.classes).enumerate() {
-            (self.f)(y, self.inputs.map(|x| &x[r * self.classes..(r + 1) * self.classes]));
+            let row = r * self.classes..(r + 1) * self.classes;
+            self.map.row(y, self.inputs.map(|x| &x[row.clone()]));
         }
     }
 }

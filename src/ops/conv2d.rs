@@ -8,12 +8,13 @@
 //! Backward keeps x and w: dx is dy convolved with w turned round, dw is x correlated with dy, db the sum of dy over all
 //! pixels. The arithmetic is [`kernels::conv2d`] and its two gradients.
 
-use super::{expect_vector, linear::column_sums};
+use super::{expect_images, expect_vector, linear::column_sums};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::Var,
     kernels::{self, Isa},
 };
+use std::fmt;
 
 /// How an image is padded with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl<'t> Var<'t> {
     /// `[N, OH, OW, OC]`, where OH = (H + top + bottom - (dilation (KH - 1) + 1)) / stride + 1, rounded down.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the input has not four axes, the weight not its channels, the bias not the weight's; if a stride,
+    /// [`Error::Argument`] if the input has not four axes or no pixels, the weight not its channels, the bias not the weight's; if a stride,
     /// a dilation or a size of the kernel is zero; if the groups do not divide both numbers of channels; if the kernel is
     /// larger than the padded image.
     ///
@@ -130,91 +131,101 @@ fn gradients(
 impl Conv2dOptions {
     /// The kernels' sizes for an input and a weight; refuses whatever does not fit.
     fn geometry(&self, x: &Shape, w: &Shape) -> Result<kernels::Conv2d> {
-        let refuse = |argument, expected: &str, found: String| {
-            Err(Error::argument("conv2d", argument, expected, found))
-        };
-        let [batch, height, width, channels] = x.nhwc("conv2d", "input")?;
-        let &[kernel_height, kernel_width, group_channels, out_channels] = &w[..] else {
-            return Err(Error::argument("conv2d", "weight", "[KH, KW, C/groups, OC]", w));
+        let [batch, height, width, in_channels] = expect_images("conv2d", x)?;
+        let &[kernel_height, kernel_width, _, out_channels] = &w[..] else {
+            return Err(refuse("weight", "[KH, KW, C/groups, OC]", w));
         };
         let kernel = [kernel_height, kernel_width];
-        for (argument, sizes) in [
-            ("stride", self.stride),
-            ("dilation", self.dilation),
-            ("weight", kernel),
-            ("groups", [self.groups; 2]),
-        ] {
+        for (argument, sizes) in [("stride", self.stride), ("dilation", self.dilation), ("weight", kernel)] {
             if sizes.contains(&0) {
-                return refuse(argument, "at least 1", format!("{sizes:?}"));
+                return Err(refuse(argument, "at least 1", format_args!("{sizes:?}")));
             }
         }
-        if channels % self.groups != 0 {
-            return refuse(
-                "groups",
-                "a divisor of the input's channels",
-                format!("{} of {channels}", self.groups),
-            );
-        }
-        if out_channels % self.groups != 0 {
-            return refuse(
-                "groups",
-                "a divisor of the output's channels",
-                format!("{} of {out_channels}", self.groups),
-            );
-        }
-        if group_channels != channels / self.groups {
-            let expected = format!(
-                "[KH, KW, {}, OC] for the input {x} in {} groups",
-                channels / self.groups,
-                self.groups
-            );
-            return refuse("weight", &expected, w.to_string());
-        }
-        let padding = [self.sides(0, height, kernel[0]), self.sides(1, width, kernel[1])];
-        let [Some(vertical), Some(horizontal)] = padding else {
-            return refuse("padding", "sizes that fit the address space", format!("{:?}", self.padding));
+        self.check_channels(x, w)?;
+        let too_large = || {
+            refuse(
+                "padding",
+                "a padded image that fits the address space",
+                format_args!("{:?}", self.padding),
+            )
         };
-        let reach = [0, 1].map(|axis| self.reach(axis, kernel[axis]));
-        let padded = [height + vertical[0] + vertical[1], width + horizontal[0] + horizontal[1]];
-        if reach.iter().zip(padded).any(|(reach, padded)| reach.is_none_or(|reach| reach > padded)) {
-            let expected = format!("at most the padded image, {} x {}", padded[0], padded[1]);
-            let found = format!("{} x {} with dilation {:?}", kernel[0], kernel[1], self.dilation);
-            return refuse("kernel", &expected, found);
+        let [Some(vertical), Some(horizontal)] =
+            [self.sides(0, height, kernel), self.sides(1, width, kernel)]
+        else {
+            return Err(too_large());
+        };
+        let padded = [vertical, horizontal].map(|sides| sides.padded);
+        Shape::new(&[batch, padded[0], padded[1], in_channels]).map_err(|_| too_large())?;
+        if (0..2).any(|axis| self.reach(axis, kernel).is_none_or(|reach| reach > padded[axis])) {
+            let expected = format_args!("at most the padded image, {} x {}", padded[0], padded[1]);
+            let found = format_args!("{} x {} with dilation {:?}", kernel[0], kernel[1], self.dilation);
+            return Err(Error::argument("conv2d", "kernel", expected, found));
         }
         Ok(kernels::Conv2d {
             batch,
             height,
             width,
-            in_channels: channels,
+            in_channels,
             out_channels,
             kernel,
-            stride: self.stride,
-            padding: [vertical, horizontal],
+            // A stride beyond the image moves no tap into it; cut short, it cannot overflow in the kernels.
+            stride: [0, 1].map(|axis| self.stride[axis].min(padded[axis])),
+            padding: [vertical, horizontal].map(|sides| [sides.before, sides.behind]),
             dilation: self.dilation,
             groups: self.groups,
         })
     }
 
-    /// Input pixels from the first tap of the kernel to the last, if that can be counted.
-    fn reach(&self, axis: usize, kernel: usize) -> Option<usize> {
-        (kernel - 1).checked_mul(self.dilation[axis])?.checked_add(1)
+    /// Refuses groups that do not divide the channels, and a weight of other channels than the input's.
+    fn check_channels(&self, x: &Shape, w: &Shape) -> Result<()> {
+        let (channels, group_channels, out_channels) = (x[3], w[2], w[3]);
+        if self.groups == 0 {
+            return Err(refuse("groups", "at least 1", 0));
+        }
+        for (whose, channels) in [("input", channels), ("output", out_channels)] {
+            if !channels.is_multiple_of(self.groups) {
+                let expected = format!("a divisor of the {whose}'s channels");
+                return Err(refuse("groups", &expected, format_args!("{} of {channels}", self.groups)));
+            }
+        }
+        let expected = channels / self.groups;
+        if group_channels != expected {
+            let expected = format!("[KH, KW, {expected}, OC] for the input {x} and groups = {}", self.groups);
+            return Err(refuse("weight", &expected, w));
+        }
+        Ok(())
     }
 
-    /// Zeros before and behind an axis of `size` pixels; none if the padded size does not fit the address space.
-    fn sides(&self, axis: usize, size: usize, kernel: usize) -> Option<[usize; 2]> {
+    /// Input pixels from the first tap of the kernel to the last, if that can be counted.
+    fn reach(&self, axis: usize, kernel: [usize; 2]) -> Option<usize> {
+        (kernel[axis] - 1).checked_mul(self.dilation[axis])?.checked_add(1)
+    }
+
+    /// The padding of an axis of `size` pixels, if the padded size can be counted.
+    fn sides(&self, axis: usize, size: usize, kernel: [usize; 2]) -> Option<Sides> {
         let [before, behind] = match self.padding {
             Padding::Zeros(zeros) => [zeros[axis]; 2],
             Padding::Sides { top, bottom, left, right } => [[top, bottom], [left, right]][axis],
             Padding::Same => {
-                let outputs = size.div_ceil(self.stride[axis]);
-                let last = outputs.saturating_sub(1).checked_mul(self.stride[axis])?;
+                let last = (size.div_ceil(self.stride[axis]) - 1) * self.stride[axis];
                 let total = last.checked_add(self.reach(axis, kernel)?)?.saturating_sub(size);
                 [total / 2, total - total / 2]
             }
         };
-        let padded = size.checked_add(before)?.checked_add(behind)?;
-        (padded <= isize::MAX as usize).then_some([before, behind])
+        Some(Sides { before, behind, padded: size.checked_add(before)?.checked_add(behind)? })
     }
+}
+
+/// Zeros before and behind an axis, and its size with them.
+#[derive(Clone, Copy)]
+struct Sides {
+    before: usize,
+    behind: usize,
+    padded: usize,
+}
+
+fn refuse(argument: &'static str, expected: &str, found: impl fmt::Display) -> Error {
+    Error::argument("conv2d", argument, expected, found)
 }
 
 #[cfg(test)]
@@ -290,12 +301,16 @@ mod tests {
             "conv2d: input: expected [N, H, W, C], found [5, 5, 4]"
         );
         assert_eq!(
+            refusal(&[1, 0, 5, 4], &[3, 3, 4, 2], default),
+            "conv2d: input: expected images of at least one pixel, found [1, 0, 5, 4]"
+        );
+        assert_eq!(
             refusal(&x, &[3, 4, 2], default),
             "conv2d: weight: expected [KH, KW, C/groups, OC], found [3, 4, 2]"
         );
         assert_eq!(
             refusal(&x, &[3, 3, 3, 2], default),
-            "conv2d: weight: expected [KH, KW, 4, OC] for the input [1, 5, 5, 4] in 1 groups, found [3, 3, 3, 2]"
+            "conv2d: weight: expected [KH, KW, 4, OC] for the input [1, 5, 5, 4] and groups = 1, found [3, 3, 3, 2]"
         );
         assert_eq!(
             refusal(&x, &[7, 3, 4, 2], Conv2dOptions { padding: Padding::Zeros([0, 1]), ..default }),
@@ -328,7 +343,7 @@ mod tests {
     fn absurd_sizes_are_refused_and_do_not_overflow() {
         let (x, w) = ([1, 5, 5, 1], [3, 3, 1, 1]);
         let default = Conv2dOptions::default();
-        for padding in [usize::MAX, usize::MAX / 2, 1 << 61] {
+        for padding in [usize::MAX, usize::MAX / 2, 1 << 60] {
             assert!(
                 output(&x, &w, Conv2dOptions { padding: Padding::Zeros([padding, 0]), ..default }).is_err()
             );
@@ -339,7 +354,14 @@ mod tests {
             refusal(&x, &w, Conv2dOptions { dilation, padding: Padding::Same, ..default })
                 .contains("padding")
         );
-        let stride = [usize::MAX; 2];
-        assert_eq!(output(&x, &w, Conv2dOptions { stride, ..default }).unwrap(), [1, 1, 1, 1]);
+        for stride in [usize::MAX, 1 << 63] {
+            let options = Conv2dOptions { stride: [stride; 2], ..default };
+            let inputs = [Tensor::full(x, 1.0).unwrap(), Tensor::full(w, 1.0).unwrap()];
+            gradient_check(&inputs, |v| v[0].conv2d(&v[1], None, &options)).unwrap().within(1e-4).unwrap();
+            let same = Conv2dOptions { padding: Padding::Same, ..options };
+            assert_eq!(output(&x, &w, same).unwrap(), [1, 1, 1, 1]);
+        }
+        let far = Conv2dOptions { padding: Padding::Zeros([1 << 20; 2]), stride: [1 << 20; 2], ..default };
+        assert_eq!(output(&x, &w, far).unwrap(), [1, 3, 3, 1]);
     }
 }

@@ -109,7 +109,7 @@ impl<'t> Var<'t> {
     /// The mean over the rows of logits `[N, K]` of their cross entropy with the targets, of shape `[]`, in nats.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the input is not `[N, K]` with at least one row, there are not N labels, a label is not below K,
+    /// [`Error::Argument`] if the input is not `[N, K]` with at least one row and class, there are not N labels, a label is not below K,
     /// soft targets are not `[N, K]`, or the smoothing is not in [0, 1).
     ///
     /// ```
@@ -123,8 +123,9 @@ impl<'t> Var<'t> {
         let [rows, classes] = self.shape()[..] else {
             return Err(Error::argument("cross_entropy", "logits", "[N, K]", self.shape()));
         };
-        if rows == 0 {
-            return Err(Error::argument("cross_entropy", "logits", "at least one row", self.shape()));
+        if rows == 0 || classes == 0 {
+            let expected = "at least one row and one class";
+            return Err(Error::argument("cross_entropy", "logits", expected, self.shape()));
         }
         let targets = targets.into();
         let target = targets.check(rows, classes)?;
@@ -239,6 +240,9 @@ mod tests {
         let error = tape.input(Tensor::zeros([4]).unwrap()).cross_entropy(&LABELS).unwrap_err();
         assert_eq!(error.to_string(), "cross_entropy: logits: expected [N, K], found [4]");
         let error = tape.input(Tensor::zeros([0, 5]).unwrap()).cross_entropy(&[]).unwrap_err();
-        assert_eq!(error.to_string(), "cross_entropy: logits: expected at least one row, found [0, 5]");
+        assert_eq!(
+            error.to_string(),
+            "cross_entropy: logits: expected at least one row and one class, found [0, 5]"
+        );
     }
 }

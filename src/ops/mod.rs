@@ -45,6 +45,15 @@ fn expect_vector(op: &'static str, argument: &'static str, channels: usize, foun
     }
 }
 
+/// The sizes of an input `[N, H, W, C]`; refuses other shapes, and images without pixels.
+fn expect_images(op: &'static str, input: &Shape) -> Result<[usize; 4]> {
+    let sizes = input.nhwc(op, "input")?;
+    if sizes[1] == 0 || sizes[2] == 0 {
+        return Err(Error::argument(op, "input", "images of at least one pixel", input));
+    }
+    Ok(sizes)
+}
+
 /// Refuses a probability of dropping that is not in [0, 1).
 fn expect_drop_probability(op: &'static str, p: f32) -> Result<()> {
     if (0.0..1.0).contains(&p) { Ok(()) } else { Err(Error::argument(op, "p", "a probability in [0, 1)", p)) }

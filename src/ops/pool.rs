@@ -3,6 +3,7 @@
 //! Backward of the maximum keeps, for each output, the position of the largest in its window (2 bytes), and not the input: its
 //! gradient goes there. The means keep sizes: each pixel gets its share of the gradient of every window that it is in.
 
+use super::expect_images;
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::Var,
@@ -103,7 +104,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn global_avg_pool(&self) -> Result<Var<'t>> {
-        let [batch, _, _, channels] = pixels("global_avg_pool", self.shape())?;
+        let [batch, _, _, channels] = expect_images("global_avg_pool", self.shape())?;
         let shape = Shape::new(&[batch, channels])?;
         Ok(Var::op("global_avg_pool", [self], shape, |[x]| {
             let y = Tensor::build(shape, |y| {
@@ -119,19 +120,10 @@ impl<'t> Var<'t> {
     }
 }
 
-/// The sizes of `[N, H, W, C]`, if there are pixels.
-fn pixels(op: &'static str, shape: &Shape) -> Result<[usize; 4]> {
-    let sizes = shape.nhwc(op, "input")?;
-    if sizes[1] * sizes[2] == 0 {
-        return Err(Error::argument(op, "input", "images of at least one pixel", shape));
-    }
-    Ok(sizes)
-}
-
 impl Pool2dOptions {
     /// The kernels' sizes and the output's shape; refuses whatever does not fit.
     fn geometry(&self, op: &'static str, x: &Shape) -> Result<(Pool2d, Shape)> {
-        let [batch, height, width, channels] = pixels(op, x)?;
+        let [batch, height, width, channels] = expect_images(op, x)?;
         let Pool2dOptions { kernel, stride, padding, .. } = *self;
         let refuse = |argument, expected: &str, found: [usize; 2]| {
             Err(Error::argument(op, argument, expected, format_args!("{found:?}")))
@@ -152,6 +144,8 @@ impl Pool2dOptions {
         if kernel[0] > padded[0] || kernel[1] > padded[1] {
             return refuse("kernel", &format!("at most the padded image {padded:?}"), kernel);
         }
+        // A stride beyond the image moves no window into it; cut short, it cannot overflow in the kernels.
+        let stride = [0, 1].map(|axis| stride[axis].min(padded[axis]));
         let padding = padding.map(|pixels| [pixels; 2]);
         let pool = Pool2d { batch, height, width, channels, kernel, stride, padding };
         Ok((pool, Shape::new(&[batch, pool.out_height(), pool.out_width(), channels])?))
@@ -229,6 +223,8 @@ mod tests {
             "max_pool2d: kernel: expected at most the padded image [6, 7], found [7, 3]"
         );
         assert!(message(Pool2dOptions { kernel: [usize::MAX, 2], ..default }).contains("65535"));
+        let far = Pool2dOptions { stride: [1 << 63, usize::MAX], ..default };
+        gradient_check(&[x.value().clone()], |v| v[0].avg_pool2d(&far)).unwrap().within(1e-4).unwrap();
         let error = tape.input(Tensor::zeros([4, 5, 2]).unwrap()).avg_pool2d(&default).unwrap_err();
         assert_eq!(error.to_string(), "avg_pool2d: input: expected [N, H, W, C], found [4, 5, 2]");
         let empty = tape.input(Tensor::zeros([1, 0, 3, 2]).unwrap());

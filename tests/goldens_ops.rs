@@ -1,0 +1,204 @@
+//! Every operation, forward and backward, held to what PyTorch computed (`tests/golden/README.md`). A case of the file that is
+//! not computed here fails.
+
+use safetensors::SafeTensors;
+use skipgrad::{
+    Rng, Tensor,
+    autograd::{Layout, Tape, Var},
+    ops::{BatchNorm, Conv2dOptions, Moments, Padding, Pool2dOptions, Targets},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+};
+
+/// The largest distance allowed, relative to the largest value of a tensor.
+const TOLERANCE: f32 = 1e-5;
+
+type Tensors = BTreeMap<String, Tensor>;
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+#[test]
+fn every_case_is_what_pytorch_computes() -> Result<()> {
+    let golden = read("ops.safetensors")?;
+    let cases: BTreeSet<&str> = golden.keys().filter_map(|name| name.strip_suffix("/y")).collect();
+    assert!(!cases.is_empty());
+    let mut failures = vec![];
+    for case in cases {
+        failures.extend(compare(&golden, case).map_err(|error| format!("{case}: {error}"))?);
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    Ok(())
+}
+
+fn read(file: &str) -> Result<Tensors> {
+    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
+    let mut tensors = Tensors::new();
+    for (name, view) in SafeTensors::deserialize(&bytes)?.tensors() {
+        let (numbers, _) = view.data().as_chunks::<4>();
+        let numbers = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        tensors.insert(name, Tensor::new(view.shape(), numbers)?);
+    }
+    Ok(tensors)
+}
+
+/// How an input lies in the file.
+fn layout(name: &str, rank: usize) -> Layout {
+    match (name, rank) {
+        ("weight", 4) => Layout::Conv,
+        ("weight", 2) => Layout::Linear,
+        _ => Layout::Plain,
+    }
+}
+
+/// Computes a case and says what is too far away.
+fn compare(golden: &Tensors, case: &str) -> Result<Vec<String>> {
+    let prefix = format!("{case}/");
+    let of_case: BTreeMap<&str, &Tensor> =
+        golden.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor))).collect();
+    let tape = Tape::train(Rng::seed(0));
+    // Inputs are what the file has a gradient for, besides the output.
+    let mut inputs: BTreeMap<&str, Var> = BTreeMap::new();
+    for (&name, tensor) in &of_case {
+        if name != "y" && of_case.contains_key(format!("d{name}").as_str()) {
+            let value = layout(name, tensor.shape().rank()).from_file(tensor)?;
+            inputs.insert(name, tape.watch(value));
+        }
+    }
+    let (y, moments) = compute(case, &inputs, &of_case)?;
+    let updates = y.backward_from(of_case["dy"].clone())?;
+
+    let mut computed = vec![("y".to_string(), y.value().clone())];
+    for (name, var) in &inputs {
+        let gradient = updates.wrt(var).ok_or_else(|| format!("no gradient of {name}"))?;
+        computed.push((format!("d{name}"), layout(name, var.shape().rank()).to_file(gradient)?));
+    }
+    if let (Some(moments), true) = (moments, case.contains("train")) {
+        computed.extend(running(&moments, &of_case));
+    }
+    let expected = of_case.keys().filter(|name| name.starts_with("after/")).count() + 1 + inputs.len();
+    assert_eq!(computed.len(), expected, "{case}: all results are compared");
+    let far = |(name, tensor): (String, Tensor)| {
+        let distance = distance(&tensor, of_case[name.as_str()]);
+        (distance.is_nan() || distance > TOLERANCE).then(|| format!("{case}/{name}: {distance:e} away"))
+    };
+    Ok(computed.into_iter().filter_map(far).collect())
+}
+
+/// The largest distance, relative to the largest value expected.
+fn distance(found: &Tensor, expected: &Tensor) -> f32 {
+    assert_eq!(found.shape(), expected.shape());
+    let largest = expected.data().iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
+    found.data().iter().zip(expected.data()).fold(0.0, |worst: f32, (a, b)| {
+        let distance = (a - b).abs() / largest;
+        if distance.is_nan() || distance > worst { distance } else { worst }
+    })
+}
+
+/// The running statistics after a step: momentum 0.1, the variance unbiased.
+fn running(moments: &Moments, of_case: &BTreeMap<&str, &Tensor>) -> [(String, Tensor); 2] {
+    let unbiased = moments.count as f32 / (moments.count - 1) as f32;
+    [("running_mean", &moments.mean, 1.0), ("running_var", &moments.var, unbiased)].map(
+        |(name, batch, factor)| {
+            let mut after = of_case[name].clone();
+            after.scale(0.9);
+            after.axpy(0.1 * factor, batch);
+            (format!("after/{name}"), after)
+        },
+    )
+}
+
+/// The output of a case, and the statistics if it is a batch normalisation.
+fn compute<'t>(
+    case: &str,
+    inputs: &BTreeMap<&str, Var<'t>>,
+    of_case: &BTreeMap<&str, &Tensor>,
+) -> Result<(Var<'t>, Option<Moments>)> {
+    let input = |name: &str| &inputs[name];
+    let x = || input("x");
+    let (op, variant) = case.split_once('/').unwrap_or((case, ""));
+    let y = match op {
+        "add" => input("a").add(input("b"))?,
+        "mul" => input("a").mul(input("b"))?,
+        "matmul" => input("a").matmul(input("b"))?,
+        "concat" => Var::concat(&[input("a"), input("b"), input("c")])?,
+        "scale" => x().scale(-1.5),
+        "relu" => x().relu(),
+        "sigmoid" => x().sigmoid(),
+        "sum" => x().sum(),
+        "mean" => x().mean(),
+        "softmax" => x().softmax()?,
+        "log_softmax" => x().log_softmax()?,
+        "flatten" => x().flatten()?,
+        "global_avg_pool" => x().global_avg_pool()?,
+        "mse" => x().mse(input("target"))?,
+        "linear" => x().linear(input("weight"), inputs.get("bias"))?,
+        "conv2d" => x().conv2d(input("weight"), inputs.get("bias"), &conv2d_options(variant))?,
+        "max_pool2d" => x().max_pool2d(&pool_options(variant))?,
+        "avg_pool2d" => x().avg_pool2d(&pool_options(variant))?,
+        "cross_entropy" => cross_entropy(variant, x(), of_case)?,
+        "batch_norm" => {
+            let (y, moments) = x().batch_norm(&BatchNorm {
+                given: variant.starts_with("eval").then(|| (of_case["running_mean"], of_case["running_var"])),
+                residual: inputs.get("residual"),
+                relu: variant.ends_with("relu"),
+                ..BatchNorm::new(input("weight"), input("bias"))
+            })?;
+            return Ok((y, Some(moments)));
+        }
+        _ => match case {
+            "channel_slice/from1_to4" => x().channels(1..4)?,
+            "pad_channels/before1_after2" => x().pad_channels(1, 2)?,
+            _ => panic!("the golden case {case} is not computed here"),
+        },
+    };
+    Ok((y, None))
+}
+
+fn conv2d_options(variant: &str) -> Conv2dOptions {
+    let default = Conv2dOptions::default();
+    let padding = |pixels: usize| Padding::Zeros([pixels; 2]);
+    let stride = [2, 2];
+    match variant {
+        "pointwise" => default,
+        "pointwise_stride2" => Conv2dOptions { stride, ..default },
+        "stride1_pad1" | "no_bias" => Conv2dOptions { padding: padding(1), ..default },
+        "stride2_pad1" => Conv2dOptions { stride, padding: padding(1), ..default },
+        "stem7_stride2_pad3" => Conv2dOptions { stride, padding: padding(3), ..default },
+        "dilation2_pad2" => Conv2dOptions { padding: padding(2), dilation: [2, 2], ..default },
+        "groups2_pad1" => Conv2dOptions { padding: padding(1), groups: 2, ..default },
+        "depthwise_pad1" => Conv2dOptions { padding: padding(1), groups: 6, ..default },
+        "depthwise_twice_stride2" => Conv2dOptions { stride, padding: padding(1), groups: 4, ..default },
+        "wide_kernel" => Conv2dOptions { stride: [1, 2], padding: Padding::Zeros([0, 2]), ..default },
+        "uneven" => {
+            Conv2dOptions { stride: [2, 1], padding: Padding::Zeros([2, 1]), dilation: [1, 2], ..default }
+        }
+        "same_even" => Conv2dOptions { padding: Padding::Same, ..default },
+        "same_dilated" => Conv2dOptions { padding: Padding::Same, dilation: [3, 3], ..default },
+        _ => panic!("the golden case conv2d/{variant} is not computed here"),
+    }
+}
+
+fn pool_options(variant: &str) -> Pool2dOptions {
+    let halves = Pool2dOptions::default();
+    let overlapping = Pool2dOptions { kernel: [3, 3], padding: [1, 1], ..halves };
+    match variant {
+        "k2_s2" => halves,
+        "k3_s2_p1" | "ties" | "k3_s2_p1_count_pad" => overlapping,
+        "k3_s2_p1_skip_pad" => Pool2dOptions { count_include_pad: false, ..overlapping },
+        _ => panic!("the golden pooling {variant} is not computed here"),
+    }
+}
+
+fn cross_entropy<'t>(variant: &str, x: &Var<'t>, of_case: &BTreeMap<&str, &Tensor>) -> Result<Var<'t>> {
+    let labels: Vec<usize> =
+        of_case.get("labels").map_or(vec![], |labels| labels.data().iter().map(|&k| k as usize).collect());
+    match variant {
+        "labels" => Ok(x.cross_entropy(&labels)?),
+        "smoothing0.1" => Ok(x.cross_entropy(Targets::classes(&labels).smoothed(0.1))?),
+        "soft" => Ok(x.cross_entropy(of_case["targets"])?),
+        "soft_smoothing0.1" => Ok(x.cross_entropy(Targets::soft(of_case["targets"]).smoothed(0.1))?),
+        _ => panic!("the golden case cross_entropy/{variant} is not computed here"),
+    }
+}

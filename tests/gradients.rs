@@ -1,0 +1,266 @@
+//! The gradients of every operation against differences of its values, over odd shapes, strides and groups. A file of `src/ops`
+//! without a row here fails.
+
+use skipgrad::{
+    Result, Rng, Tensor,
+    autograd::{Var, gradient_check},
+    ops::{BatchNorm, Conv2dOptions, Padding, Pool2dOptions, Targets},
+};
+use std::collections::BTreeSet;
+
+/// A file of `src/ops`, and the check of what it defines.
+type Row = (&'static str, fn() -> Result<()>);
+
+const ROWS: [Row; 20] = [
+    ("add", add),
+    ("batch_norm", batch_norm),
+    ("concat", concat),
+    ("conv2d", conv2d),
+    ("cross_entropy", cross_entropy),
+    ("drop_path", drop_path),
+    ("dropout", dropout),
+    ("linear", linear),
+    ("matmul", matmul),
+    ("mean", mean),
+    ("mse", mse),
+    ("mul", mul),
+    ("pool", pool),
+    ("relu", relu),
+    ("reshape", reshape),
+    ("scale", scale),
+    ("sigmoid", sigmoid),
+    ("slice_channels", slice_channels),
+    ("softmax", softmax),
+    ("sum", sum),
+];
+
+#[test]
+fn every_operation_has_a_row_and_every_row_an_operation() {
+    let files: BTreeSet<&str> = include_str!("../src/ops/mod.rs")
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        .collect();
+    let rows: BTreeSet<&str> = ROWS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(files, rows);
+}
+
+#[test]
+fn gradients_agree_with_differences() {
+    let failures: Vec<String> =
+        ROWS.iter().filter_map(|(name, row)| Some(format!("{name}: {}", row().err()?))).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// Operations compute in f32; differences of them are right to about 1e-4.
+const TOLERANCE: f64 = 1e-3;
+
+/// Shapes of activations: an image of one pixel, odd sizes, one channel, more than a vector of channels.
+const SHAPES: [&[usize]; 4] = [&[2, 1, 1, 3], &[1, 3, 5, 1], &[2, 2, 1, 17], &[3, 4]];
+
+fn check<F>(inputs: &[Tensor], f: F) -> Result<()>
+where
+    F: for<'t> Fn(&[Var<'t>]) -> Result<Var<'t>>,
+{
+    gradient_check(inputs, f)?.within(TOLERANCE)
+}
+
+/// Checks a function of one input, and of two of the same shape, for all shapes.
+fn check_shapes<F>(inputs: usize, f: F) -> Result<()>
+where
+    F: for<'t> Fn(&[Var<'t>]) -> Result<Var<'t>>,
+{
+    SHAPES.iter().try_for_each(|shape| check(&normals(&vec![*shape; inputs])?, &f))
+}
+
+fn normals(shapes: &[&[usize]]) -> Result<Vec<Tensor>> {
+    let mut rng = Rng::seed(7);
+    shapes.iter().map(|shape| Tensor::normal(shape, 1.0, &mut rng)).collect()
+}
+
+/// Normal numbers moved away from 0, the kink of a ReLU.
+fn off_zero(shape: &[usize]) -> Result<Tensor> {
+    let mut rng = Rng::seed(7);
+    Tensor::from_fn(shape, |_| {
+        let x = rng.normal();
+        x + 0.2f32.copysign(x)
+    })
+}
+
+fn add() -> Result<()> {
+    check_shapes(2, |v| v[0].add(&v[1]))?;
+    check_shapes(1, |v| v[0].add(&v[0]))
+}
+
+fn mul() -> Result<()> {
+    check_shapes(2, |v| v[0].mul(&v[1]))?;
+    check_shapes(1, |v| v[0].mul(&v[0]))
+}
+
+fn scale() -> Result<()> {
+    check_shapes(1, |v| Ok(v[0].scale(-1.5)))
+}
+
+fn relu() -> Result<()> {
+    SHAPES.iter().try_for_each(|shape| check(&[off_zero(shape)?], |v| Ok(v[0].relu())))
+}
+
+fn sigmoid() -> Result<()> {
+    check_shapes(1, |v| Ok(v[0].sigmoid()))
+}
+
+fn softmax() -> Result<()> {
+    check_shapes(1, |v| v[0].softmax())?;
+    check_shapes(1, |v| v[0].log_softmax())
+}
+
+fn sum() -> Result<()> {
+    check_shapes(1, |v| Ok(v[0].sum()))
+}
+
+fn mean() -> Result<()> {
+    check_shapes(1, |v| Ok(v[0].mean()))
+}
+
+fn mse() -> Result<()> {
+    check_shapes(2, |v| v[0].mse(&v[1]))
+}
+
+fn reshape() -> Result<()> {
+    check_shapes(1, |v| v[0].flatten())?;
+    check(&normals(&[&[2, 3, 4]])?, |v| v[0].reshape([3, 8]))
+}
+
+fn matmul() -> Result<()> {
+    for [m, k, n] in [[1, 1, 1], [5, 3, 7], [2, 17, 1], [1, 2, 19]] {
+        check(&normals(&[&[m, k], &[k, n]])?, |v| v[0].matmul(&v[1]))?;
+    }
+    Ok(())
+}
+
+fn linear() -> Result<()> {
+    for (x, outputs) in [(&[1, 1][..], 1), (&[5, 3], 7), (&[2, 17], 3), (&[2, 3, 2, 4], 5)] {
+        let inputs = x[x.len() - 1];
+        let all = normals(&[x, &[inputs, outputs], &[outputs]])?;
+        check(&all, |v| v[0].linear(&v[1], Some(&v[2])))?;
+        check(&all[..2], |v| v[0].linear(&v[1], None))?;
+    }
+    Ok(())
+}
+
+fn conv2d() -> Result<()> {
+    let default = Conv2dOptions::default();
+    let sides = Padding::Sides { top: 2, bottom: 0, left: 0, right: 1 };
+    let cases: [(&[usize], &[usize], Conv2dOptions); 11] = [
+        (&[1, 1, 1, 1], &[1, 1, 1, 1], default),
+        (&[2, 3, 4, 5], &[1, 1, 5, 3], default),
+        (&[2, 5, 4, 3], &[1, 1, 3, 2], Conv2dOptions { stride: [2, 3], ..default }),
+        (&[1, 1, 1, 2], &[3, 3, 2, 3], Conv2dOptions { padding: Padding::Zeros([1, 1]), ..default }),
+        (&[2, 5, 4, 3], &[3, 3, 3, 4], Conv2dOptions { padding: Padding::Zeros([1, 1]), ..default }),
+        (
+            &[1, 6, 5, 2],
+            &[3, 3, 2, 3],
+            Conv2dOptions { stride: [2, 2], padding: Padding::Zeros([1, 1]), ..default },
+        ),
+        (&[1, 5, 6, 2], &[3, 2, 2, 3], Conv2dOptions { stride: [3, 1], padding: sides, ..default }),
+        (&[1, 7, 6, 2], &[3, 2, 2, 2], Conv2dOptions { dilation: [2, 3], padding: sides, ..default }),
+        (&[1, 5, 4, 2], &[4, 2, 2, 2], Conv2dOptions { stride: [2, 1], padding: Padding::Same, ..default }),
+        (&[1, 4, 5, 6], &[3, 2, 2, 9], Conv2dOptions { groups: 3, padding: Padding::Same, ..default }),
+        (
+            &[1, 4, 5, 3],
+            &[3, 3, 1, 6],
+            Conv2dOptions { groups: 3, stride: [2, 2], padding: Padding::Same, ..default },
+        ),
+    ];
+    for (x, w, options) in cases {
+        let all = normals(&[x, w, &w[3..]])?;
+        check(&all, |v| v[0].conv2d(&v[1], Some(&v[2]), &options))?;
+        check(&all[..2], |v| v[0].conv2d(&v[1], None, &options))?;
+    }
+    Ok(())
+}
+
+fn batch_norm() -> Result<()> {
+    for shape in [&[5, 3][..], &[2, 3, 1, 4], &[1, 2, 2, 1]] {
+        let channels = shape[shape.len() - 1];
+        let mut rng = Rng::seed(3);
+        // Values of about 2 and -2 in turn are normalised to about 1 and -1, away from the kink of the ReLU.
+        let in_turn = |i: usize| if (i / channels + i % channels).is_multiple_of(2) { 2.0 } else { -2.0 };
+        let x = Tensor::from_fn(shape, |i| in_turn(i) + 0.2 * rng.uniform())?;
+        let gamma = Tensor::uniform([channels], 0.8, 1.2, &mut rng)?;
+        let beta = Tensor::uniform([channels], -0.2, 0.2, &mut rng)?;
+        let residual = Tensor::from_fn(shape, |_| if rng.chance(0.5) { 4.0 } else { -4.0 })?;
+        let (mean, var) = (
+            Tensor::uniform([channels], -0.5, 0.5, &mut rng)?,
+            Tensor::uniform([channels], 1.0, 2.0, &mut rng)?,
+        );
+        let all = [x, gamma, beta, residual];
+        for form in 0..8 {
+            let (given, relu, inputs) = (form & 1 > 0, form & 2 > 0, if form & 4 > 0 { 4 } else { 3 });
+            check(&all[..inputs], |v| {
+                let given = given.then_some((&mean, &var));
+                let norm = BatchNorm { given, relu, residual: v.get(3), ..BatchNorm::new(&v[1], &v[2]) };
+                Ok(v[0].batch_norm(&norm)?.0)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn pool() -> Result<()> {
+    for ([height, width, channels], kernel, stride, padding) in [
+        ([1, 1, 1], [1, 1], [1, 1], [0, 0]),
+        ([6, 5, 3], [2, 2], [2, 2], [0, 0]),
+        ([7, 6, 2], [3, 3], [2, 2], [1, 1]),
+        ([4, 5, 17], [3, 2], [1, 3], [1, 0]),
+        ([5, 5, 2], [1, 3], [2, 1], [0, 1]),
+    ] {
+        // Numbers that are the same every three rows and columns, so that no window has two of them nearer than 0.2.
+        const VALUES: [f32; 9] = [0.1, 0.9, -0.5, 0.5, -0.9, 0.3, -0.3, 0.7, -0.7];
+        let x = [Tensor::from_fn([2, height, width, channels], |i| {
+            let (pixel, channel) = (i / channels, i % channels);
+            VALUES[(3 * (pixel / width % height) + (pixel % width + channel) % 3) % 9]
+        })?];
+        for count_include_pad in [true, false] {
+            let options = Pool2dOptions { kernel, stride, padding, count_include_pad };
+            check(&x, |v| v[0].max_pool2d(&options))?;
+            check(&x, |v| v[0].avg_pool2d(&options))?;
+        }
+        check(&x, |v| v[0].global_avg_pool())?;
+    }
+    Ok(())
+}
+
+fn concat() -> Result<()> {
+    check_shapes(1, |v| Var::concat(&[&v[0]]))?;
+    check_shapes(2, |v| Var::concat(&[&v[0], &v[1], &v[0]]))?;
+    check(&normals(&[&[2, 3, 1], &[2, 3, 5], &[2, 3, 17]])?, |v| Var::concat(&[&v[2], &v[0], &v[1]]))
+}
+
+fn slice_channels() -> Result<()> {
+    check_shapes(1, |v| v[0].channels(0..1))?;
+    check_shapes(1, |v| v[0].pad_channels(1, 2))?;
+    check(&normals(&[&[2, 3, 9]])?, |v| v[0].channels(3..8))
+}
+
+/// Dropping is random, but the same for every evaluation of a check.
+fn dropout() -> Result<()> {
+    check_shapes(1, |v| v[0].dropout(0.4))
+}
+
+fn drop_path() -> Result<()> {
+    check_shapes(1, |v| v[0].drop_path(0.4))
+}
+
+fn cross_entropy() -> Result<()> {
+    for (rows, classes) in [(1, 1), (3, 5), (2, 17)] {
+        let labels: Vec<usize> = (0..rows).map(|row| (7 * row + 2) % classes).collect();
+        let weights = Tensor::uniform([rows, classes], 0.0, 0.5, &mut Rng::seed(5))?;
+        for smoothing in [0.0, 0.1] {
+            for targets in [Targets::classes(&labels), Targets::soft(&weights)] {
+                let targets = targets.smoothed(smoothing);
+                check(&normals(&[&[rows, classes]])?, |v| v[0].cross_entropy(targets))?;
+            }
+        }
+    }
+    Ok(())
+}
