@@ -4,9 +4,9 @@ mod error;
 mod rng;
 
 pub mod autograd;
+pub mod blocks;
 pub mod data;
 pub mod io;
-pub mod blocks;
 pub mod kernels;
 pub mod models;
 pub mod nn;
@@ -14,6 +14,7 @@ pub mod ops;
 pub mod optim;
 pub mod prelude;
 pub mod tensor;
+pub mod train;
 
 pub use error::{At, Error, Result};
 pub use rng::Rng;
