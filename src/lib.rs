@@ -1,19 +1,19 @@
 //! Residual and densely connected networks (ResNet, DenseNet) on CPUs.
 
+pub mod prelude;
 mod error;
 mod rng;
 
+pub mod kernels;
+pub mod tensor;
 pub mod autograd;
+pub mod ops;
+pub mod nn;
 pub mod blocks;
+pub mod models;
+pub mod optim;
 pub mod data;
 pub mod io;
-pub mod kernels;
-pub mod models;
-pub mod nn;
-pub mod ops;
-pub mod optim;
-pub mod prelude;
-pub mod tensor;
 pub mod train;
 
 pub use error::{At, Error, Result};

@@ -1,7 +1,7 @@
 //! Variations of training images, and the normalisation that test images get as well.
 
 use super::Dataset;
-use crate::{Error, Result, Rng};
+use crate::{Error, Result, Rng, Shape};
 use std::{fmt, sync::Arc};
 
 /// One step of a [`Pipeline`]: changes an image `[H, W, C]` in place.
@@ -26,7 +26,8 @@ use std::{fmt, sync::Arc};
 /// assert_eq!(pixels, [0.25; 4], "nothing random happens to test images");
 /// ```
 pub trait Augment: fmt::Debug + Send + Sync {
-    /// Changes the pixels. `shape` is `[H, W, C]`; everything random comes from `rng`.
+    /// Changes the pixels. `shape` is `[H, W, C]`, none of them 0, and there are as many pixels as it says; everything
+    /// random comes from `rng`.
     fn apply(&self, pixels: &mut [f32], shape: [usize; 3], rng: &mut Rng);
 
     /// Whether the step varies images, and so has no place in evaluation. True unless it says otherwise.
@@ -227,11 +228,13 @@ impl Normalise {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn measure(data: &dyn Dataset) -> Result<Normalise> {
-        if data.is_empty() {
-            return Err(Error::argument("normalise", "data", "at least one image", "none"));
+        let shape @ [h, w, c] = data.image_shape();
+        let size = Shape::new(&shape)?.elements();
+        if data.is_empty() || size == 0 {
+            let found = format!("{} images of {shape:?}", data.len());
+            return Err(Error::argument("normalise", "data", "at least one image with pixels", found));
         }
-        let [h, w, c] = data.image_shape();
-        let mut pixels = vec![0.0; h * w * c];
+        let mut pixels = vec![0.0; size];
         let mut sums = vec![[0.0f64; 2]; c];
         for index in 0..data.len() {
             data.read(index, &mut pixels)?;

@@ -6,7 +6,7 @@
 //! most two a worker exist ahead of the consumer: one in the channel, one in the making.
 
 use super::{Batch, Dataset, Pipeline};
-use crate::{Error, Result, Rng, Tensor};
+use crate::{Error, Result, Rng, Shape, Tensor};
 use std::{
     fmt,
     panic::resume_unwind,
@@ -111,7 +111,7 @@ impl Loader {
     /// is a panic of [`Iterator::next`].
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no images, the batch size is 0 or the dataset does not fill one batch and
+    /// [`Error::Argument`] if there are no images or they have no pixels, the batch size is 0 or the dataset does not fill one batch and
     /// [`Loader::drop_last`] is set, and [`Pipeline::check`]'s.
     pub fn epoch(&self, epoch: u64) -> Result<Epoch> {
         self.epoch_from(epoch, 0)
@@ -163,7 +163,12 @@ impl Loader {
             let expected = format!("at most {len}, the images there are, as the last batch is dropped");
             return Err(Error::argument("loader", "batch size", expected, self.size));
         }
-        self.augment.check(self.dataset.image_shape())
+        let shape = self.dataset.image_shape();
+        if Shape::new(&shape)?.elements() == 0 {
+            let found = format!("{shape:?}");
+            return Err(Error::argument("loader", "dataset", "at least one pixel an image", found));
+        }
+        self.augment.check(shape)
     }
 }
 
@@ -278,15 +283,16 @@ impl Iterator for Epoch {
         if self.next == self.batches {
             return None;
         }
-        let turn = (self.next - self.first).checked_rem(self.workers.len());
+        // Only a batch moves the epoch on: whatever else comes, a panic too, has ended it.
+        let number = std::mem::replace(&mut self.next, self.batches);
+        let turn = (number - self.first).checked_rem(self.workers.len());
         let batch = match turn.and_then(|turn| self.workers[turn].as_ref()) {
             Some(worker) => worker.batches.recv().ok(),
-            None => self.work.batch(self.next),
+            None => self.work.batch(number),
         };
-        self.next += 1;
-        if !matches!(batch, Some(Ok(_)))
-            && let Err(panic) = self.stop()
-        {
+        if matches!(batch, Some(Ok(_))) {
+            self.next = number + 1;
+        } else if let Err(panic) = self.stop() {
             resume_unwind(panic);
         }
         batch
@@ -453,6 +459,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn images_without_pixels_are_refused() {
+        struct Nothing;
+        impl Dataset for Nothing {
+            fn len(&self) -> usize {
+                1
+            }
+
+            fn classes(&self) -> &[String] {
+                &[]
+            }
+
+            fn image_shape(&self) -> [usize; 3] {
+                [8, 0, 3]
+            }
+
+            fn read(&self, _index: usize, _pixels: &mut [f32]) -> Result<usize> {
+                Ok(0)
+            }
+        }
+        let error = Loader::new(Nothing, 1).epoch(0).unwrap_err().to_string();
+        assert!(error.contains("expected at least one pixel an image, found [8, 0, 3]"), "{error}");
+        assert!(Normalise::measure(&Nothing).is_err());
+    }
+
     fn trap(fault: usize, panics: bool, workers: usize) -> (Loader, Arc<AtomicUsize>) {
         let reads = Arc::new(AtomicUsize::new(0));
         let data = Trap { classes: vec!["none".into()], reads: reads.clone(), fault, panics };
@@ -479,9 +510,7 @@ mod tests {
             assert_eq!(epoch.by_ref().take(5).filter(Result::is_ok).count(), 5);
             let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| epoch.next())).unwrap_err();
             assert_eq!(*panic.downcast_ref::<&str>().unwrap(), "the trap snapped");
-            if workers > 0 {
-                assert!(epoch.next().is_none());
-            }
+            assert!(epoch.next().is_none());
         }
     }
 

@@ -1,0 +1,213 @@
+//! Blocks and models against what PyTorch computes: `tests/golden/README.md` says what the files hold.
+
+use safetensors::SafeTensors;
+use skipgrad::{
+    Result, Rng, Tensor,
+    autograd::{NamedTensors, Slot, State, Tape, Updates},
+    blocks::{BasicBlock, BlockOptions, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
+    models::{self, ModelOptions},
+    nn::Module,
+};
+use std::{fs, path::Path};
+
+fn golden(file: &str) -> NamedTensors {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let read = |view: &safetensors::tensor::TensorView<'_>| {
+        let floats = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        Tensor::new(view.shape(), floats.collect()).unwrap()
+    };
+    tensors.iter().map(|(name, view)| (name.to_string(), read(&view))).collect()
+}
+
+/// The tensors below a name, by the rest of theirs.
+fn below(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
+    let strip =
+        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()));
+    tensors.iter().filter_map(strip).collect()
+}
+
+/// The largest distance of two tensors, relative to the largest value of the second.
+fn distance(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.shape(), expected.shape());
+    let largest = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold(0.0, |largest: f64, x| if x.is_nan() { f64::NAN } else { largest.max(x.abs()) })
+    };
+    let pairs = found.data().iter().zip(expected.data());
+    let apart = largest(&mut pairs.map(|(&a, &b)| f64::from(a) - f64::from(b)));
+    apart / largest(&mut expected.data().iter().map(|&b| f64::from(b))).max(1e-30)
+}
+
+#[track_caller]
+fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+    let distance = distance(found, expected);
+    assert!(distance <= tolerance, "{what}: {distance:.1e} away, more than {tolerance:.0e}");
+}
+
+/// Gradients of parameters and new values of buffers by name, in the layouts of a file.
+fn exported(model: &dyn Module, updates: &Updates) -> NamedTensors {
+    let mut tensors = NamedTensors::new();
+    model.visit("", &mut |name, slot| {
+        let value = match slot {
+            Slot::Param(param) => updates.grad(param),
+            Slot::Buffer(buffer) => updates.observed(buffer),
+        };
+        let value = value.unwrap_or_else(|| panic!("{name}: neither gradient nor observation"));
+        tensors.insert(name.to_string(), slot.layout().to_file(value).unwrap());
+    });
+    tensors
+}
+
+fn block(name: &str, mut block: impl Module) {
+    const TOLERANCE: f64 = 1e-5;
+    let golden = below(&golden("blocks.safetensors"), &format!("{name}/"));
+    block.import(below(&golden, "state/")).unwrap();
+    let tape = Tape::train(Rng::seed(0));
+    let x = tape.watch(golden["x"].clone());
+    let y = block.forward(&x).unwrap();
+    close(&format!("{name}: y"), y.value(), &golden["y"], TOLERANCE);
+    let updates = y.backward_from(golden["dy"].clone()).unwrap();
+    close(&format!("{name}: dx"), updates.wrt(&x).unwrap(), &golden["dx"], TOLERANCE);
+
+    let found = exported(&block, &updates);
+    let mut expected = below(&golden, "grad/");
+    expected.extend(below(&golden, "after/"));
+    assert!(found.keys().eq(expected.keys()), "{name}: {:?} and {:?}", found.keys(), expected.keys());
+    for (tensor, expected) in &expected {
+        close(&format!("{name}: {tensor}"), &found[tensor], expected, TOLERANCE);
+    }
+}
+
+#[test]
+fn residual_blocks() -> Result<()> {
+    let rng = &mut Rng::seed(0);
+    let plain = BlockOptions::default();
+    let stride2 = BlockOptions { stride: 2, ..plain };
+    block("basic_identity", BasicBlock::new(4, 4, &plain, rng)?);
+    block("basic_projection", BasicBlock::new(4, 6, &stride2, rng)?);
+    block("basic_pad", BasicBlock::new(4, 8, &BlockOptions { shortcut: ShortcutKind::Pad, ..stride2 }, rng)?);
+    block("bottleneck_identity", Bottleneck::new(8, 8, &plain, rng)?);
+    block("bottleneck_projection", Bottleneck::new(6, 8, &stride2, rng)?);
+    Ok(())
+}
+
+#[test]
+fn dense_blocks() -> Result<()> {
+    let rng = &mut Rng::seed(0);
+    block("dense_layer", DenseLayer::bottleneck(6, 3, rng)?);
+    block("dense_block", DenseBlock::bottleneck(6, 3, 3).build(rng)?);
+    block("transition", Transition::new(6, 3, rng)?);
+    Ok(())
+}
+
+/// The tensor that the golden files' rule gives for a name: see the head of `tests/golden/make.py`.
+fn rule(name: &str, shape: &[usize]) -> Tensor {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let elements: usize = shape.iter().product();
+    let (offset, scale) = match name.rsplit('.').next().unwrap_or_default() {
+        "weight" if shape.len() > 1 => (0.0, (12.0 / (elements / shape[0]) as f64).sqrt()),
+        "weight" => (0.5, 0.1),
+        "bias" => (0.25, 0.1),
+        "running_mean" => (0.0, 0.1),
+        "running_var" => (1.0, 0.3),
+        _ => (0.0, 1.0),
+    };
+    Tensor::from_fn(shape, |i| {
+        let mut z = hash.wrapping_add(i as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let u = ((z ^ z >> 31) >> 40) as f64 / f64::from(1 << 23) - 1.0;
+        (offset + scale * u) as f32
+    })
+    .unwrap()
+}
+
+#[test]
+fn the_rule_is_the_files() {
+    let samples = below(&golden("models.safetensors"), "rule/");
+    assert_eq!(samples.len(), 7);
+    for (name, sample) in samples {
+        assert_eq!(rule(&name, sample.shape()), sample, "{name}");
+    }
+}
+
+/// A model's golden pass. PyTorch's own `f32` lies up to a fifth of the tolerances away from the golden values, which are
+/// `f64`'s: a network of fifty layers in training mode amplifies a rounding.
+struct Pass {
+    model: &'static str,
+    classes: usize,
+    /// Name and edge of the images.
+    input: (&'static str, usize),
+    /// Tolerances of logits and loss, and of gradients.
+    logits: f64,
+    gradients: f64,
+}
+
+fn norm(tensor: &Tensor) -> Tensor {
+    let sum: f64 = tensor.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    Tensor::scalar(sum.sqrt() as f32)
+}
+
+fn model(pass: Pass) {
+    let Pass { model: name, classes, input, logits, gradients } = pass;
+    let golden = below(&golden("models.safetensors"), &format!("{name}/"));
+    let mut model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(0)).unwrap();
+    let state = model.export();
+    model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
+    let images = rule(input.0, &[2, input.1, input.1, 3]);
+
+    let tape = Tape::eval();
+    let y = model.forward(&tape.input(images.clone())).unwrap();
+    close(&format!("{name}: eval"), y.value(), &golden["eval/logits"], logits);
+
+    let tape = Tape::train(Rng::seed(0));
+    let x = tape.watch(images);
+    let y = model.forward(&x).unwrap();
+    close(&format!("{name}: train"), y.value(), &golden["train/logits"], logits);
+    let loss = y.cross_entropy(&[3, 7][..]).unwrap();
+    close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], logits);
+    let updates = loss.backward().unwrap();
+    close(&format!("{name}: dx"), &norm(updates.wrt(&x).unwrap()), &golden["train/dx_norm"], gradients);
+
+    let found = exported(&model, &updates);
+    let norms = below(&golden, "grad_norm/");
+    let parameters = found.keys().filter(|name| !name.contains("running"));
+    assert!(norms.keys().eq(parameters), "{name}: the parameters are PyTorch's");
+    for (tensor, expected) in norms {
+        close(&format!("{name}: norm of {tensor}"), &norm(&found[&tensor]), &expected, gradients);
+    }
+    for (tensor, expected) in below(&golden, "grad/") {
+        close(&format!("{name}: gradient of {tensor}"), &found[&tensor], &expected, gradients);
+    }
+    for (tensor, expected) in below(&golden, "after/") {
+        close(&format!("{name}: {tensor}"), &found[&tensor], &expected, 1e-4);
+    }
+}
+
+#[test]
+fn resnet18() {
+    model(Pass { model: "resnet18", classes: 1000, input: ("x11", 64), logits: 1e-5, gradients: 1e-4 });
+}
+
+#[test]
+fn resnet50() {
+    model(Pass { model: "resnet50", classes: 1000, input: ("x16", 64), logits: 2e-5, gradients: 5e-4 });
+}
+
+#[test]
+fn densenet121() {
+    model(Pass { model: "densenet121", classes: 1000, input: ("x32", 64), logits: 1e-5, gradients: 7e-3 });
+}
+
+#[test]
+fn resnet18_cifar() {
+    model(Pass { model: "resnet18_cifar", classes: 10, input: ("x2", 32), logits: 1e-5, gradients: 1e-4 });
+}
+
+#[test]
+fn resnet20() {
+    model(Pass { model: "resnet20", classes: 10, input: ("x29", 32), logits: 1e-5, gradients: 1e-4 });
+}
