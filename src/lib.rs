@@ -14,6 +14,7 @@ pub mod models;
 pub mod optim;
 pub mod data;
 pub mod io;
+pub mod train;
 
 pub use error::{At, Error, Result};
 pub use rng::Rng;

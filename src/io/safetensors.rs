@@ -39,15 +39,19 @@ pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
 /// As [`read`].
 pub fn open(path: impl AsRef<Path>) -> Result<(NamedTensors, Metadata)> {
     let path = path.as_ref();
-    let bytes = read_checked(path)?;
+    decode(path, &read_checked(path)?)
+}
+
+/// The content of a file's bytes; `path` is for the errors.
+fn decode(path: &Path, bytes: &[u8]) -> Result<(NamedTensors, Metadata)> {
     let malformed = |error| Error::Malformed {
         path: path.to_path_buf(),
         at: "header".to_string(),
         expected: "a header that describes the whole file".to_string(),
         found: format!("{error}"),
     };
-    let file = SafeTensors::deserialize(&bytes).map_err(malformed)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
+    let file = SafeTensors::deserialize(bytes).map_err(malformed)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
     let tensors = file.iter().map(|(name, view)| Ok((name.to_string(), tensor(path, name, &view)?)));
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok((tensors.collect::<Result<_>>()?, metadata))
@@ -238,13 +242,12 @@ mod tests {
         write(&path, &tensors, &Metadata::new()).unwrap();
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {
-            fs::write(&path, &whole[..at]).unwrap();
-            assert!(matches!(read(&path), Err(Error::Malformed { .. })), "cut at {at}");
+            assert!(matches!(decode(&path, &whole[..at]), Err(Error::Malformed { .. })), "cut at {at}");
             for bit in 0..8 {
                 let mut changed = whole.clone();
                 changed[at] ^= 1 << bit;
-                fs::write(&path, changed).unwrap();
-                assert!(matches!(read(&path), Ok(_) | Err(Error::Malformed { .. })), "byte {at}, bit {bit}");
+                let answer = decode(&path, &changed);
+                assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "byte {at}, bit {bit}");
             }
         }
         fs::remove_file(&path).unwrap();
