@@ -15,7 +15,7 @@
 //! Every tile height up to the full one is compiled: rows are shared out evenly among as few tiles as can hold them, and
 //! a tile does the work of its own rows only. Columns are padded with zeros to whole vectors in B, never in C.
 
-use super::simd::Simd;
+use super::simd::{Simd, prefetch};
 use super::{Isa, Task};
 use std::marker::PhantomData;
 
@@ -52,7 +52,7 @@ impl Layout for RowMajor {
 /// A row of the panel is a column of A: the rows of an outer product.
 pub(crate) struct DepthMajor;
 impl Layout for DepthMajor {
-    const WIDTH: usize = 128;
+    const WIDTH: usize = 192;
     const ROW: usize = 1;
     const STEP: usize = Self::PITCH;
 }
@@ -245,6 +245,15 @@ impl<L: Layout> Tile<'_, L> {
     /// As [`Tile::select`], for exactly `ROWS` rows and `VECTORS` vectors.
     #[inline(always)]
     unsafe fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
+        let offsets = self.offsets;
+        assert!(offsets.len() == ROWS);
+        if let Start::Add = self.start {
+            // By the time that the sums are ready, C has come from wherever it is.
+            each!(row < ROWS: |row| {
+                prefetch(self.c.wrapping_add(offsets[row]));
+                prefetch(self.c.wrapping_add(offsets[row] + VECTORS * S::LANES - 1));
+            });
+        }
         let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
         let (mut a, mut b) = (self.a, self.b);
         for _ in 0..self.depth {
@@ -259,8 +268,6 @@ impl<L: Layout> Tile<'_, L> {
             a = a.wrapping_add(L::STEP);
             b = b.wrapping_add(VECTORS * S::LANES);
         }
-        let offsets = self.offsets;
-        assert!(offsets.len() == ROWS);
         let whole = self.last == S::LANES;
         match self.start {
             Start::Zero if whole => each!(row < ROWS: |row| {

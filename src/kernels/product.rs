@@ -25,7 +25,7 @@ use std::ops::Range;
 /// Columns below which splitting does not pay, because every part fills the panel anew.
 const FEWEST_COLUMNS: usize = 64;
 /// Most rows of a block, in either layout.
-const MOST_ROWS: usize = 128;
+const MOST_ROWS: usize = 192;
 const _: () = assert!(RowMajor::ROWS <= MOST_ROWS && DepthMajor::ROWS <= MOST_ROWS);
 /// Tasks wanted, so that cores share a small product evenly.
 const TASKS: usize = 32;
@@ -67,9 +67,9 @@ impl PanelLayout for RowMajor {
 impl PanelLayout for DepthMajor {
     const AHEAD: bool = false;
     const ROWS: usize = Self::WIDTH;
-    const DEPTH: usize = 256;
+    const DEPTH: usize = 192;
     const TASK_ROWS: usize = 576;
-    const TASK_COLUMNS: usize = 128;
+    const TASK_COLUMNS: usize = 256;
 }
 
 /// The right factor: `b[k, j] = data[taps[k / depth] + (k % depth) * row + j * column]`.
@@ -249,24 +249,18 @@ impl<A: Panels> Product<'_, A> {
 
     /// Packs all of B: block after block of the depth, each as [`PanelProduct`] wants it.
     fn pack_ahead(&self, isa: Isa, plan: &Plan, packed: &mut [f32]) {
-        if packed.is_empty() {
-            return;
-        }
         let width = self.columns.next_multiple_of(plan.tile.lanes);
         let blocks = Split::new(self.depth, 1, A::Layout::DEPTH, 1);
         let mut rest = packed;
-        let mut pieces = Vec::new();
-        for block in (0..blocks.parts).map(|block| blocks.range(block)) {
-            for column in (0..self.columns).step_by(plan.tile.columns) {
-                let columns = column..self.columns.min(column + plan.tile.columns);
-                let len = block.len() * plan.tile.columns.min(width - column);
-                let (piece, after) = rest.split_at_mut(len);
-                pieces.push((block.clone(), columns, piece));
-                rest = after;
-            }
+        let mut pieces = Vec::with_capacity(blocks.parts);
+        while !rest.is_empty() {
+            let depth = blocks.range(pieces.len());
+            let (piece, after) = rest.split_at_mut(depth.len() * width);
+            pieces.push((depth, piece));
+            rest = after;
         }
-        pieces.into_par_iter().for_each(|(depth, columns, piece)| {
-            isa.dispatch(Pack { factor: &self.b, depth, columns, packed: piece });
+        pieces.into_par_iter().with_max_len(1).for_each(|(depth, packed)| {
+            isa.dispatch(Pack { factor: &self.b, depth, columns: 0..self.columns, packed });
         });
     }
 
@@ -372,35 +366,75 @@ impl Task for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Pack { factor, depth, columns, packed } = self;
+        assert!(packed.len() >= depth.len() * columns.len().next_multiple_of(S::LANES));
+        let mut k = depth.start;
+        while k < depth.end {
+            let (tap, row) = (k / factor.depth, k % factor.depth);
+            let rows = (factor.depth - row).min(depth.end - k);
+            let from = &factor.data[factor.taps[tap] + row * factor.row + columns.start * factor.column..];
+            let to = Destination { first: k - depth.start, depth: depth.len(), packed: &mut *packed };
+            if factor.column == 1 {
+                to.copy(simd, from, factor.row, rows, columns.len());
+            } else {
+                to.gather::<S>(from, [factor.row, factor.column], rows, columns.len());
+            }
+            k += rows;
+        }
+    }
+}
+
+/// Rows from `first` on of a packed block.
+struct Destination<'a> {
+    first: usize,
+    depth: usize,
+    packed: &'a mut [f32],
+}
+
+impl Destination<'_> {
+    /// Fills `rows` from rows that are contiguous and `stride` apart.
+    #[inline(always)]
+    fn copy<S: Simd>(self, simd: S, from: &[f32], stride: usize, rows: usize, columns: usize) {
         let tile = S::TILE_VECTORS * S::LANES;
-        let padded = columns.len().next_multiple_of(S::LANES);
-        assert!(packed.len() >= depth.len() * padded);
-        for (i, k) in depth.clone().enumerate() {
-            let from =
-                factor.taps[k / factor.depth] + k % factor.depth * factor.row + columns.start * factor.column;
-            let mut column = 0;
-            while column < columns.len() {
-                let count = (columns.len() - column).min(tile);
+        for row in 0..rows {
+            let from = &from[row * stride..][..columns];
+            for column in (0..columns).step_by(tile) {
+                let count = (columns - column).min(tile);
                 let width = count.next_multiple_of(S::LANES);
-                let to = &mut packed[depth.len() * column + i * width..][..width];
-                let from = &factor.data[from + column * factor.column..];
-                if factor.column == 1 {
-                    let from = &from[..count];
-                    for v in (0..count).step_by(S::LANES) {
-                        // SAFETY: both slices reach `count`, the packed one to the next whole vector.
-                        unsafe {
-                            let n = count - v;
-                            let x = from.as_ptr().add(v);
-                            let x = if n >= S::LANES { simd.load(x) } else { simd.load_first(x, n) };
-                            simd.store(to.as_mut_ptr().add(v), x);
-                        }
-                    }
-                } else {
-                    for (j, to) in to.iter_mut().enumerate() {
-                        *to = if j < count { from[j * factor.column] } else { 0.0 };
+                let to = &mut self.packed[self.depth * column + (self.first + row) * width..][..width];
+                for v in (0..count).step_by(S::LANES) {
+                    // SAFETY: `from` reaches to the last of `count` columns, and `to` to the end of its vector.
+                    unsafe {
+                        let x = from.as_ptr().add(column + v);
+                        let x =
+                            if count - v >= S::LANES { simd.load(x) } else { simd.load_first(x, count - v) };
+                        simd.store(to.as_mut_ptr().add(v), x);
                     }
                 }
-                column += count;
+            }
+        }
+    }
+
+    /// Fills `rows` from any strides, a column at a time, because numbers of a column are neighbours in weights that are
+    /// read as their transpose.
+    #[inline(always)]
+    fn gather<S: Simd>(
+        self,
+        from: &[f32],
+        [row_stride, column_stride]: [usize; 2],
+        rows: usize,
+        columns: usize,
+    ) {
+        let tile = S::TILE_VECTORS * S::LANES;
+        for column in 0..columns.next_multiple_of(S::LANES) {
+            let start = column / tile * tile;
+            let width = (columns - start).min(tile).next_multiple_of(S::LANES);
+            let to = &mut self.packed[self.depth * start + self.first * width + column - start..];
+            let to = to.iter_mut().step_by(width).take(rows);
+            if column < columns {
+                let from = from[column * column_stride..].iter().step_by(row_stride.max(1));
+                to.zip(from).for_each(|(to, from)| *to = *from);
+            } else {
+                to.for_each(|to| *to = 0.0);
             }
         }
     }

@@ -78,6 +78,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
+/// Asks for the cache line at `p`, which will be needed soon. Any address is allowed.
+#[inline(always)]
+pub(super) fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// Eight lanes of plain Rust, for every target.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable;

@@ -147,22 +147,34 @@ impl Task for CopyRun<'_, '_> {
             } else {
                 let line_len = width * source.pixel;
                 let line = &source.data[(line / grid_height * height + y as usize) * line_len..][..line_len];
-                for gx in first..first + count {
+                let middle = inside.start.clamp(first, first + count)..inside.end.clamp(first, first + count);
+                let middle = middle.start..middle.end.max(middle.start);
+                for gx in (first..middle.start).chain(middle.end..first + count) {
                     let to = &mut to[(gx - first) * pitch..];
                     let x = (gx * step[1]) as isize + run.x;
-                    let from = x * source.pixel as isize + source.first as isize;
-                    if inside.contains(&gx) {
-                        copy(simd, &line[from as usize + part.start..][..part.len()], to);
-                    } else {
-                        // From the left to the right: each of the three may write whole vectors, over its end.
-                        let valid = run.valid(x, width, source.channels, &part);
-                        zero(simd, to, valid.start - part.start);
-                        if !valid.is_empty() {
-                            let from = &line[(from + valid.start as isize) as usize..][..valid.len()];
-                            copy(simd, from, &mut to[valid.start - part.start..]);
-                        }
-                        zero(simd, &mut to[valid.end - part.start..], part.end - valid.end);
+                    // From the left to the right: each of the three may write whole vectors, over its end.
+                    let valid = run.valid(x, width, source.channels, &part);
+                    zero(simd, to, valid.start - part.start);
+                    if !valid.is_empty() {
+                        let from = x * source.pixel as isize + (source.first + valid.start) as isize;
+                        let from = &line[from as usize..][..valid.len()];
+                        copy(simd, from, 0, &mut to[valid.start - part.start..], 0, 1);
                     }
+                    zero(simd, &mut to[valid.end - part.start..], part.end - valid.end);
+                }
+                if !middle.is_empty() {
+                    let x = ((middle.start * step[1]) as isize + run.x) as usize;
+                    let from_step = step[1] * source.pixel;
+                    let from = &line[x * source.pixel + source.first + part.start..];
+                    let from = &from[..(middle.len() - 1) * from_step + part.len()];
+                    copy(
+                        simd,
+                        from,
+                        from_step,
+                        &mut to[(middle.start - first) * pitch..],
+                        pitch,
+                        middle.len(),
+                    );
                 }
             }
             pixel += count;
@@ -189,20 +201,26 @@ impl Run {
     }
 }
 
-/// Copies `from` to the start of `to`, in whole vectors: up to 15 numbers behind the copy are overwritten.
+/// Copies `count` pieces, `from_step` apart in `from` and as long as leaves the last one at its end, to `to`, `to_step`
+/// apart, in whole vectors: up to 15 numbers behind each copy are overwritten.
 #[inline(always)]
-fn copy<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
-    let len = from.len();
-    assert!(to.len() >= len.next_multiple_of(S::LANES));
-    let mut i = 0;
-    while i + S::LANES <= len {
-        // SAFETY: a vector from `i` lies within both.
-        unsafe { simd.store(to.as_mut_ptr().add(i), simd.load(from.as_ptr().add(i))) };
-        i += S::LANES;
-    }
-    if i < len {
-        // SAFETY: `len - i` numbers are left of `from`, and `to` reaches to the end of the vector.
-        unsafe { simd.store(to.as_mut_ptr().add(i), simd.load_first(from.as_ptr().add(i), len - i)) };
+fn copy<S: Simd>(simd: S, from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, count: usize) {
+    let len = from.len() - (count - 1) * from_step;
+    assert!(to.len() >= (count - 1) * to_step + len.next_multiple_of(S::LANES));
+    let whole = len / S::LANES * S::LANES;
+    for piece in 0..count {
+        let from = from.as_ptr().wrapping_add(piece * from_step);
+        let to = to.as_mut_ptr().wrapping_add(piece * to_step);
+        let mut i = 0;
+        while i < whole {
+            // SAFETY: `len` numbers of a piece are readable and, rounded up to whole vectors, writable.
+            unsafe { simd.store(to.add(i), simd.load(from.add(i))) };
+            i += S::LANES;
+        }
+        if whole < len {
+            // SAFETY: as above.
+            unsafe { simd.store(to.add(whole), simd.load_first(from.add(whole), len - whole)) };
+        }
     }
 }
 
