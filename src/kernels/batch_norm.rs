@@ -12,10 +12,7 @@
 
 use super::elementwise::{gate, positive_part, relu_backward_in_place};
 use super::reduce::add_vectors;
-use super::rows::{
-    Columns, Strip, Terms, add_terms, lanes, map_ranges, over_columns, piece_of_strips, update_rows,
-    whole_rows,
-};
+use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, piece_of_strips, update_rows, whole_rows};
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
@@ -358,117 +355,56 @@ pub fn batch_norm_dx(
     dy: &mut [f32],
     dx: Option<&mut [f32]>,
 ) {
-    match activation {
-        Activation::None => masked_dx(isa, x, gradient, Open, dy, dx),
-        Activation::Relu(y) => {
-            assert_eq!(x.len(), y.len(), "operands of one length");
-            masked_dx(isa, x, gradient, ByOutput(y), dy, dx);
-        }
-        Activation::ReluOf { scale, shift } => {
-            let strip = Strip::new(gradient.scale.len());
-            let (scale, shift) = (&strip.repeat(scale), &strip.repeat(shift));
-            masked_dx(isa, x, gradient, ByInput { scale, shift }, dy, dx);
-        }
-    }
-}
-
-fn masked_dx(
-    isa: Isa,
-    x: &[f32],
-    gradient: BatchNormGradient<'_>,
-    mask: impl Mask,
-    dy: &mut [f32],
-    dx: Option<&mut [f32]>,
-) {
-    let channels = gradient.scale.len();
-    whole_rows(x.len(), channels);
-    assert_eq!(x.len(), dy.len(), "operands of one length");
-    let strip = Strip::new(channels);
     let BatchNormGradient { scale, mean, mean_dy, slope } = gradient;
-    let vectors = [scale, mean, mean_dy, slope].map(|v| strip.repeat(v));
-    let vectors = vectors.each_ref().map(|v| &v[..]);
-    let size = piece_of_strips(channels);
-    let width = strip.width();
-    let pieces = dy.par_chunks_mut(size);
-    match dx {
-        Some(dx) => {
-            assert_eq!(x.len(), dx.len(), "operands of one length");
-            pieces.zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| {
-                isa.dispatch(Dx { start: i * size, width, x, vectors, mask, dy, dx: Beside(dx) });
+    let c = scale.len();
+    let vectors = [scale, mean, mean_dy, slope];
+    let formula = |dy: f32, x: f32, [scale, mean, mean_dy, slope]: [f32; 4]| {
+        scale * (dy - mean_dy - (x - mean) * slope)
+    };
+    match (dx, activation) {
+        (Some(dx), _) => mask_and_derive(isa, c, x, activation, dy, dx, |range, dy, dx| {
+            update_rows(isa, c, dx, [dy, &x[range]], vectors, |_, [dy, x], v| formula(dy, x, v));
+        }),
+        (None, Activation::None) => {
+            update_rows(isa, c, dy, [x], vectors, |dy, [x], v| formula(dy, x, v));
+        }
+        (None, Activation::Relu(y)) => {
+            update_rows(isa, c, dy, [x, y], vectors, |dy, [x, y], v| formula(gate(y, dy), x, v));
+        }
+        (None, Activation::ReluOf { scale: a, shift: b }) => {
+            let vectors = [scale, mean, mean_dy, slope, a, b];
+            update_rows(isa, c, dy, [x], vectors, |dy, [x], [scale, mean, mean_dy, slope, a, b]| {
+                formula(gate(x * a + b, dy), x, [scale, mean, mean_dy, slope])
             });
         }
-        None => pieces.enumerate().for_each(|(i, dy)| {
-            isa.dispatch(Dx { start: i * size, width, x, vectors, mask, dy, dx: InPlace });
-        }),
     }
 }
 
-/// Where dx goes.
-trait Destination {
-    /// Writes dx, and the masked dy where dx goes elsewhere.
-    fn write<const L: usize>(&mut self, at: usize, dx: [f32; L], masked: [f32; L], dy: &mut [f32; L]);
-}
-
-struct InPlace;
-
-impl Destination for InPlace {
-    #[inline(always)]
-    fn write<const L: usize>(&mut self, _: usize, dx: [f32; L], _: [f32; L], dy: &mut [f32; L]) {
-        *dy = dx;
-    }
-}
-
-struct Beside<'a>(&'a mut [f32]);
-
-impl Destination for Beside<'_> {
-    #[inline(always)]
-    fn write<const L: usize>(&mut self, at: usize, dx: [f32; L], masked: [f32; L], dy: &mut [f32; L]) {
-        self.0[at..at + L].copy_from_slice(&dx);
-        *dy = masked;
-    }
-}
-
-/// dx of the rows whose gradient is `dy`, the first of which is at `start` of the matrix.
-struct Dx<'a, M, D> {
-    start: usize,
-    width: usize,
-    x: &'a [f32],
-    vectors: [&'a [f32]; 4],
-    mask: M,
-    dy: &'a mut [f32],
-    dx: D,
-}
-
-impl<M: Mask, D: Destination> Task for Dx<'_, M, D> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, _: S) {
-        for at in (0..self.dy.len()).step_by(self.width) {
-            let n = self.width.min(self.dy.len() - at);
-            over_columns(n, &mut StripDx { all: &mut self, at });
+/// Puts the mask of the activation on `dy` and calls `derive` for dx, piece by piece, so that the second step finds its numbers
+/// in the cache.
+fn mask_and_derive(
+    isa: Isa,
+    channels: usize,
+    x: &[f32],
+    activation: Activation<'_>,
+    dy: &mut [f32],
+    dx: &mut [f32],
+    derive: impl Fn(Range<usize>, &[f32], &mut [f32]) + Sync,
+) {
+    assert_eq!(dy.len(), dx.len(), "operands of one length");
+    let size = piece_of_strips(channels);
+    dy.par_chunks_mut(size).zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| {
+        let range = i * size..i * size + dy.len();
+        match activation {
+            Activation::None => {}
+            Activation::Relu(y) => relu_backward_in_place(isa, &y[range.clone()], dy),
+            Activation::ReluOf { scale, shift } => {
+                let x = &x[range.clone()];
+                update_rows(isa, channels, dy, [x], [scale, shift], |dy, [x], [a, b]| gate(x * a + b, dy));
+            }
         }
-    }
-}
-
-/// The strip at `at` of the gradient.
-struct StripDx<'a, 'b, M, D> {
-    all: &'a mut Dx<'b, M, D>,
-    at: usize,
-}
-
-impl<M: Mask, D: Destination> Columns for StripDx<'_, '_, M, D> {
-    #[inline(always)]
-    fn columns<const L: usize>(&mut self, column: usize) {
-        let Dx { start, x, vectors, mask, dy, dx, .. } = &mut *self.all;
-        let here = self.at + column;
-        let x = lanes::<L>(x, *start + here);
-        let dy: &mut [f32; L] = dy[here..].first_chunk_mut().expect("columns of the gradient");
-        let [scale, mean, mean_dy, slope] = vectors.map(|v| lanes::<L>(v, column));
-        let g = mask.mask(*start + here, column, x, dy);
-        let result = from_fn(|l| scale[l] * (g[l] - mean_dy[l] - (x[l] - mean[l]) * slope[l]));
-        dx.write(here, result, g, dy);
-    }
+        derive(range, dy, dx);
+    });
 }
 
 /// The gradient of x where mean and variance are constants (evaluation, frozen layers): `dx = scale * dy` with `dy` behind the
@@ -484,30 +420,18 @@ pub fn batch_norm_frozen_dx(
     dx: Option<&mut [f32]>,
 ) {
     let (c, gamma) = (scale.len(), scale);
-    let Some(dx) = dx else {
-        return match activation {
-            Activation::None => update_rows(isa, c, dy, [], [gamma], |dy, [], [g]| g * dy),
-            Activation::Relu(y) => update_rows(isa, c, dy, [y], [gamma], |dy, [y], [g]| gate(y, g * dy)),
-            Activation::ReluOf { scale, shift } => {
-                let vectors = [gamma, scale, shift];
-                update_rows(isa, c, dy, [x], vectors, |dy, [x], [g, a, b]| gate(x * a + b, g * dy));
-            }
-        };
-    };
-    assert_eq!(dy.len(), dx.len(), "operands of one length");
-    let size = piece_of_strips(c);
-    // Two steps, of which the second finds its numbers in the cache.
-    dy.par_chunks_mut(size).zip(dx.par_chunks_mut(size)).enumerate().for_each(|(i, (dy, dx))| {
-        let range = i * size..i * size + dy.len();
-        match activation {
-            Activation::None => {}
-            Activation::Relu(y) => relu_backward_in_place(isa, &y[range], dy),
-            Activation::ReluOf { scale, shift } => {
-                update_rows(isa, c, dy, [&x[range]], [scale, shift], |dy, [x], [a, b]| gate(x * a + b, dy));
-            }
+    match (dx, activation) {
+        (Some(dx), _) => mask_and_derive(isa, c, x, activation, dy, dx, |_, dy, dx| {
+            update_rows(isa, c, dx, [dy], [gamma], |_, [dy], [g]| g * dy);
+        }),
+        (None, Activation::None) => update_rows(isa, c, dy, [], [gamma], |dy, [], [g]| g * dy),
+        (None, Activation::Relu(y)) => {
+            update_rows(isa, c, dy, [y], [gamma], |dy, [y], [g]| gate(y, g * dy));
         }
-        update_rows(isa, c, dx, [dy], [gamma], |_, [dy], [g]| g * dy);
-    });
+        (None, Activation::ReluOf { scale, shift }) => {
+            update_rows(isa, c, dy, [x], [gamma, scale, shift], |dy, [x], [g, a, b]| gate(x * a + b, g * dy));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 //!
 //! Every kernel is one call of [`update`], which cuts the slices into pieces of [`PIECE`] numbers for the threads and runs a
 //! plain loop over each, compiled for the instruction set. Nothing is reassociated or fused, so that the results are the same
-//! bits on every instruction set. Choices are `select_unpredictable`, because the compiler turns `if` into a conditional store
-//! where the result goes back to its operand, and a loop with that is not vectorised.
+//! bits on every instruction set.
 
 use super::simd::Simd;
 use super::{Isa, Task};
@@ -14,6 +13,19 @@ use std::hint::select_unpredictable;
 /// thread.
 pub(super) const PIECE: usize = 32 << 10;
 
+/// What an element becomes. Short formulas are closures; a long one must be a type whose `at` is `#[inline(always)]`, because a
+/// closure of that size is not inlined into the function that is compiled for the instruction set.
+trait Formula<const N: usize>: Copy + Send + Sync {
+    fn at(self, y: f32, x: [f32; N]) -> f32;
+}
+
+impl<F: Fn(f32, [f32; N]) -> f32 + Copy + Send + Sync, const N: usize> Formula<N> for F {
+    #[inline(always)]
+    fn at(self, y: f32, x: [f32; N]) -> f32 {
+        self(y, x)
+    }
+}
+
 /// `y[i] = f(y[i], [x0[i], x1[i], …])`, in parallel.
 fn update<const N: usize>(
     isa: Isa,
@@ -21,6 +33,11 @@ fn update<const N: usize>(
     inputs: [&[f32]; N],
     f: impl Fn(f32, [f32; N]) -> f32 + Copy + Send + Sync,
 ) {
+    update_by(isa, y, inputs, f);
+}
+
+/// [`update`] by any formula.
+fn update_by<const N: usize>(isa: Isa, y: &mut [f32], inputs: [&[f32]; N], f: impl Formula<N>) {
     let n = y.len();
     assert!(inputs.iter().all(|x| x.len() == n), "operands of one length");
     for_each_piece(y, |start, y| {
@@ -44,7 +61,7 @@ struct Update<'a, F, const N: usize> {
     f: F,
 }
 
-impl<F: Fn(f32, [f32; N]) -> f32, const N: usize> Task for Update<'_, F, N> {
+impl<F: Formula<N>, const N: usize> Task for Update<'_, F, N> {
     type Output = ();
 
     #[inline(always)]
@@ -52,21 +69,26 @@ impl<F: Fn(f32, [f32; N]) -> f32, const N: usize> Task for Update<'_, F, N> {
         // The slices are cut to one length so that the loop needs no checks of bounds.
         let inputs = self.inputs.map(|x| &x[..self.y.len()]);
         for (i, y) in self.y.iter_mut().enumerate() {
-            *y = (self.f)(*y, inputs.map(|x| x[i]));
+            *y = self.f.at(*y, inputs.map(|x| x[i]));
         }
     }
 }
 
+// The `+ 0.0` below changes nothing but -0.0 and is there for speed. Without it, where the result goes back to its operand,
+// choosing between 0 and what was loaded becomes a masked store (`vmaskmovps`), which takes many cycles on some processors.
+
 /// max(x, 0); NaN stays NaN, as in PyTorch.
 #[inline(always)]
 pub(super) fn positive_part(x: f32) -> f32 {
-    select_unpredictable(x < 0.0, 0.0, x)
+    let x = x + 0.0;
+    if x < 0.0 { 0.0 } else { x }
 }
 
 /// The gradient that a ReLU lets through where its output (or its input) is `y`; all of it where that is NaN, as in PyTorch.
 #[inline(always)]
 pub(super) fn gate(y: f32, dy: f32) -> f32 {
-    select_unpredictable(y <= 0.0, 0.0, dy)
+    let dy = dy + 0.0;
+    if y <= 0.0 { 0.0 } else { dy }
 }
 
 /// `y = value` in every element.
@@ -158,7 +180,17 @@ pub fn add_relu_in_place(isa: Isa, r: &[f32], y: &mut [f32]) {
 
 /// `y = 1 / (1 + exp(-x))`.
 pub fn sigmoid(isa: Isa, x: &[f32], y: &mut [f32]) {
-    update(isa, y, [x], |_, [x]| 1.0 / (1.0 + exp(-x)));
+    update_by(isa, y, [x], Sigmoid);
+}
+
+#[derive(Clone, Copy)]
+struct Sigmoid;
+
+impl Formula<1> for Sigmoid {
+    #[inline(always)]
+    fn at(self, _: f32, [x]: [f32; 1]) -> f32 {
+        1.0 / (1.0 + exp(-x))
+    }
 }
 
 /// `dx = dy * y * (1 - y)`, where `y` is the output of [`sigmoid`].

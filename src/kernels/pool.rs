@@ -6,7 +6,7 @@
 //! ```text
 //! for every row of the result, in parallel            (of all images)
 //!   for every pixel of the row
-//!     for 16 (then 8, then 1) of its channels          in registers
+//!     for 16 (then 8, 4, 1)    of its channels          in registers
 //!       for every row and column that reach the pixel
 //! ```
 //!
@@ -413,9 +413,9 @@ impl Gather for MeanBackward<'_> {
         for (row, _) in rows.pixels() {
             for (column, _) in columns.pixels() {
                 let dy = self.dy.at::<L>(image, row, column, channel);
-                let size = self.heights[row] * self.widths[column];
+                let share = 1.0 / (self.heights[row] * self.widths[column]);
                 for l in 0..L {
-                    sum[l] += dy[l] / size;
+                    sum[l] += dy[l] * share;
                 }
             }
         }
@@ -476,9 +476,9 @@ pub fn global_avg_pool_backward(isa: Isa, batch: usize, channels: usize, dy: &[f
     if dx.is_empty() {
         return;
     }
-    let share = pixels as f32;
     let piece = |(dx, dy): (&mut [f32], &[f32])| {
-        update_rows(isa, channels, dx, [], [dy], move |_, [], [dy]| dy / share);
+        let share: Vec<f32> = dy.iter().map(|dy| dy / pixels as f32).collect();
+        update_rows(isa, channels, dx, [], [&share], |_, [], [share]| share);
     };
     let pieces = dx.par_chunks_mut(image).zip(dy.par_chunks(channels));
     pieces.with_min_len((PIECE / image).max(1)).for_each(piece);

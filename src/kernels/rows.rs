@@ -113,7 +113,7 @@ pub(super) trait Columns {
     fn columns<const L: usize>(&mut self, column: usize);
 }
 
-/// Does the work for `n` columns: 16 at once, then 8, then one by one.
+/// Does the work for `n` columns: 16 at once, then 8, then 4, then one by one.
 #[inline(always)]
 pub(super) fn over_columns(n: usize, work: &mut impl Columns) {
     let mut column = 0;
@@ -124,6 +124,10 @@ pub(super) fn over_columns(n: usize, work: &mut impl Columns) {
     if column + 8 <= n {
         work.columns::<8>(column);
         column += 8;
+    }
+    if column + 4 <= n {
+        work.columns::<4>(column);
+        column += 4;
     }
     while column < n {
         work.columns::<1>(column);

@@ -7,7 +7,6 @@ use super::rows::whole_rows;
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
-use std::hint::select_unpredictable;
 
 /// Partial results side by side in a row.
 const LANES: usize = 16;
@@ -218,10 +217,10 @@ impl Task for CrossEntropy<'_> {
     }
 }
 
-/// The largest number of a row; NaN if there is one.
+/// The largest number of a row. NaN is passed over: it comes back with the exponentials.
 #[inline(always)]
 fn row_max(x: &[f32]) -> f32 {
-    let larger = |max: f32, x: f32| select_unpredictable(x > max || x.is_nan(), x, max);
+    let larger = |max: f32, x: f32| if x > max { x } else { max };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (whole, rest) = x.as_chunks::<LANES>();
     for x in whole {
@@ -245,16 +244,16 @@ fn exponentials(x: &[f32], max: f32, y: &mut [f32]) -> f64 {
 #[inline(always)]
 fn row_sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f64) -> f64 {
     let n = rows[0].len();
-    let rows = rows.map(|row| &row[..n]);
+    let rows = rows.map(|row| row[..n].as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
-    let whole = n - n % LANES;
-    for start in (0..whole).step_by(LANES) {
+    for i in 0..n / LANES {
+        let whole = rows.map(|(whole, _)| whole[i]);
         for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(rows.map(|row| row[start + l]));
+            *lane += f(whole.map(|row| row[l]));
         }
     }
-    for k in whole..n {
-        lanes[k - whole] += f(rows.map(|row| row[k]));
+    for (l, lane) in lanes[..n % LANES].iter_mut().enumerate() {
+        *lane += f(rows.map(|(_, rest)| rest[l]));
     }
     lanes.into_iter().fold(0.0, |total, lane| total + lane)
 }
