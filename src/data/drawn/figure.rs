@@ -52,8 +52,8 @@ pub(super) struct Figure {
 impl Figure {
     /// A figure of the class, of random size, place and form, in an image of `side` pixels.
     pub(super) fn random(class: usize, side: f32, rng: &mut Rng) -> Figure {
-        let radius = between(rng, 0.22, 0.40) * side;
-        let reach = 0.85 * radius;
+        let radius = between(rng, 0.25, 0.42) * side;
+        let reach = 0.95 * radius;
         Figure {
             class,
             centre: [between(rng, reach, side - reach), between(rng, reach, side - reach)],
@@ -97,19 +97,18 @@ impl Figure {
         if self.square_patch { rectangle(point, [0.9, 0.9]) } else { length(point) - 1.05 }
     }
 
-    /// A pattern that goes on for ever. The period is at least four pixels, else it could not be seen.
+    /// A pattern that goes on for ever. Its period is at least four pixels, else it could not be seen; dots are further
+    /// apart than the squares of a board, else noise would make the one of the other.
     fn texture(&self, point: Point) -> f32 {
-        let period = ((4.0 + 3.0 * self.form) / self.radius).max(0.45);
-        // The distance to the nearest multiple of the period, less a quarter: negative in every other stripe.
-        let stripe = |x: f32| ((x / period - (x / period).round()).abs() - 0.25) * period;
-        let [a, b] = point.map(stripe);
+        let pixels = if self.class == 9 { 5.5 } else { 4.0 };
+        let period = ((pixels + 3.0 * self.form) / self.radius).max(0.45);
+        // From the nearest multiple of the period, in [-period / 2, period / 2].
+        let [x, y] = point.map(|x| (x / period - (x / period).round()) * period);
+        let (column, row) = (x.abs() - 0.25 * period, y.abs() - 0.25 * period);
         match self.class {
-            7 => a,
-            8 => a.min(b).max(-a.max(b)),
-            _ => {
-                let cell = point.map(|x| (x / period - (x / period).round()) * period);
-                length(cell) - 0.33 * period
-            }
+            7 => column,
+            8 => column.min(row).max(-column.max(row)),
+            _ => length([x, y]) - 0.3 * period,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Drawn {
     pub const CLASSES: [&'static str; 10] = figure::NAMES;
 
     /// The number of training and of test images that [`Drawn::new`] draws.
-    pub const SIZES: [usize; 2] = [6000, 2000];
+    pub const SIZES: [usize; 2] = [8000, 2000];
 
     /// The images of a seed, in the default number.
     pub fn new(seed: u64) -> Drawn {
@@ -123,7 +123,7 @@ mod tests {
         let hashes = [data.train(), data.test()].map(|images| hash(bytes(&images)));
         assert_eq!(
             hashes,
-            [11_909_828_166_333_981_765, 12_421_936_381_767_031_424],
+            [11_381_785_088_326_193_590, 11_521_895_643_663_454_936],
             "a change of the drawing changes every accuracy that was ever written down"
         );
     }
@@ -174,8 +174,8 @@ mod tests {
         assert!(means.as_flattened().iter().all(|mean| (mean - 0.5).abs() < 0.05), "{means:?}");
     }
 
-    /// The task is none for a linear classifier: softmax regression of the pixels, by gradient descent until it fits most
-    /// of the training images.
+    /// Softmax regression of the pixels, by stochastic gradient descent: the best that it reaches on the test images in any
+    /// epoch, while it learns the training images by heart.
     #[test]
     fn a_linear_classifier_stays_under_60_percent() {
         let data = Drawn::new(42);
@@ -198,8 +198,8 @@ mod tests {
             right.count() as f64 / images.len() as f64
         };
         let mut best = 0.0f64;
-        for epoch in 0..12 {
-            let rate = 0.004 / (1.0 + epoch as f32 / 2.0);
+        for epoch in 0..16 {
+            let rate = 0.006 / (1.0 + epoch as f32 / 2.0);
             let mut order: Vec<usize> = (0..train.len()).collect();
             Rng::keyed(1, epoch, 0).shuffle(&mut order);
             for index in order {
@@ -220,6 +220,5 @@ mod tests {
         let fitted = accuracy(&weights, &train, &mut pixels);
         assert!(fitted > 0.4, "it has not learnt even the training images: {fitted}");
         assert!(best < 0.6, "{best} of the test images, {fitted} of the training images");
-        println!("linear: {best} of the test images, {fitted} of the training images");
     }
 }

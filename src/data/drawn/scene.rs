@@ -10,9 +10,9 @@ use crate::Rng;
 type Colour = [f32; 3];
 
 /// The least distance between the figure's colour and those of the background, of at most 1.73.
-const CONTRAST: f32 = 0.4;
+const CONTRAST: f32 = 0.5;
 /// The most that noise deviates a pixel, as a standard deviation.
-const NOISE: f32 = 0.1;
+const NOISE: f32 = 0.08;
 
 /// Draws an image of the class into bytes `[SIDE, SIDE, 3]`.
 pub(super) fn draw(class: usize, rng: &mut Rng, pixels: &mut [u8]) {
@@ -22,7 +22,7 @@ pub(super) fn draw(class: usize, rng: &mut Rng, pixels: &mut [u8]) {
     let shade = between(rng, -0.25, 0.25);
     let light = direction(rng);
     let behind: Vec<Scratch> = (0..rng.below(7)).map(|_| Scratch::random(rng)).collect();
-    let front: Vec<Scratch> = (0..rng.below(3)).map(|_| Scratch::random(rng)).collect();
+    let front: Vec<Scratch> = (0..rng.below(2)).map(|_| Scratch::random(rng)).collect();
     let noise = between(rng, 0.0, NOISE);
     for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
         let point = [(i % SIDE) as f32 + 0.5, (i / SIDE) as f32 + 0.5];
