@@ -188,10 +188,12 @@ impl Conv2dOptions {
                 return Err(refuse("groups", &expected, format_args!("{} of {channels}", self.groups)));
             }
         }
-        let expected = channels / self.groups;
-        if group_channels != expected {
-            let expected = format!("[KH, KW, {expected}, OC] for the input {x} and groups = {}", self.groups);
-            return Err(refuse("weight", &expected, w));
+        // Said of the input: in a network the weight is the layer's, and what came in is the surprise.
+        if group_channels.checked_mul(self.groups) != Some(channels) {
+            let groups = if self.groups == 1 { String::new() } else { format!(" in {} groups", self.groups) };
+            let expected =
+                format!("[N, H, W, {}] for the weight {w}{groups}", group_channels.saturating_mul(self.groups));
+            return Err(refuse("input", &expected, x));
         }
         Ok(())
     }
@@ -310,7 +312,7 @@ mod tests {
         );
         assert_eq!(
             refusal(&x, &[3, 3, 3, 2], default),
-            "conv2d: weight: expected [KH, KW, 4, OC] for the input [1, 5, 5, 4] and groups = 1, found [3, 3, 3, 2]"
+            "conv2d: input: expected [N, H, W, 3] for the weight [3, 3, 3, 2], found [1, 5, 5, 4]"
         );
         assert_eq!(
             refusal(&x, &[7, 3, 4, 2], Conv2dOptions { padding: Padding::Zeros([0, 1]), ..default }),

@@ -1,0 +1,47 @@
+//! Tensors, a tape, and gradients: fits a plane to points with nothing but the basics.
+//!
+//! `cargo run --example 01_tensors_and_gradients`
+
+use skipgrad::{
+    Result, Rng, Tensor,
+    autograd::{Param, Tape},
+};
+
+fn main() -> Result<()> {
+    // A tensor is a shape and contiguous numbers. Cloning shares them; writing to shared memory copies first.
+    let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    println!("x = {x}, shape {}, row 1 = {}", x.shape(), x.rows(1..2)?);
+
+    // What a shape forbids is an error that says what was expected.
+    println!("refused: {}", x.reshape([4]).unwrap_err());
+
+    // A tape is one pass. Values on it are `Var`s; `backward` gives the gradients and consumes the recording.
+    let tape = Tape::train(Rng::seed(0));
+    let v = tape.watch(x);
+    let loss = v.mul(&v)?.sum();
+    println!("sum of squares {}, gradient {}", loss.item(), loss.backward()?.wrt(&v).expect("watched"));
+
+    // Points of the plane y = 2a - 3b + 1, and a weight and a bias that start at nothing.
+    let mut rng = Rng::seed(1);
+    let points = Tensor::normal([64, 2], 1.0, &mut rng)?;
+    let heights = Tensor::from_fn([64, 1], |i| 2.0 * points.data()[2 * i] - 3.0 * points.data()[2 * i + 1] + 1.0)?;
+    let mut weight = Param::linear(Tensor::zeros([2, 1])?);
+    let mut bias = Param::new(Tensor::zeros([1])?);
+
+    for step in 0..=200 {
+        let tape = Tape::train(rng.split());
+        let guess = tape.input(points.clone()).linear(&tape.param(&weight), Some(&tape.param(&bias)))?;
+        let loss = guess.mse(&tape.input(heights.clone()))?;
+        if step % 50 == 0 {
+            println!("step {step:3}: loss {:.6}", loss.item());
+        }
+        let updates = loss.backward()?;
+        for param in [&mut weight, &mut bias] {
+            let gradient = updates.grad(param).expect("the loss depends on it").clone();
+            param.value_mut().axpy(-0.1, &gradient);
+        }
+    }
+    println!("weight {} bias {}", weight.value(), bias.value());
+    assert!((weight.value().data()[0] - 2.0).abs() < 1e-3 && (bias.value().item() - 1.0).abs() < 1e-3);
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! An operation of one's own: SiLU, x * sigmoid(x), with its gradient, checked against differences.
+//!
+//! `cargo run --example 02_operation`
+
+use skipgrad::{
+    Result, Rng, Tensor,
+    autograd::{Tape, Var, gradient_check},
+};
+
+/// SiLU, `y = x sigmoid(x)`, element by element (Elfwing et al. 2018, equation 4). Any shape.
+///
+/// With `s = sigmoid(x)`: `dx = s (1 + x (1 - s)) dy`. Backward keeps `x`.
+fn silu<'t>(x: &Var<'t>) -> Var<'t> {
+    Var::op("silu", [x], *x.shape(), |[x]| {
+        let x = x.clone(); // shares the memory
+        let y = map(&x, |x| x * sigmoid(x));
+        // The rule: from the output's gradient to the input's. It owns `dy` and may write into it.
+        (y, move |mut dy: Tensor, _needs: [bool; 1]| {
+            for (d, &x) in dy.data_mut().iter_mut().zip(x.data()) {
+                let s = sigmoid(x);
+                *d *= s * (1.0 + x * (1.0 - s));
+            }
+            [Some(dy)]
+        })
+    })
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn map(x: &Tensor, f: impl Fn(f32) -> f32) -> Tensor {
+    Tensor::build(*x.shape(), |y| y.iter_mut().zip(x.data()).for_each(|(y, &x)| *y = f(x)))
+}
+
+fn main() -> Result<()> {
+    let x = Tensor::normal([4, 5], 2.0, &mut Rng::seed(0))?;
+
+    let tape = Tape::train(Rng::seed(0));
+    let v = tape.watch(x.clone());
+    let updates = silu(&v).sum().backward()?;
+    println!("x        {x}\nsilu(x)  {}\ngradient {}", silu(&v).value(), updates.wrt(&v).expect("watched"));
+
+    // Is the rule right? Compared with central differences, element by element.
+    let check = gradient_check(&[x], |v| Ok(silu(&v[0])))?;
+    println!("largest relative error of the gradient: {:.1e}", check.error);
+    check.within(1e-3)
+}

@@ -1,0 +1,69 @@
+//! How the training is doing: a bar an epoch on a terminal, plain lines elsewhere.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use skipgrad::train::{Record, Step};
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+/// Time between plain lines.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Where progress is shown.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    terminal: bool,
+    last: Instant,
+}
+
+impl Progress {
+    /// On the terminal if standard error is one.
+    pub(crate) fn new() -> Progress {
+        Progress { bar: None, terminal: std::io::stderr().is_terminal(), last: Instant::now() }
+    }
+
+    /// After a step.
+    pub(crate) fn step(&mut self, step: &Step) {
+        let numbers = format!(
+            "{:.0} images/s, loss {:.4}, accuracy {:.4}, lr {:.5}",
+            step.images_per_second, step.mean_loss, step.accuracy, step.lr
+        );
+        if self.terminal {
+            let bar = self.bar.get_or_insert_with(|| {
+                let style = "{prefix} [{bar:24}] {pos}/{len} {msg}";
+                let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+                ProgressBar::new(step.batches as u64).with_style(style.progress_chars("=> "))
+            });
+            bar.set_prefix(format!("epoch {}/{}", step.epoch, step.epochs));
+            bar.set_message(format!("{numbers}, {} s left", step.eta.as_secs()));
+            bar.set_position(step.batch as u64);
+        } else if self.last.elapsed() >= PAUSE {
+            self.last = Instant::now();
+            println!(
+                "epoch {}/{} batch {}/{}: {numbers}, {} s left",
+                step.epoch,
+                step.epochs,
+                step.batch,
+                step.batches,
+                step.eta.as_secs()
+            );
+        }
+    }
+
+    /// After an epoch.
+    pub(crate) fn epoch(&mut self, record: &Record, epochs: usize) {
+        self.finish();
+        println!(
+            "epoch {}/{epochs}: training loss {:.4} accuracy {:.4}, test loss {:.4} accuracy {:.4}, {:.1} s",
+            record.epoch, record.train_loss, record.train_accuracy, record.test_loss, record.test_accuracy, record.seconds
+        );
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

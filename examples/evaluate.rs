@@ -1,0 +1,73 @@
+//! How good are these weights? Top-1, top-5 and mean loss on test images of ten classes.
+//!
+//! ```sh
+//! cargo run --release --example evaluate -- --model resnet20 --weights weights.safetensors --data cifar-10-batches-bin
+//! ```
+
+use clap::Parser;
+use skipgrad::{
+    Rng,
+    autograd::Tape,
+    data::{Cifar10, Drawn, Loader, Normalise, Pipeline},
+    io,
+    models::{self, ModelOptions},
+    nn::Module,
+    train::evaluate,
+};
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+/// Evaluates a weights file on CIFAR-10's test images, or on those that the library draws.
+#[derive(Parser)]
+struct Options {
+    /// The network, by name.
+    #[arg(long)]
+    model: String,
+    /// A safetensors file with torchvision's names.
+    #[arg(long)]
+    weights: PathBuf,
+    /// The folder of CIFAR-10's binary version; without it, images are drawn.
+    #[arg(long, env = "SKIPGRAD_CIFAR10")]
+    data: Option<PathBuf>,
+    /// What is subtracted from pixels in [0, 1], for red, green and blue.
+    #[arg(long, value_delimiter = ',', num_args = 3, default_values_t = [0.4914, 0.4822, 0.4465])]
+    mean: Vec<f32>,
+    /// What they are then divided by.
+    #[arg(long, value_delimiter = ',', num_args = 3, default_values_t = [0.2470, 0.2435, 0.2616])]
+    std: Vec<f32>,
+    /// Also print the logits of the first image.
+    #[arg(long)]
+    logits: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("evaluate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let images = match &options.data {
+        Some(folder) => Cifar10::open(folder)?.test(),
+        None => Drawn::new(0).test(),
+    };
+    let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
+    io::load(&mut model, &options.weights)?;
+    let normalise = Normalise { mean: options.mean.clone(), std: options.std.clone() };
+    let loader = Loader::new(images, 250).augment(Pipeline::new().then(normalise)).workers(1);
+
+    if options.logits
+        && let Some(batch) = loader.epoch(0)?.next()
+    {
+        let tape = Tape::eval();
+        println!("logits {}", model.forward(&tape.input(batch?.images.rows(0..1)?))?.value());
+    }
+    let metrics = evaluate(&model, &loader)?;
+    println!("top1 {}/{}", metrics.top1, metrics.images);
+    println!("top5 {}/{}", metrics.top5, metrics.images);
+    println!("loss {:.6}", metrics.loss());
+    Ok(())
+}
