@@ -414,8 +414,8 @@ impl Destination<'_> {
         }
     }
 
-    /// Fills `rows` from any strides, a column at a time, because numbers of a column are neighbours in weights that are
-    /// read as their transpose.
+    /// Fills `rows` from any strides: a few rows of every column at a time, because in weights that are read as their
+    /// transpose the numbers of a column are neighbours, and those of a row belong together in the packed block.
     #[inline(always)]
     fn gather<S: Simd>(
         self,
@@ -424,17 +424,20 @@ impl Destination<'_> {
         rows: usize,
         columns: usize,
     ) {
+        const ROWS: usize = 8;
         let tile = S::TILE_VECTORS * S::LANES;
-        for column in 0..columns.next_multiple_of(S::LANES) {
-            let start = column / tile * tile;
-            let width = (columns - start).min(tile).next_multiple_of(S::LANES);
-            let to = &mut self.packed[self.depth * start + self.first * width + column - start..];
-            let to = to.iter_mut().step_by(width).take(rows);
-            if column < columns {
-                let from = from[column * column_stride..].iter().step_by(row_stride.max(1));
-                to.zip(from).for_each(|(to, from)| *to = *from);
-            } else {
-                to.for_each(|to| *to = 0.0);
+        for start in (0..columns).step_by(tile) {
+            let count = (columns - start).min(tile);
+            let width = count.next_multiple_of(S::LANES);
+            let to = &mut self.packed[self.depth * start + self.first * width..][..rows * width];
+            for (block, to) in to.chunks_mut(ROWS * width).enumerate() {
+                to.fill(0.0);
+                for column in 0..count {
+                    let from = &from[block * ROWS * row_stride + (start + column) * column_stride..];
+                    for (row, to) in to.chunks_exact_mut(width).enumerate() {
+                        to[column] = from[row * row_stride];
+                    }
+                }
             }
         }
     }
