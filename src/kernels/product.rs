@@ -2,11 +2,12 @@
 //! of a convolution.
 //!
 //! ```text
-//! for each block of rows, part of the columns, part of the depth      in parallel
+//! for each part of the rows, of the columns, of the depth             in parallel
 //!   for each block of the depth
-//!     copy that block of A into a panel                               second-level cache
 //!     pack that block of B, unless it was packed ahead
-//!     C[block] += panel * B                                           see `microkernel`
+//!     for each block of the rows
+//!       copy that block of A into a panel                             second-level cache
+//!       C[block] += panel * B                                         see `microkernel`
 //! ```
 //!
 //! A is whatever can fill a panel ([`Panels`]): a matrix, or the patches of an image, which so never exist as a whole.
