@@ -16,6 +16,7 @@ pub mod gemm;
 mod microkernel;
 #[cfg(test)]
 mod naive;
+mod pack;
 mod product;
 
 pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};

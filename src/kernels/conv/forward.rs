@@ -5,7 +5,8 @@ use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
 use crate::kernels::microkernel::{RowMajor, Start};
-use crate::kernels::product::{Factor, Grid, Product};
+use crate::kernels::pack::Factor;
+use crate::kernels::product::{Grid, Product};
 
 /// Convolves x `[N, H, W, C]` with w `[KH, KW, C/groups, OC]` into y `[N, OH, OW, OC]`.
 ///

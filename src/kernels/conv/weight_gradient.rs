@@ -7,7 +7,8 @@ use super::groups::with_collected;
 use super::patches::Patches;
 use crate::kernels::Isa;
 use crate::kernels::microkernel::{DepthMajor, Start};
-use crate::kernels::product::{Factor, Grid, Product};
+use crate::kernels::pack::Factor;
+use crate::kernels::product::{Grid, Product};
 
 /// The gradient dw `[KH, KW, C/groups, OC]` of [`conv2d`](super::conv2d) with respect to its weights, from
 /// x `[N, H, W, C]` and dy `[N, OH, OW, OC]`.
