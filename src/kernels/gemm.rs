@@ -2,7 +2,8 @@
 
 use super::Isa;
 use super::microkernel::{DepthMajor, Layout, RowMajor, Start};
-use super::product::{Factor, Grid, Panels, Product};
+use super::pack::Factor;
+use super::product::{Grid, Panels, Product};
 use std::ops::Range;
 
 /// The sizes and strides of a product: `C[m, n] = sum over k of A[m, k] * B[k, n]`.

@@ -26,6 +26,7 @@ pub mod gemm;
 mod microkernel;
 #[cfg(test)]
 mod naive;
+mod pack;
 mod product;
 
 pub use batch_norm::*;

@@ -2,11 +2,12 @@
 //! of a convolution.
 //!
 //! ```text
-//! for each block of rows, part of the columns, part of the depth      in parallel
+//! for each part of the rows, of the columns, of the depth             in parallel
 //!   for each block of the depth
-//!     copy that block of A into a panel                               second-level cache
 //!     pack that block of B, unless it was packed ahead
-//!     C[block] += panel * B                                           see `microkernel`
+//!     for each block of the rows
+//!       copy that block of A into a panel                             second-level cache
+//!       C[block] += panel * B                                         see `microkernel`
 //! ```
 //!
 //! A is whatever can fill a panel ([`Panels`]): a matrix, or the patches of an image, which so never exist as a whole.
@@ -16,8 +17,8 @@
 //! sums are added in order. All splits depend on the sizes alone, never on the threads.
 
 use super::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
-use super::simd::Simd;
-use super::{Isa, Task, scratch};
+use super::pack::{Factor, Pack};
+use super::{Isa, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -70,20 +71,6 @@ impl PanelLayout for DepthMajor {
     const DEPTH: usize = 192;
     const TASK_ROWS: usize = 576;
     const TASK_COLUMNS: usize = 256;
-}
-
-/// The right factor: `b[k, j] = data[taps[k / depth] + (k % depth) * row + j * column]`.
-pub(crate) struct Factor<'a> {
-    /// The numbers.
-    pub(crate) data: &'a [f32],
-    /// Where each tap's matrix starts. A plain matrix has one.
-    pub(crate) taps: Vec<usize>,
-    /// Rows of a tap's matrix.
-    pub(crate) depth: usize,
-    /// Numbers from a row to the next, within a tap.
-    pub(crate) row: usize,
-    /// Numbers from a column to the next.
-    pub(crate) column: usize,
 }
 
 /// Where rows of C start: a grid of `images` x `lines` x `pixels` rows.
@@ -333,109 +320,5 @@ impl<A: Panels> Product<'_, A> {
                 }
             }
         });
-    }
-}
-
-impl Factor<'_> {
-    /// A matrix of `depth` rows.
-    pub(crate) fn matrix(data: &[f32], depth: usize, row: usize, column: usize) -> Factor<'_> {
-        Factor { data, taps: vec![0], depth, row, column }
-    }
-
-    /// Asserts that `depth` rows of `columns` columns lie within the data.
-    fn check(&self, columns: usize, depth: usize) {
-        assert!(depth == self.taps.len() * self.depth, "A and B disagree on the depth");
-        if depth > 0 {
-            let extent = (self.depth - 1) * self.row + (columns - 1) * self.column;
-            assert!(self.taps.iter().all(|tap| tap + extent < self.data.len()), "B is too short");
-        }
-    }
-}
-
-/// Packs `depth` x `columns` of B as [`PanelProduct`] wants it. Rests on [`Factor::check`].
-struct Pack<'a> {
-    factor: &'a Factor<'a>,
-    depth: Range<usize>,
-    columns: Range<usize>,
-    packed: &'a mut [f32],
-}
-
-impl Task for Pack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Pack { factor, depth, columns, packed } = self;
-        assert!(packed.len() >= depth.len() * columns.len().next_multiple_of(S::LANES));
-        let mut k = depth.start;
-        while k < depth.end {
-            let (tap, row) = (k / factor.depth, k % factor.depth);
-            let rows = (factor.depth - row).min(depth.end - k);
-            let from = &factor.data[factor.taps[tap] + row * factor.row + columns.start * factor.column..];
-            let to = Destination { first: k - depth.start, depth: depth.len(), packed: &mut *packed };
-            if factor.column == 1 {
-                to.copy(simd, from, factor.row, rows, columns.len());
-            } else {
-                to.gather::<S>(from, [factor.row, factor.column], rows, columns.len());
-            }
-            k += rows;
-        }
-    }
-}
-
-/// Rows from `first` on of a packed block.
-struct Destination<'a> {
-    first: usize,
-    depth: usize,
-    packed: &'a mut [f32],
-}
-
-impl Destination<'_> {
-    /// Fills `rows` from rows that are contiguous and `stride` apart.
-    #[inline(always)]
-    fn copy<S: Simd>(self, simd: S, from: &[f32], stride: usize, rows: usize, columns: usize) {
-        let tile = S::TILE_VECTORS * S::LANES;
-        for row in 0..rows {
-            let from = &from[row * stride..][..columns];
-            for column in (0..columns).step_by(tile) {
-                let count = (columns - column).min(tile);
-                let width = count.next_multiple_of(S::LANES);
-                let to = &mut self.packed[self.depth * column + (self.first + row) * width..][..width];
-                for v in (0..count).step_by(S::LANES) {
-                    // SAFETY: `from` reaches to the last of `count` columns, and `to` to the end of its vector.
-                    unsafe {
-                        let x = from.as_ptr().add(column + v);
-                        let x =
-                            if count - v >= S::LANES { simd.load(x) } else { simd.load_first(x, count - v) };
-                        simd.store(to.as_mut_ptr().add(v), x);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Fills `rows` from any strides, a column at a time, because numbers of a column are neighbours in weights that are
-    /// read as their transpose.
-    #[inline(always)]
-    fn gather<S: Simd>(
-        self,
-        from: &[f32],
-        [row_stride, column_stride]: [usize; 2],
-        rows: usize,
-        columns: usize,
-    ) {
-        let tile = S::TILE_VECTORS * S::LANES;
-        for column in 0..columns.next_multiple_of(S::LANES) {
-            let start = column / tile * tile;
-            let width = (columns - start).min(tile).next_multiple_of(S::LANES);
-            let to = &mut self.packed[self.depth * start + self.first * width + column - start..];
-            let to = to.iter_mut().step_by(width).take(rows);
-            if column < columns {
-                let from = from[column * column_stride..].iter().step_by(row_stride.max(1));
-                to.zip(from).for_each(|(to, from)| *to = *from);
-            } else {
-                to.for_each(|to| *to = 0.0);
-            }
-        }
     }
 }

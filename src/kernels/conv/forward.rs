@@ -1,10 +1,12 @@
 //! The forward direction: patches of x times w.
 
 use super::Conv2d;
+use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
 use crate::kernels::microkernel::{RowMajor, Start};
-use crate::kernels::product::{Factor, Grid, Product};
+use crate::kernels::pack::Factor;
+use crate::kernels::product::{Grid, Product};
 
 /// Convolves x `[N, H, W, C]` with w `[KH, KW, C/groups, OC]` into y `[N, OH, OW, OC]`.
 ///
@@ -36,6 +38,10 @@ pub fn conv2d_bias(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: &[f32],
 
 fn forward(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     sizes.check(x.len(), w.len(), y.len());
+    with_spread(sizes, w, |sizes, w| group_by_group(isa, sizes, x, w, bias, y));
+}
+
+fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let [vertical, horizontal] = axes(sizes);
     let channels = sizes.out_channels;
     let (group_in, group_out) = (sizes.group_in(), sizes.group_out());

@@ -7,10 +7,12 @@
 //! of stride 2 has three) are products of depth zero, which write zeros.
 
 use super::Conv2d;
+use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
 use crate::kernels::microkernel::{RowMajor, Start};
-use crate::kernels::product::{Factor, Grid, Product};
+use crate::kernels::pack::Factor;
+use crate::kernels::product::{Grid, Product};
 
 /// The gradient dx `[N, H, W, C]` of [`conv2d`](super::conv2d) with respect to its input, from dy `[N, OH, OW, OC]` and
 /// w `[KH, KW, C/groups, OC]`. Input pixels that no output pixel sees get zeros.
@@ -30,6 +32,10 @@ use crate::kernels::product::{Factor, Grid, Product};
 /// ```
 pub fn conv2d_input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     sizes.check(dx.len(), w.len(), dy.len());
+    with_spread(sizes, w, |sizes, w| group_by_group(isa, sizes, dy, w, dx));
+}
+
+fn group_by_group(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     for group in 0..sizes.groups {
         for y_phase in 0..sizes.stride[0].min(sizes.height) {
             for x_phase in 0..sizes.stride[1].min(sizes.width) {

@@ -20,6 +20,7 @@
 //! people who want to see it and for tests.
 
 mod forward;
+mod groups;
 mod im2col;
 mod input_gradient;
 mod patches;

@@ -123,6 +123,8 @@ fn depthwise_and_grouped_convolutions_are_as_the_oracle_says() {
     check_all(&Conv2d { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) });
     check_all(&Conv2d { groups: 10, ..square(2, 7, [10, 30], 3, 2, 1) });
     check_all(&Conv2d { groups: 4, ..square(1, 9, [68, 76], 3, 1, 1) });
+    check_all(&Conv2d { groups: 32, ..square(2, 5, [128, 64], 3, 1, 1) });
+    check_all(&Conv2d { groups: 17, ..square(2, 5, [34, 17], 3, 2, 1) });
 }
 
 #[test]

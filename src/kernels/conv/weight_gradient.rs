@@ -3,10 +3,12 @@
 
 use super::Conv2d;
 use super::forward::{axes, source};
+use super::groups::with_collected;
 use super::patches::Patches;
 use crate::kernels::Isa;
 use crate::kernels::microkernel::{DepthMajor, Start};
-use crate::kernels::product::{Factor, Grid, Product};
+use crate::kernels::pack::Factor;
+use crate::kernels::product::{Grid, Product};
 
 /// The gradient dw `[KH, KW, C/groups, OC]` of [`conv2d`](super::conv2d) with respect to its weights, from
 /// x `[N, H, W, C]` and dy `[N, OH, OW, OC]`.
@@ -26,6 +28,10 @@ use crate::kernels::product::{Factor, Grid, Product};
 /// ```
 pub fn conv2d_weight_gradient(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     sizes.check(x.len(), dw.len(), dy.len());
+    with_collected(sizes, dw, |sizes, dw| group_by_group(isa, sizes, x, dy, dw));
+}
+
+fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let axes = axes(sizes);
     let (channels, group_out) = (sizes.out_channels, sizes.group_out());
     let pixels = sizes.batch * axes[0].grid * axes[1].grid;
