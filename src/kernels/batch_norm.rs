@@ -19,125 +19,6 @@ use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
 
-/// Rows of a block whose mean is what the block's sums are shifted by.
-const SHIFT_ROWS: usize = 8;
-
-/// Mean and biased variance of every channel of `x[rows, channels]`, in f64; zeros if there are no rows.
-///
-/// Precise however far the mean is from zero. A block of rows is summed as d = x - s and d², where s is the mean of the block's
-/// first eight rows. Since (mean - s)² is at most the block's sum of squared deviations divided by eight, Σd² is at most
-/// 1 + rows / 8 times that sum: the subtraction that leads to it loses three digits at the very worst and none as a rule.
-/// Blocks are merged in order by the formula of Chan, Golub and LeVeque (1983).
-///
-/// ```
-/// use skipgrad::kernels::{Isa, moments};
-/// let x = [1.0, 10.0, 3.0, 30.0]; // two rows of two channels
-/// let (mean, variance) = moments(Isa::active(), &x, 2);
-/// assert_eq!((mean, variance), (vec![2.0, 20.0], vec![1.0, 100.0]));
-/// ```
-pub fn moments(isa: Isa, x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
-    let rows = whole_rows(x.len(), channels);
-    let parts = map_ranges(rows, channels, |range| {
-        isa.dispatch(RangeMoments { x: &x[range.start * channels..range.end * channels], channels })
-    });
-    let mut all = Moments::empty(channels);
-    for part in parts {
-        all.merge(part.rows, &part.mean, &part.squares);
-    }
-    let rows = all.rows.max(1) as f64;
-    (all.mean, all.squares.into_iter().map(|squares| squares / rows).collect())
-}
-
-/// Means and sums of squared deviations from them.
-struct Moments {
-    rows: usize,
-    mean: Vec<f64>,
-    squares: Vec<f64>,
-}
-
-impl Moments {
-    fn empty(channels: usize) -> Moments {
-        Moments { rows: 0, mean: vec![0.0; channels], squares: vec![0.0; channels] }
-    }
-
-    #[inline(always)]
-    fn merge(&mut self, rows: usize, mean: &[f64], squares: &[f64]) {
-        let share = rows as f64 / (self.rows + rows) as f64;
-        let weight = self.rows as f64 * share;
-        let of_block = mean.iter().zip(squares);
-        for ((mean, squares), (m, s)) in self.mean.iter_mut().zip(&mut self.squares).zip(of_block) {
-            let distance = m - *mean;
-            *mean += distance * share;
-            *squares += s + distance * distance * weight;
-        }
-        self.rows += rows;
-    }
-}
-
-/// [`Moments`] of some rows on one thread.
-struct RangeMoments<'a> {
-    x: &'a [f32],
-    channels: usize,
-}
-
-impl Task for RangeMoments<'_> {
-    type Output = Moments;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Moments {
-        let (x, c) = (self.x, self.channels);
-        let strip = Strip::new(c);
-        let mut moments = Moments::empty(c);
-        let mut sums = [vec![0.0; strip.width()], vec![0.0; strip.width()]];
-        let (mut mean, mut deviations) = (vec![0.0; c], vec![0.0; c]);
-        for block in strip.blocks(x.len()) {
-            let rows = block.len() / c;
-            let shift = mean_of_first_rows(&x[block.clone()], c);
-            add_terms(&Deviations { x, shift: &strip.repeat(&shift) }, block, &mut sums);
-            mean.fill(0.0);
-            deviations.fill(0.0);
-            strip.drain(&mut sums[0], &mut mean);
-            strip.drain(&mut sums[1], &mut deviations);
-            for ((mean, deviations), &shift) in mean.iter_mut().zip(&mut deviations).zip(&shift) {
-                let distance = *mean / rows as f64;
-                let exact = *deviations - *mean * distance;
-                *deviations = if exact < 0.0 { 0.0 } else { exact };
-                *mean = f64::from(shift) + distance;
-            }
-            moments.merge(rows, &mean, &deviations);
-        }
-        moments
-    }
-}
-
-#[inline(always)]
-fn mean_of_first_rows(x: &[f32], channels: usize) -> Vec<f32> {
-    let mut mean = vec![0.0; channels];
-    let rows = x.chunks(channels).take(SHIFT_ROWS);
-    let share = 1.0 / rows.len() as f32;
-    for row in rows {
-        for (mean, x) in mean.iter_mut().zip(row) {
-            *mean += share * x;
-        }
-    }
-    mean
-}
-
-/// x - shift and its square.
-struct Deviations<'a> {
-    x: &'a [f32],
-    shift: &'a [f32],
-}
-
-impl Terms<2> for Deviations<'_> {
-    #[inline(always)]
-    fn terms<const L: usize>(&self, at: usize, column: usize) -> [[f32; L]; 2] {
-        let (x, shift) = (lanes::<L>(self.x, at), lanes::<L>(self.shift, column));
-        let d = from_fn(|l| x[l] - shift[l]);
-        [d, from_fn(|l| d[l] * d[l])]
-    }
-}
-
 /// `y[r, c] = x[r, c] * scale[c] + shift[c]`, plus `residual[r, c]` if there is one, then `max(·, 0)` if `relu`.
 ///
 /// With scale = gamma / sqrt(var + eps) and shift = beta - mean * scale this is batch normalisation.
@@ -437,74 +318,8 @@ pub fn batch_norm_frozen_dx(
 #[cfg(test)]
 mod tests {
     use super::super::rows::tests::{CHANNELS, ROWS};
-    use super::super::testing::{Guarded, assert_close, each_isa, normals, same_on_any_threads};
+    use super::super::testing::{Guarded, assert_close, bits, each_isa, normals, same_on_any_threads};
     use super::*;
-
-    /// Mean and biased variance of every column, in two passes of f64.
-    fn naive_moments(x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
-        let rows = (x.len() / channels).max(1) as f64;
-        let column = |c: usize| x.iter().skip(c).step_by(channels).map(|&x| f64::from(x));
-        let mean: Vec<f64> = (0..channels).map(|c| column(c).sum::<f64>() / rows).collect();
-        let variance =
-            (0..channels).map(|c| column(c).map(|x| (x - mean[c]).powi(2)).sum::<f64>() / rows).collect();
-        (mean, variance)
-    }
-
-    fn close(got: &[f64], wanted: &[f64], tolerance: f64, what: &str) {
-        for (c, (got, wanted)) in got.iter().zip(wanted).enumerate() {
-            assert!(
-                (got - wanted).abs() <= tolerance * wanted.abs().max(1.0),
-                "{what} [{c}]: {got} {wanted}"
-            );
-        }
-    }
-
-    #[test]
-    fn moments_are_those_of_two_passes_in_f64() {
-        for isa in each_isa() {
-            for channels in CHANNELS {
-                for rows in ROWS {
-                    let x = normals(rows * channels, 1);
-                    let (mean, variance) = moments(isa, &x, channels);
-                    let wanted = naive_moments(&x, channels);
-                    close(&mean, &wanted.0, 1e-6, "mean");
-                    close(&variance, &wanted.1, 3e-6, "variance");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_mean_of_ten_thousand_costs_no_precision() {
-        for isa in each_isa() {
-            for channels in [3, 16, 200] {
-                let x: Vec<f32> = normals(5000 * channels, 5).into_iter().map(|x| x + 1e4).collect();
-                let (mean, variance) = moments(isa, &x, channels);
-                let wanted = naive_moments(&x, channels);
-                close(&mean, &wanted.0, 1e-10, "mean");
-                close(&variance, &wanted.1, 3e-6, "variance");
-            }
-        }
-    }
-
-    #[test]
-    fn an_outlier_of_200_deviations_in_the_first_rows_costs_no_more_than_three_digits() {
-        let mut x = normals(40_000, 5);
-        x[2] = 1e6;
-        let (mean, variance) = moments(Isa::active(), &x, 1);
-        let wanted = naive_moments(&x, 1);
-        assert!((mean[0] - wanted.0[0]).abs() < 1e-6 * wanted.1[0].sqrt(), "{mean:?} {wanted:?}");
-        assert!((variance[0] / wanted.1[0] - 1.0).abs() < 1e-4, "{variance:?} {wanted:?}");
-    }
-
-    #[test]
-    fn one_row_has_no_variance_and_nan_is_not_hidden() {
-        let (mean, variance) = moments(Isa::active(), &[1.5, -2.0, 7.0], 3);
-        assert_eq!((mean, variance), (vec![1.5, -2.0, 7.0], vec![0.0; 3]));
-        let (mean, variance) = moments(Isa::active(), &[1.0, f32::NAN, 2.0, 3.0], 2);
-        assert_eq!((mean[0], variance[0]), (1.5, 0.25));
-        assert!(mean[1].is_nan() && variance[1].is_nan());
-    }
 
     #[test]
     fn normalise_is_its_formula_in_every_combination() {
@@ -647,14 +462,10 @@ mod tests {
         let gradient = BatchNormGradient { scale, mean, mean_dy, slope };
         let isa = Isa::active();
         same_on_any_threads(|| {
-            let (m, v) = moments(isa, &case.x, 20);
             let sums = batch_norm_sums(isa, &case.x, &case.dy, mean, Activation::Relu(&case.y));
             let mut dx = case.dy.clone();
             batch_norm_dx(isa, &case.x, gradient, Activation::Relu(&case.y), &mut dx, None);
-            // An f64 as two f32 that hold all its bits.
-            let bits = |x: &f64| [x.to_bits() as u32, (x.to_bits() >> 32) as u32].map(f32::from_bits);
-            let sums = [m, v, sums.dy, sums.dy_deviation].concat();
-            dx.into_iter().chain(sums.iter().flat_map(bits)).collect()
+            [dx, bits(&sums.dy), bits(&sums.dy_deviation)].concat()
         });
     }
 }

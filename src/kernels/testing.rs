@@ -57,6 +57,11 @@ pub(super) fn same_on_any_threads(f: impl Fn() -> Vec<f32> + Sync) {
     assert!(results[1..].iter().all(|bits| *bits == results[0]), "the number of threads changed a result");
 }
 
+/// Every f64 as two f32 that hold its bits.
+pub(super) fn bits(x: &[f64]) -> Vec<f32> {
+    x.iter().flat_map(|x| [x.to_bits() as u32, (x.to_bits() >> 32) as u32].map(f32::from_bits)).collect()
+}
+
 const GUARD: usize = 16;
 const CANARY: u32 = 0x7fc0_1234;
 
