@@ -247,7 +247,7 @@ impl<G: Gather> Columns for Pixel<'_, '_, G> {
     }
 }
 
-/// `y` = the largest number of each window, and `argmax` its position in the window (row * kernel[1] + column), if asked for.
+/// `y` = the largest number of each window, and `argmax` its position in the window (`row * kernel[1] + column`), if asked for.
 ///
 /// As in PyTorch: padding is -inf, the first of equals wins, and NaN is larger than any number. A window that holds padding
 /// alone gives -inf. Panics if the sizes do not fit, as all kernels of this file do.

@@ -109,8 +109,8 @@ pub enum Target<'a> {
 
 /// The loss of every row of `logits[rows, classes]` and its gradient, as PyTorch's `cross_entropy`.
 ///
-/// `losses[r]` = -Σ t[r, k] log_softmax(logits[r, ·])[k], where t is the target, smoothed: (1 - smoothing) t + smoothing / classes.
-/// `gradient` = (softmax Σ t - t) / rows, the gradient of the mean of the losses.
+/// `losses[r]` = `-Σ t[r, k] log_softmax(logits)[r, k]` over k, where t is the target, smoothed: (1 - smoothing) t + smoothing /
+/// classes. `gradient` = (softmax Σ t - t) / rows, the gradient of the mean of the losses.
 ///
 /// ```
 /// use skipgrad::kernels::{Isa, Target, cross_entropy};
