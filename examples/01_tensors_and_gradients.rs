@@ -24,7 +24,8 @@ fn main() -> Result<()> {
     // Points of the plane y = 2a - 3b + 1, and a weight and a bias that start at nothing.
     let mut rng = Rng::seed(1);
     let points = Tensor::normal([64, 2], 1.0, &mut rng)?;
-    let heights = Tensor::from_fn([64, 1], |i| 2.0 * points.data()[2 * i] - 3.0 * points.data()[2 * i + 1] + 1.0)?;
+    let heights =
+        Tensor::from_fn([64, 1], |i| 2.0 * points.data()[2 * i] - 3.0 * points.data()[2 * i + 1] + 1.0)?;
     let mut weight = Param::linear(Tensor::zeros([2, 1])?);
     let mut bias = Param::new(Tensor::zeros([1])?);
 

@@ -6,7 +6,6 @@ use skipgrad::{
     blocks::{ConvNorm, DenseBlock, ResBlock, Stem, Transition},
     data::Drawn,
     nn::{Linear, conv1x1, conv3x3},
-    optim::{Optimizer, Sgd},
     prelude::*,
 };
 

@@ -2,12 +2,7 @@
 //!
 //! `cargo run --release --example 04_training_step`
 
-use skipgrad::{
-    data::Drawn,
-    memory,
-    optim::{Optimizer, Sgd},
-    prelude::*,
-};
+use skipgrad::{data::Drawn, memory, prelude::*};
 use std::time::Instant;
 
 fn main() -> Result<()> {

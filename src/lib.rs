@@ -1,5 +1,8 @@
 //! Residual and densely connected networks (ResNet, DenseNet) on CPUs.
 
+// What a library must not do; examples, tests and benches may.
+#![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
+
 pub mod prelude;
 mod error;
 mod rng;

@@ -5,5 +5,6 @@ pub use crate::{
     autograd::{Mode, State, Tape, Updates, Var},
     models::{DenseNet, Model, ModelOptions, ResNet},
     nn::Module,
+    optim::{AdamW, Optimizer, Schedule, Sgd},
     state,
 };

@@ -1,7 +1,5 @@
 //! The rooms of the crate: who may import whom, where `unsafe` may stand, how long a file may be.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
-
 use std::{
     fmt::Write as _,
     fs,

@@ -1,5 +1,4 @@
 //! A training that is stopped, killed or crashes goes on with the same bits, or says what is wrong and changes nothing.
-#![allow(clippy::unwrap_used, reason = "the helpers of tests may")]
 
 use skipgrad::{
     Error, Rng, Tensor,

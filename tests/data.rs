@@ -1,5 +1,4 @@
 //! The data room from outside: files on disk to normalised batches, and what is said when they are spoilt.
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use skipgrad::{
     Error, Rng, Tensor,

@@ -1,7 +1,5 @@
 //! Blocks and models against what PyTorch computes: `tests/golden/README.md` says what the files hold.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
-
 use safetensors::SafeTensors;
 use skipgrad::{
     Result, Rng, Tensor,

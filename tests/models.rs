@@ -1,7 +1,5 @@
 //! Every model by its name: sizes, names, forward, backward, and what goes wrong.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
-
 use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{Slot, State, Tape},

@@ -1,5 +1,4 @@
 //! Twenty steps of every optimizer, and sixty learning rates of every schedule, against PyTorch's (`tests/golden`).
-#![allow(clippy::unwrap_used, reason = "the helpers of tests may")]
 
 use skipgrad::{
     Result, Rng, Tensor,

@@ -45,7 +45,8 @@ fn panel(area: &Panel, title: &str, curves: &[Curve]) -> Result<()> {
     chart.configure_mesh().x_desc("epoch").x_label_formatter(&|x| format!("{x:.0}")).draw()?;
     for (i, (name, values)) in curves.iter().enumerate() {
         let colour = [RGBColor(31, 119, 180), RGBColor(214, 39, 40)][i % 2];
-        let points = values.iter().enumerate().map(|(i, &y)| (i as f32 + 1.0, y)).filter(|(_, y)| y.is_finite());
+        let points =
+            values.iter().enumerate().map(|(i, &y)| (i as f32 + 1.0, y)).filter(|(_, y)| y.is_finite());
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)).point_size(2))?
             .label(*name)

@@ -32,7 +32,8 @@ impl Progress {
         if self.terminal {
             let bar = self.bar.get_or_insert_with(|| {
                 let style = "{prefix} [{bar:24}] {pos}/{len} {msg}";
-                let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+                let style =
+                    ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
                 ProgressBar::new(step.batches as u64).with_style(style.progress_chars("=> "))
             });
             bar.set_prefix(format!("epoch {}/{}", step.epoch, step.epochs));
@@ -56,7 +57,12 @@ impl Progress {
         self.finish();
         println!(
             "epoch {}/{epochs}: training loss {:.4} accuracy {:.4}, test loss {:.4} accuracy {:.4}, {:.1} s",
-            record.epoch, record.train_loss, record.train_accuracy, record.test_loss, record.test_accuracy, record.seconds
+            record.epoch,
+            record.train_loss,
+            record.train_accuracy,
+            record.test_loss,
+            record.test_accuracy,
+            record.seconds
         );
     }
 

@@ -191,8 +191,10 @@ impl Conv2dOptions {
         // Said of the input: in a network the weight is the layer's, and what came in is the surprise.
         if group_channels.checked_mul(self.groups) != Some(channels) {
             let groups = if self.groups == 1 { String::new() } else { format!(" in {} groups", self.groups) };
-            let expected =
-                format!("[N, H, W, {}] for the weight {w}{groups}", group_channels.saturating_mul(self.groups));
+            let expected = format!(
+                "[N, H, W, {}] for the weight {w}{groups}",
+                group_channels.saturating_mul(self.groups)
+            );
             return Err(refuse("input", &expected, x));
         }
         Ok(())
