@@ -71,6 +71,7 @@ impl Storage {
     pub(crate) fn allocate(len: usize) -> Option<Storage> {
         let bytes = rounded(len);
         let recycled = pool().take(bytes);
+        let fresh = recycled.is_none();
         let memory = match recycled {
             Some(block) => block,
             None => Block::allocate(bytes).or_else(|| {
@@ -78,7 +79,7 @@ impl Storage {
                 Block::allocate(bytes)
             })?,
         };
-        pool().live(memory.bytes);
+        pool().live(memory.bytes, fresh);
         Some(Storage { memory: ManuallyDrop::new(memory), len })
     }
 }
@@ -151,8 +152,10 @@ impl Pool {
         block
     }
 
-    fn live(&mut self, bytes: usize) {
+    /// Counts a block that goes out to a tensor; `fresh` if it came from the system.
+    fn live(&mut self, bytes: usize, fresh: bool) {
         let stats = &mut self.stats;
+        stats.fresh += u64::from(fresh);
         stats.live += bytes;
         stats.peak = stats.peak.max(stats.live);
         self.high_water = self.high_water.max(stats.live);
@@ -247,8 +250,8 @@ mod tests {
         let mut pool =
             Pool { free: BTreeMap::new(), stats: Stats::default(), high_water: 0, limit: Some(3 * 4096) };
         let blocks: Vec<Block> = (0..8).map(|_| Block::allocate(4096).unwrap()).collect();
-        blocks.iter().for_each(|b| pool.live(b.bytes));
-        assert_eq!(pool.stats.peak, 8 * 4096);
+        blocks.iter().for_each(|b| pool.live(b.bytes, true));
+        assert_eq!((pool.stats.peak, pool.stats.fresh), (8 * 4096, 8));
         let freed: usize = blocks.into_iter().map(|b| pool.put(b).len()).sum();
         assert_eq!((freed, pool.stats.live, pool.stats.pooled), (5, 0, 3 * 4096));
         assert!(
