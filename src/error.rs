@@ -1,6 +1,9 @@
 //! One error type for the whole crate: structured, so that a program can act on it, and worded, so that a person can.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -58,8 +61,10 @@ pub enum Error {
         name: String,
     },
     /// Named tensors do not fit a model; everything that is wrong is listed, and the model is unchanged.
-    #[error("{}", StateMismatch { missing, unexpected, misshapen })]
+    #[error("{}", StateMismatch { file, missing, unexpected, misshapen })]
     State {
+        /// The file that the tensors are from, if they are from one.
+        file: Option<PathBuf>,
         /// Names that the model has and the file has not.
         missing: Vec<String>,
         /// Names that the file has and the model has not.
@@ -117,6 +122,16 @@ impl Error {
         Error::Io { path: path.into(), action, source }
     }
 
+    /// Says which file the tensors of an [`Error::State`] are from; other errors stay as they are.
+    pub(crate) fn with_file(self, path: &Path) -> Error {
+        match self {
+            Error::State { missing, unexpected, misshapen, .. } => {
+                Error::State { file: Some(path.to_path_buf()), missing, unexpected, misshapen }
+            }
+            other => other,
+        }
+    }
+
     /// The path of the module where the error arose, if it arose inside one.
     ///
     /// ```
@@ -151,8 +166,9 @@ impl<T> At for Result<T> {
     }
 }
 
-/// The three lists of [`Error::State`] as one sentence.
+/// The file and the three lists of [`Error::State`] as one sentence.
 struct StateMismatch<'a> {
+    file: &'a Option<PathBuf>,
     missing: &'a [String],
     unexpected: &'a [String],
     misshapen: &'a [(String, Vec<usize>, Vec<usize>)],
@@ -160,6 +176,9 @@ struct StateMismatch<'a> {
 
 impl fmt::Display for StateMismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = self.file {
+            write!(f, "{}: ", file.display())?;
+        }
         write!(f, "the tensors do not fit the model")?;
         if !self.missing.is_empty() {
             write!(f, "; missing: {}", self.missing.join(", "))?;

@@ -253,7 +253,7 @@ pub trait State {
         });
         let unexpected: Vec<String> = tensors.into_keys().collect();
         if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {
-            return Err(Error::State { missing, unexpected, misshapen });
+            return Err(Error::State { file: None, missing, unexpected, misshapen });
         }
         self.visit_mut("", &mut |name, mut slot| {
             let layout = match &slot {

@@ -45,5 +45,6 @@ pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()>
 /// [`Error::Io`](crate::Error::Io) and [`Error::Malformed`](crate::Error::Malformed) as [`read`];
 /// [`Error::State`](crate::Error::State) that lists everything that does not fit. The model is unchanged then.
 pub fn load(model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<()> {
-    model.import(read(path)?)
+    let path = path.as_ref();
+    model.import(read(path)?).map_err(|error| error.with_file(path))
 }

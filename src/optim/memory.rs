@@ -87,7 +87,7 @@ impl<const N: usize> Memory<N> {
         });
         let unexpected: Vec<String> = tensors.into_keys().collect();
         if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {
-            return Err(Error::State { missing, unexpected, misshapen });
+            return Err(Error::State { file: None, missing, unexpected, misshapen });
         }
         *self = read;
         Ok(())
