@@ -89,7 +89,7 @@ impl Images {
         }
         if let Some(i) = labels.iter().position(|&label| label >= classes.len()) {
             let expected = format!("classes below {}", classes.len());
-            return Err(Error::argument("images", "labels", expected, format!("{} at {i}", labels[i])));
+            return Err(Error::argument("images", "labels", expected, format!("{} in image {i}", labels[i])));
         }
         Ok(Images { pixels, labels: labels.into(), classes, shape: [h, w, c], range: 0..count })
     }
@@ -323,7 +323,7 @@ mod tests {
         let new = |images, labels| Images::new(images, labels, names).map(drop);
         says(new(Tensor::zeros([4, 4]).unwrap(), vec![]), "expected [N, H, W, C], found [4, 4]");
         says(new(zeros([2, 2, 2, 1]), vec![0]), "labels: expected 2, one an image, found 1");
-        says(new(zeros([2, 2, 2, 1]), vec![0, 2]), "expected classes below 2, found 2 at 1");
+        says(new(zeros([2, 2, 2, 1]), vec![0, 2]), "expected classes below 2, found 2 in image 1");
         says(new(zeros([2, 0, 2, 1]), vec![0, 1]), "at least one pixel");
         let mut spoilt = zeros([3, 2, 2, 1]);
         spoilt.data_mut()[9] = f32::NAN;

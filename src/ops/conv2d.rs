@@ -158,7 +158,11 @@ impl Conv2dOptions {
         Shape::new(&[batch, padded[0], padded[1], in_channels]).map_err(|_| too_large())?;
         if (0..2).any(|axis| self.reach(axis, kernel).is_none_or(|reach| reach > padded[axis])) {
             let expected = format_args!("at most the padded image, {} x {}", padded[0], padded[1]);
-            let found = format_args!("{} x {} with dilation {:?}", kernel[0], kernel[1], self.dilation);
+            let dilation = match self.dilation {
+                [1, 1] => String::new(),
+                dilation => format!(" with dilation {dilation:?}"),
+            };
+            let found = format_args!("{} x {}{dilation}", kernel[0], kernel[1]);
             return Err(Error::argument("conv2d", "kernel", expected, found));
         }
         Ok(kernels::Conv2d {
@@ -318,7 +322,7 @@ mod tests {
         );
         assert_eq!(
             refusal(&x, &[7, 3, 4, 2], Conv2dOptions { padding: Padding::Zeros([0, 1]), ..default }),
-            "conv2d: kernel: expected at most the padded image, 5 x 7, found 7 x 3 with dilation [1, 1]"
+            "conv2d: kernel: expected at most the padded image, 5 x 7, found 7 x 3"
         );
         assert_eq!(
             refusal(&x, &[3, 3, 4, 2], Conv2dOptions { stride: [1, 0], ..default }),

@@ -68,8 +68,12 @@ fn classes(logits: &Tensor, labels: &[usize]) -> Result<usize> {
     if images != labels.len() {
         return Err(Error::argument("metrics", "labels", format!("{images} labels"), labels.len()));
     }
-    match labels.iter().find(|&&label| label >= classes) {
-        Some(label) => Err(Error::argument("metrics", "labels", format!("classes below {classes}"), label)),
+    match labels.iter().position(|&label| label >= classes) {
+        Some(row) => {
+            let (expected, found) =
+                (format!("classes below {classes}"), format!("{} in row {row}", labels[row]));
+            Err(Error::argument("metrics", "labels", expected, found))
+        }
         None => Ok(classes),
     }
 }
@@ -219,9 +223,9 @@ mod tests {
             assert!(error.contains(text), "{error}");
         };
         says(Tensor::zeros([3]).unwrap(), &[0], "expected [N, K], found [3]");
-        says(Tensor::zeros([2, 0]).unwrap(), &[0, 0], "expected classes below 0, found 0");
+        says(Tensor::zeros([2, 0]).unwrap(), &[0, 0], "expected classes below 0, found 0 in row 0");
         says(Tensor::zeros([2, 3]).unwrap(), &[0], "expected 2 labels, found 1");
-        says(Tensor::zeros([2, 3]).unwrap(), &[0, 3], "expected classes below 3, found 3");
+        says(Tensor::zeros([2, 3]).unwrap(), &[0, 3], "expected classes below 3, found 3 in row 1");
         let mut confusion = Confusion::new(2);
         assert!(confusion.add(&[0], &[0, 1]).is_err() && confusion.add(&[0, 2], &[0, 1]).is_err());
         assert_eq!(confusion, Confusion::new(2), "nothing is counted");
