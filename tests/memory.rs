@@ -1,0 +1,86 @@
+//! What a training step holds. One test in a process of its own: the pool's counters are the whole process's.
+
+use skipgrad::{
+    Result, Rng, Tensor,
+    autograd::{State, Tape},
+    memory,
+    models::{ResNet, ResNetConfig},
+    nn::Module,
+    optim::{Optimizer, Sgd},
+};
+
+const BATCH: usize = 8;
+
+/// A 32 x 32 map of 64 channels for every image of the batch: what the stem and the first stage work on. The maps of the second
+/// stage are half as large, those of the third a quarter.
+const MAP: usize = 4 * BATCH * 32 * 32 * 64;
+
+fn images(edge: usize) -> Result<Tensor> {
+    Tensor::normal([BATCH, edge, edge, 3], 1.0, &mut Rng::seed(2))
+}
+
+fn step(model: &mut ResNet, sgd: &mut Sgd, images: &Tensor) -> Result<()> {
+    let tape = Tape::train(Rng::seed(0));
+    let loss = model.forward(&tape.input(images.clone()))?.cross_entropy(&[1; BATCH])?;
+    sgd.step(model, loss.backward()?)
+}
+
+#[test]
+fn memory_is_what_the_network_needs() -> Result<()> {
+    resnet18()?;
+    two_hundred_steps()
+}
+
+fn resnet18() -> Result<()> {
+    let mut model = ResNet::cifar(18, 10, &mut Rng::seed(1))?;
+    let mut sgd = Sgd::new(0.01).momentum(0.9);
+    let images = images(32)?;
+    for _ in 0..3 {
+        step(&mut model, &mut sgd, &images)?;
+    }
+
+    let before = memory::stats();
+    memory::reset_peak();
+    for _ in 0..3 {
+        step(&mut model, &mut sgd, &images)?;
+    }
+    let after = memory::stats();
+    assert_eq!(after.fresh, before.fresh, "a step takes all its memory from the pool");
+    // Not to the byte: a buffer may have got a block of the pool that is a little larger than it.
+    assert!(after.live.abs_diff(before.live) < 4096, "a step leaves nothing behind: {before:?}, {after:?}");
+
+    // Parameters, momentum and running statistics are always there. The most is live when the sweep comes back to the second
+    // stage: nearly all gradients (the first two stages have 6 % of the parameters), the maps that the stages before and this
+    // one keep, and three maps that the sweep works with. A convolution with its norm keeps two maps, its output and the
+    // norm's (which is the next one's input), a projection one. The stem and the first stage have five convolutions, the
+    // second four and a projection. A sweep that kept everything to its end would exceed this by the maps of the other stages.
+    let state: usize = model.export().values().map(|tensor| 4 * tensor.data().len()).sum();
+    let bound = 3 * state + 10 * MAP + 9 * MAP / 2 + 3 * MAP / 2;
+    assert!(after.peak < bound, "a step holds {} bytes, more than {bound}", after.peak);
+
+    // A block in evaluation: the maps that come into the stage and into the block, and three of its own.
+    memory::reset_peak();
+    let tape = Tape::eval();
+    let logits = model.forward(&tape.input(images.clone()))?;
+    let eval = memory::stats();
+    assert!(eval.peak - after.live < 5 * MAP + MAP / 8, "evaluation holds {} bytes", eval.peak - after.live);
+    drop(logits);
+    assert_eq!(memory::stats().live, after.live, "the tape keeps nothing");
+    Ok(())
+}
+
+fn two_hundred_steps() -> Result<()> {
+    memory::trim();
+    let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 10)? };
+    let mut model = ResNet::new(&config, &mut Rng::seed(1))?;
+    let mut sgd = Sgd::new(0.01).momentum(0.9);
+    let images = images(8)?;
+    let mut held = vec![];
+    for _ in 0..200 {
+        step(&mut model, &mut sgd, &images)?;
+        let stats = memory::stats();
+        held.push(stats.live + stats.pooled);
+    }
+    assert!(held[20..].iter().all(|&bytes| bytes == held[20]), "{held:?}");
+    Ok(())
+}
