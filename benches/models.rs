@@ -11,7 +11,8 @@
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::Tape,
-    models::{self, Model, ModelOptions},
+    models::{self, ModelOptions},
+    nn::Module,
     optim::{Optimizer, Sgd},
 };
 use std::{

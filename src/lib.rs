@@ -1,5 +1,4 @@
-//! Residual and densely connected networks (ResNet, DenseNet) on CPUs.
-
+#![doc = include_str!("../README.md")]
 // What a library must not do; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 

@@ -41,13 +41,13 @@ struct Options {
     #[arg(long, default_value = "resnet20")]
     model: String,
     /// How often the training images are gone through.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     epochs: usize,
     /// Images in a step.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 64)]
     batch: usize,
     /// The highest learning rate.
-    #[arg(long, default_value_t = 0.4)]
+    #[arg(long, default_value_t = 0.2)]
     lr: f32,
     /// L2 penalty on weights; norms and biases have none.
     #[arg(long, default_value_t = 5e-4)]

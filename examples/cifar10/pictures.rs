@@ -42,7 +42,12 @@ fn panel(area: &Panel, title: &str, curves: &[Curve]) -> Result<()> {
         .x_label_area_size(28)
         .y_label_area_size(56)
         .build_cartesian_2d(0.5f32..epochs as f32 + 0.5, low - margin..high + margin)?;
-    chart.configure_mesh().x_desc("epoch").x_label_formatter(&|x| format!("{x:.0}")).draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc("epoch")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .draw()?;
     for (i, (name, values)) in curves.iter().enumerate() {
         let colour = [RGBColor(31, 119, 180), RGBColor(214, 39, 40)][i % 2];
         let points =
