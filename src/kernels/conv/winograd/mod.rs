@@ -28,12 +28,12 @@
 //!   the sum is a product `V^T [C, tiles] * Z [tiles, OC]`.
 //!
 //! Images need not be multiples of 4: what a tile has outside of the image is zero on the way in and dropped on the way
-//! out. Files: `transforms` the maps, `tiles` where tiles lie, `forward` and
+//! out. Files: `transforms` the maps, `tiles` where tiles lie, `weights` their transform, `forward` and
 //! `weight_gradient` the loop nests.
 //!
 //! # The error
 //!
-//! The rows of `B^T` and of `A^T` have sums of absolute values up to 10 and 18, so intermediate numbers are larger than the
+//! The rows of `B^T` and of `A^T` have sums of absolute values up to 10 and 19, so intermediate numbers are larger than the
 //! results, cancel, and leave their roundings behind. These do not shrink where an output happens to be small: the error is
 //! to be compared with the largest output, not with each. For uniformly random numbers, the largest error was measured to
 //! be 4e-6 to 9e-6 of the largest output, for 16 channels as for 512, most where it is the largest of eight million. The
@@ -44,6 +44,7 @@ mod forward;
 mod tiles;
 mod transforms;
 mod weight_gradient;
+mod weights;
 
 pub(super) use forward::{forward, input_gradient};
 pub(super) use weight_gradient::weight_gradient;
