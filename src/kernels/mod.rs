@@ -33,7 +33,9 @@ mod product;
 
 pub use batch_norm::*;
 pub use channels::*;
-pub use conv::{Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col};
+pub use conv::{
+    Algorithm, Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col,
+};
 pub use elementwise::*;
 pub use gemm::{Gemm, gemm};
 pub use global_pool::*;

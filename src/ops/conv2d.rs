@@ -6,7 +6,7 @@
 //!
 //! with x zero outside of the image, and with groups each block of output channels reading its block of input channels.
 //! Backward keeps x and w: dx is dy convolved with w turned round, dw is x correlated with dy, db the sum of dy over all
-//! pixels. The arithmetic is [`kernels::conv2d`] and its two gradients.
+//! pixels. The arithmetic is [`kernels::conv2d`] and its two gradients, or Winograd's algorithm, see [`Algorithm`].
 
 use super::{expect_images, expect_vector, linear::column_sums};
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
     kernels::{self, Isa},
 };
 use std::fmt;
+
+pub use crate::kernels::Algorithm;
 
 /// How an image is padded with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,8 @@ pub enum Padding {
     Same,
 }
 
-/// The settings of [`Var::conv2d`]; the default is stride 1, no padding, no dilation, one group. Pairs are (rows, columns).
+/// The settings of [`Var::conv2d`]; the default is stride 1, no padding, no dilation, one group, and the algorithm that was
+/// measured to be the fastest. Pairs are (rows, columns).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
     /// Input pixels from one output pixel to the next, at least 1.
@@ -48,11 +51,19 @@ pub struct Conv2dOptions {
     pub dilation: [usize; 2],
     /// Blocks of channels that do not mix; divides the input's and the output's channels.
     pub groups: usize,
+    /// How it is computed, which changes the rounding of the result and nothing else.
+    pub algorithm: Algorithm,
 }
 
 impl Default for Conv2dOptions {
     fn default() -> Conv2dOptions {
-        Conv2dOptions { stride: [1, 1], padding: Padding::Zeros([0, 0]), dilation: [1, 1], groups: 1 }
+        Conv2dOptions {
+            stride: [1, 1],
+            padding: Padding::Zeros([0, 0]),
+            dilation: [1, 1],
+            groups: 1,
+            algorithm: Algorithm::Auto,
+        }
     }
 }
 
@@ -86,20 +97,22 @@ impl<'t> Var<'t> {
             expect_vector("conv2d", "bias", channels, bias.shape())?;
         }
         let shape = Shape::new(&[geometry.batch, geometry.out_height(), geometry.out_width(), channels])?;
-        let isa = Isa::active();
+        let (isa, algorithm) = (Isa::active(), options.algorithm);
         Ok(match bias {
             None => Var::op("conv2d", [self, weight], shape, |[x, w]| {
-                let y = Tensor::build(shape, |y| kernels::conv2d(isa, &geometry, x.data(), w.data(), y));
+                let y = Tensor::build(shape, |y| {
+                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), None, y);
+                });
                 let (x, w) = (x.clone(), w.clone());
-                (y, move |dy: Tensor, needs: [bool; 2]| gradients(&geometry, &x, &w, &dy, needs))
+                (y, move |dy: Tensor, needs: [bool; 2]| gradients(algorithm, &geometry, &x, &w, &dy, needs))
             }),
             Some(bias) => Var::op("conv2d", [self, weight, bias], shape, |[x, w, b]| {
                 let y = Tensor::build(shape, |y| {
-                    kernels::conv2d_bias(isa, &geometry, x.data(), w.data(), b.data(), y);
+                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), Some(b.data()), y);
                 });
                 let (x, w) = (x.clone(), w.clone());
                 (y, move |dy: Tensor, [x_needs, w_needs, b_needs]: [bool; 3]| {
-                    let [dx, dw] = gradients(&geometry, &x, &w, &dy, [x_needs, w_needs]);
+                    let [dx, dw] = gradients(algorithm, &geometry, &x, &w, &dy, [x_needs, w_needs]);
                     [dx, dw, b_needs.then(|| column_sums(&dy))]
                 })
             }),
@@ -108,6 +121,7 @@ impl<'t> Var<'t> {
 }
 
 fn gradients(
+    algorithm: Algorithm,
     geometry: &kernels::Conv2d,
     x: &Tensor,
     w: &Tensor,
@@ -117,12 +131,12 @@ fn gradients(
     let isa = Isa::active();
     let dx = needs[0].then(|| {
         Tensor::build(*x.shape(), |dx| {
-            kernels::conv2d_input_gradient(isa, geometry, dy.data(), w.data(), dx);
+            algorithm.input_gradient(isa, geometry, dy.data(), w.data(), dx);
         })
     });
     let dw = needs[1].then(|| {
         Tensor::build(*w.shape(), |dw| {
-            kernels::conv2d_weight_gradient(isa, geometry, x.data(), dy.data(), dw);
+            algorithm.weight_gradient(isa, geometry, x.data(), dy.data(), dw);
         })
     });
     [dx, dw]
@@ -279,12 +293,36 @@ mod tests {
             padding: Padding::Sides { top: 1, bottom: 0, left: 2, right: 1 },
             dilation: [1, 2],
             groups: 2,
+            ..Default::default()
         };
         let inputs = [normal(&[2, 5, 4, 4]), normal(&[3, 2, 2, 6]), normal(&[6])];
         let check = gradient_check(&inputs, |v| v[0].conv2d(&v[1], Some(&v[2]), &options)).unwrap();
         check.within(1e-4).unwrap();
         let check = gradient_check(&inputs[..2], |v| v[0].conv2d(&v[1], None, &options)).unwrap();
         check.within(1e-4).unwrap();
+    }
+
+    #[test]
+    fn algorithms_agree() {
+        let mut rng = Rng::seed(4);
+        let inputs =
+            [[16, 31, 30, 16], [3, 3, 16, 16]].map(|shape| Tensor::normal(shape, 1.0, &mut rng).unwrap());
+        let [auto, direct] = [Algorithm::Auto, Algorithm::Direct].map(|algorithm| {
+            let tape = Tape::train(Rng::seed(1));
+            let [x, w] = inputs.clone().map(|input| tape.watch(input));
+            let options = Conv2dOptions { algorithm, padding: Padding::Same, ..Default::default() };
+            let y = x.conv2d(&w, None, &options).unwrap();
+            let value = y.value().clone();
+            let updates = y.mul(&y).unwrap().sum().backward().unwrap();
+            [value, updates.wrt(&x).unwrap().clone(), updates.wrt(&w).unwrap().clone()]
+        });
+        assert_ne!(auto[0], direct[0], "this is large enough for Winograd's algorithm");
+        for (auto, direct) in auto.iter().zip(&direct) {
+            let largest = direct.data().iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+            for (a, b) in auto.data().iter().zip(direct.data()) {
+                assert!((a - b).abs() <= 1e-5 * largest, "{a} {b} of {largest}");
+            }
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod softmax;
 mod sum;
 
 pub use batch_norm::{BatchNorm, Moments};
-pub use conv2d::{Conv2dOptions, Padding};
+pub use conv2d::{Algorithm, Conv2dOptions, Padding};
 pub use cross_entropy::Targets;
 pub use pool::Pool2dOptions;
 

@@ -18,14 +18,20 @@
 //! The matrix of patches would be KH*KW times as large as x, so it is never made: the engine in `product` asks for small
 //! blocks of it (see `patches`), which stay in the cache while they are multiplied. [`im2col`] makes the whole matrix, for
 //! people who want to see it and for tests.
+//!
+//! Convolutions of 3x3 taps and stride 1 have a faster way with fewer multiplications (see `winograd`), which [`Algorithm`]
+//! chooses where it pays.
 
+mod algorithm;
 mod forward;
 mod groups;
 mod im2col;
 mod input_gradient;
 mod patches;
 mod weight_gradient;
+mod winograd;
 
+pub use algorithm::Algorithm;
 pub use forward::{conv2d, conv2d_bias};
 pub use im2col::{col2im, im2col};
 pub use input_gradient::conv2d_input_gradient;

@@ -1,0 +1,70 @@
+//! Which way a convolution is computed.
+
+use super::{Conv2d, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, winograd};
+use crate::kernels::Isa;
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// By Winograd's algorithm where that is possible and was measured to be faster, otherwise directly. It needs a quarter
+    /// of the multiplications, and its error is up to about 9e-6 of the largest number of the result. It is for 3x3 kernels of
+    /// stride 1, without dilation and groups, and at least 12 000 tiles (of 4x4 outputs) times channels, at least 16 of either.
+    #[default]
+    Auto,
+    /// By the sums as they are defined.
+    Direct,
+}
+
+impl Algorithm {
+    /// y of a convolution, with a bias `[OC]` if there is one: [`conv2d`] or [`conv2d_bias`].
+    ///
+    /// # Panics
+    /// As these.
+    ///
+    /// ```
+    /// use skipgrad::kernels::{Algorithm, Conv2d, Isa};
+    /// let sizes = Conv2d {
+    ///     batch: 2, height: 16, width: 16, in_channels: 16, out_channels: 16, kernel: [3, 3], stride: [1, 1],
+    ///     padding: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1,
+    /// };
+    /// let (x, w) = (vec![0.5; 2 * 16 * 16 * 16], vec![0.25; 9 * 16 * 16]);
+    /// let mut y = vec![0.0; x.len()]; // [2, 16, 16, 16]
+    /// Algorithm::Auto.conv2d(Isa::active(), &sizes, &x, &w, Some(&[1.0; 16]), &mut y);
+    /// assert!((y[(3 * 16 + 5) * 16] - (1.0 + 9.0 * 16.0 * 0.125)).abs() < 1e-4);
+    /// ```
+    pub fn conv2d(self, isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+        match bias {
+            _ if self.winograd(sizes) => winograd::forward(isa, sizes, x, w, bias, y),
+            Some(bias) => conv2d_bias(isa, sizes, x, w, bias, y),
+            None => conv2d(isa, sizes, x, w, y),
+        }
+    }
+
+    /// dx of a convolution: [`conv2d_input_gradient`].
+    ///
+    /// # Panics
+    /// As that.
+    pub fn input_gradient(self, isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+        if self.winograd(sizes) {
+            winograd::input_gradient(isa, sizes, dy, w, dx);
+        } else {
+            conv2d_input_gradient(isa, sizes, dy, w, dx);
+        }
+    }
+
+    /// dw of a convolution: [`conv2d_weight_gradient`].
+    ///
+    /// # Panics
+    /// As that.
+    pub fn weight_gradient(self, isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+        if self.winograd(sizes) {
+            winograd::weight_gradient(isa, sizes, x, dy, dw);
+        } else {
+            conv2d_weight_gradient(isa, sizes, x, dy, dw);
+        }
+    }
+
+    fn winograd(self, sizes: &Conv2d) -> bool {
+        self == Algorithm::Auto && winograd::possible(sizes) && winograd::worthwhile(sizes)
+    }
+}

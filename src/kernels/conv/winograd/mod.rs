@@ -1,0 +1,83 @@
+//! 3x3 convolution of stride 1 by Winograd's minimal filtering, F(4x4, 3x3), with a quarter of the multiplications
+//! (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, arXiv:1509.09308, sections 4.1 to 4.3).
+//!
+//! # The mathematics
+//!
+//! Four outputs of a filter of three taps, `y[i] = sum over k of d[i + k] * g[k]`, are coefficients of a product of
+//! polynomials. That product is determined by its values at six points, here 0, 1, -1, 2, -2 and infinity: evaluate both
+//! factors there, multiply six pairs of numbers instead of twelve, and interpolate. In two dimensions, with a tile of 6x6
+//! inputs `d`, a kernel `g` and a tile of 4x4 outputs,
+//!
+//! ```text
+//! y = A^T [ (G g G^T) * (B^T d B) ] A               * element by element: 36 products instead of 144
+//!
+//!       4  0 -5  0  1  0              1/4    0    0
+//!       0 -4 -4  1  1  0             -1/6 -1/6 -1/6             1  1  1  1  1  0
+//! B^T = 0  4 -4 -1  1  0         G = -1/6  1/6 -1/6       A^T = 0  1 -1  2 -2  0
+//!       0 -2 -1  2  1  0             1/24 1/12  1/6             0  1  1  4  4  0
+//!       0  2 -1 -2  1  0             1/24 -1/12 1/6             0  1 -1  8 -8  1
+//!       0  4  0 -5  0  1                0    0    1
+//! ```
+//!
+//! Sums over input channels may be taken before `A^T . A`, because that is linear. So at each of the 36 points there is a
+//! matrix product over channels, `V [tiles, C] * U [C, OC]`, and nearly all time is spent in those.
+//!
+//! * forward: as above;
+//! * input gradient: the same with the kernel turned round, its channels exchanged, and `2 - padding` zeros;
+//! * weight gradient: by transposing the maps, `dw = G^T [ sum over tiles of (B^T d B) * (A dy A^T) ] G`, where at each point
+//!   the sum is a product `V^T [C, tiles] * Z [tiles, OC]`.
+//!
+//! Images need not be multiples of 4: what a tile has outside of the image is zero on the way in and dropped on the way
+//! out. Files: `transforms` the maps, `tiles` where tiles lie, `weights` their transform, `forward` and
+//! `weight_gradient` the loop nests.
+//!
+//! # The error
+//!
+//! The rows of `B^T` and of `A^T` have sums of absolute values up to 10 and 19, so intermediate numbers are larger than the
+//! results, cancel, and leave their roundings behind. These do not shrink where an output happens to be small: the error is
+//! to be compared with the largest output, not with each. For uniformly random numbers, the largest error was measured to
+//! be 4e-6 to 9e-6 of the largest output, for 16 channels as for 512, most where it is the largest of eight million. The
+//! tests, which are smaller, hold it to 1e-5. Who wants the direct sums nevertheless asks for
+//! [`Algorithm::Direct`](super::Algorithm::Direct).
+
+mod forward;
+mod tiles;
+mod transforms;
+mod weight_gradient;
+mod weights;
+
+pub(super) use forward::{forward, input_gradient};
+pub(super) use weight_gradient::weight_gradient;
+
+use super::Conv2d;
+
+/// The points of a tile: 6x6.
+const POINTS: usize = 36;
+/// Pixels of a tile on the inputs' side, in a line.
+const INPUTS: usize = 6;
+/// Pixels of a tile on the outputs' side, in a line.
+const OUTPUTS: usize = 4;
+
+/// Whether this is a convolution that can be done so.
+pub(super) fn possible(sizes: &Conv2d) -> bool {
+    sizes.kernel == [3, 3] && sizes.stride == [1, 1] && sizes.dilation == [1, 1] && sizes.groups == 1
+}
+
+/// Whether it is worthwhile: it was measured to be faster for at least 16 tiles (fewer do not pay for the transform of the
+/// weights) and 16 channels on both sides. Small problems, of fewer than 12 000 tiles times channels, are done directly all
+/// the same: there is little time to win, and a network in training mode on two or three images amplifies any rounding, as
+/// its batch statistics rest on few pixels.
+pub(super) fn worthwhile(sizes: &Conv2d) -> bool {
+    let tiles = sizes.batch * sizes.out_height().div_ceil(OUTPUTS) * sizes.out_width().div_ceil(OUTPUTS);
+    let channels = sizes.in_channels.min(sizes.out_channels);
+    tiles >= 16 && channels >= 16 && tiles * channels >= 12_000
+}
+
+/// Pads the size of each of 36 panels, so that the same number in all of them does not lie in few sets of a cache.
+fn spread(panel: usize) -> usize {
+    const LINE: usize = 16;
+    (panel.div_ceil(LINE) | 1) * LINE
+}
+
+#[cfg(test)]
+mod tests;

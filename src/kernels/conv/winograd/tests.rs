@@ -1,0 +1,124 @@
+//! All directions, on every instruction set that the machine has, against the oracle.
+
+use super::*;
+use crate::kernels::Isa;
+use crate::kernels::naive::{self, Input, Output, Sum};
+
+/// The largest error that is allowed, relative to the largest number of the result; see `mod` for what was measured.
+const BOUND: f64 = 1e-5;
+
+#[track_caller]
+fn assert_close(got: &[f32], want: &[Sum], case: &dyn std::fmt::Debug) {
+    assert_eq!(got.len(), want.len());
+    let largest = want.iter().map(|sum| sum.value.abs()).fold(0.0, f64::max);
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*got) - want.value).abs();
+        assert!(
+            error <= BOUND * largest,
+            "{case:?}: number {i}: {got}, expected {}, error {error:e} of {largest}",
+            want.value
+        );
+    }
+}
+
+/// Holds the three directions of one geometry against the oracle.
+fn check_all(sizes: &Conv2d) {
+    let x = Input::random(sizes.x_len(), 1);
+    let w = Input::random(sizes.w_len(), 2);
+    let dy = Input::random(sizes.y_len(), 3);
+    let bias = Input::random(sizes.out_channels, 4);
+    let y_want = naive::conv2d(sizes, &x, &w);
+    let dx_want = naive::conv2d_input_gradient(sizes, &dy, &w);
+    let dw_want = naive::conv2d_weight_gradient(sizes, &x, &dy);
+    for isa in Isa::available() {
+        let case = (isa, sizes);
+        let mut y = Output::filled(sizes.y_len(), f32::NAN);
+        forward(isa, sizes, &x, &w, None, y.slice());
+        assert_close(&y.checked(), &y_want, &("y", case));
+        let mut y = Output::filled(sizes.y_len(), f32::NAN);
+        forward(isa, sizes, &x, &w, Some(&bias), y.slice());
+        let mut with_bias = y_want.clone();
+        for (i, sum) in with_bias.iter_mut().enumerate() {
+            sum.value += f64::from(bias[i % sizes.out_channels]);
+        }
+        assert_close(&y.checked(), &with_bias, &("y + bias", case));
+        let mut dx = Output::filled(sizes.x_len(), f32::NAN);
+        input_gradient(isa, sizes, &dy, &w, dx.slice());
+        assert_close(&dx.checked(), &dx_want, &("dx", case));
+        let mut dw = Output::filled(sizes.w_len(), f32::NAN);
+        weight_gradient(isa, sizes, &x, &dy, dw.slice());
+        assert_close(&dw.checked(), &dw_want, &("dw", case));
+    }
+}
+
+fn square(batch: usize, size: usize, channels: [usize; 2], padding: usize) -> Conv2d {
+    Conv2d {
+        batch,
+        height: size,
+        width: size,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        kernel: [3; 2],
+        stride: [1; 2],
+        padding: [[padding; 2]; 2],
+        dilation: [1; 2],
+        groups: 1,
+    }
+}
+
+#[test]
+fn every_image_size_and_padding_is_as_the_oracle_says() {
+    for height in 1..=10 {
+        for (width, padding) in [(3, 1), (8, 0), (5, 2), (13, 1), (4, 3), (1, 1)] {
+            let sizes = Conv2d { height, width, ..square(2, 0, [3, 5], padding) };
+            if height + 2 * padding >= 3 && width + 2 * padding >= 3 {
+                check_all(&sizes);
+            }
+        }
+    }
+    check_all(&Conv2d { padding: [[0, 2], [1, 4]], ..square(1, 6, [3, 5], 0) });
+    check_all(&Conv2d { padding: [[5, 0], [2, 0]], ..square(1, 6, [3, 5], 0) });
+}
+
+#[test]
+fn every_number_of_channels_is_as_the_oracle_says() {
+    for channels in (1..=34).chain([47, 48, 49, 63, 64, 65, 96]) {
+        check_all(&square(1, 5, [channels, 35 - channels.min(34)], 1));
+        check_all(&square(3, 4, [2, channels], 1));
+    }
+}
+
+#[test]
+fn sizes_beyond_one_block_are_as_the_oracle_says() {
+    // More than a block of the tiles, of the depth and of the columns; few tiles and many channels.
+    check_all(&square(3, 21, [20, 24], 1));
+    check_all(&square(1, 6, [150, 170], 1));
+    check_all(&square(2, 30, [70, 9], 1));
+    check_all(&square(40, 4, [65, 130], 1));
+    // Enough tiles for the weight gradient to be summed in chunks.
+    check_all(&square(7, 30, [9, 20], 1));
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for sizes in [square(3, 21, [20, 24], 1), square(1, 14, [70, 150], 1), square(8, 24, [16, 16], 1)] {
+        let x = Input::random(sizes.x_len(), 1);
+        let w = Input::random(sizes.w_len(), 2);
+        let dy = Input::random(sizes.y_len(), 3);
+        for isa in Isa::available() {
+            let results = [1, 2, 3, 8].map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    let mut results =
+                        [vec![0.0; sizes.y_len()], vec![0.0; sizes.x_len()], vec![0.0; sizes.w_len()]];
+                    let [y, dx, dw] = &mut results;
+                    forward(isa, &sizes, &x, &w, None, y);
+                    input_gradient(isa, &sizes, &dy, &w, dx);
+                    weight_gradient(isa, &sizes, &x, &dy, dw);
+                    results.map(|result| result.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+                })
+            });
+            assert!(results.iter().all(|result| *result == results[0]), "{isa:?}");
+        }
+    }
+}

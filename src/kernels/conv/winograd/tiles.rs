@@ -1,0 +1,139 @@
+//! Where tiles lie in images, and how a tile is read and written.
+
+use super::transforms::Transform;
+use crate::kernels::simd::Simd;
+
+/// The size of an image: `[height, width, channels]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Image {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+}
+
+/// The tiles of a batch, counted image by image and line by line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiles {
+    pub(super) images: usize,
+    pub(super) lines: usize,
+    pub(super) columns: usize,
+}
+
+impl Tiles {
+    /// The tiles that cover the outputs, `height` x `width`.
+    pub(super) fn covering(images: usize, height: usize, width: usize) -> Tiles {
+        Tiles { images, lines: height.div_ceil(super::OUTPUTS), columns: width.div_ceil(super::OUTPUTS) }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.images * self.lines * self.columns
+    }
+
+    /// The pixels of a tile in a batch of images: `size` x `size` of them, so many `before` the first output.
+    #[inline(always)]
+    pub(super) fn window(&self, tile: usize, image: Image, size: usize, before: [isize; 2]) -> Window {
+        let (line, column) = (tile / self.columns, tile % self.columns);
+        let (index, line) = (line / self.lines, line % self.lines);
+        let y = (line * super::OUTPUTS) as isize - before[0];
+        let x = (column * super::OUTPUTS) as isize - before[1];
+        let first = (index * image.height) as isize + y;
+        let inside = |start: isize, len: usize| {
+            let bound = |edge: isize| (edge - start).clamp(0, size as isize) as usize;
+            [bound(0), bound(len as isize)]
+        };
+        Window {
+            first: (first * image.width as isize + x) * image.channels as isize,
+            line: image.width * image.channels,
+            pixel: image.channels,
+            rows: inside(y, image.height),
+            columns: inside(x, image.width),
+        }
+    }
+}
+
+/// The pixels of a tile in an image, some of which may lie outside.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Where its first pixel is, or would be.
+    first: isize,
+    /// Numbers from a line to the next.
+    line: usize,
+    /// Numbers from a pixel to the next.
+    pixel: usize,
+    /// From which of its lines to before which it is inside of the image.
+    rows: [usize; 2],
+    /// From which of its columns to before which it is inside of the image.
+    columns: [usize; 2],
+}
+
+impl Window {
+    /// The `count` channels from the first on (at most a vector) of every pixel, transformed along the columns.
+    ///
+    /// # Safety
+    /// `image` is where the image starts that the window was made for, plus the first of the channels; `count` channels
+    /// are readable.
+    #[inline(always)]
+    pub(super) unsafe fn read<S, T, const I: usize, const O: usize>(
+        &self,
+        simd: S,
+        image: *const f32,
+        count: usize,
+    ) -> [[S::Vector; I]; O]
+    where
+        S: Simd,
+        T: Transform<I, O>,
+    {
+        let mut half = [[simd.splat(0.0); I]; O];
+        for column in 0..I {
+            let mut pixels = [simd.splat(0.0); I];
+            if self.columns[0] <= column && column < self.columns[1] {
+                let from = image.wrapping_offset(self.first + (column * self.pixel) as isize);
+                for (row, pixel) in pixels.iter_mut().enumerate() {
+                    if self.rows[0] <= row && row < self.rows[1] {
+                        let from = from.wrapping_add(row * self.line);
+                        // SAFETY: the pixel lies inside of the image.
+                        *pixel = unsafe {
+                            if count >= S::LANES { simd.load(from) } else { simd.load_first(from, count) }
+                        };
+                    }
+                }
+            }
+            let values = T::apply(simd, pixels);
+            for (half, value) in half.iter_mut().zip(values) {
+                half[column] = value;
+            }
+        }
+        half
+    }
+
+    /// Writes `count` channels (at most a vector) of a row of pixels, those inside of the image.
+    ///
+    /// # Safety
+    /// As [`Window::read`], for writing.
+    #[inline(always)]
+    pub(super) unsafe fn write<S: Simd, const O: usize>(
+        &self,
+        simd: S,
+        image: *mut f32,
+        row: usize,
+        values: [S::Vector; O],
+        count: usize,
+    ) {
+        if self.rows[0] <= row && row < self.rows[1] {
+            let to = image.wrapping_offset(self.first + (row * self.line) as isize);
+            for (column, value) in values.into_iter().enumerate() {
+                if self.columns[0] <= column && column < self.columns[1] {
+                    let to = to.wrapping_add(column * self.pixel);
+                    // SAFETY: the pixel lies inside of the image.
+                    unsafe {
+                        if count >= S::LANES {
+                            simd.store(to, value);
+                        } else {
+                            simd.store_first(to, value, count);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
