@@ -29,10 +29,10 @@ struct Options {
     #[arg(long, env = "SKIPGRAD_CIFAR10")]
     data: Option<PathBuf>,
     /// What is subtracted from pixels in [0, 1], for red, green and blue.
-    #[arg(long, value_delimiter = ',', num_args = 3, default_values_t = [0.4914, 0.4822, 0.4465])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.4914, 0.4822, 0.4465])]
     mean: Vec<f32>,
     /// What they are then divided by.
-    #[arg(long, value_delimiter = ',', num_args = 3, default_values_t = [0.2470, 0.2435, 0.2616])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.2470, 0.2435, 0.2616])]
     std: Vec<f32>,
     /// Also print the logits of the first image.
     #[arg(long)]

@@ -36,7 +36,7 @@
 //! The rows of `B^T` and of `A^T` have sums of absolute values up to 10 and 19, so intermediate numbers are larger than the
 //! results, cancel, and leave their roundings behind. These do not shrink where an output happens to be small: the error is
 //! to be compared with the largest output, not with each. For uniformly random numbers, the largest error was measured to
-//! be 4e-6 to 9e-6 of the largest output, for 16 channels as for 512, most where it is the largest of eight million. The
+//! be 4e-6 to 1e-5 of the largest output, for 16 channels as for 512, most where it is the largest of eight million. The
 //! tests, which are smaller, hold it to 1e-5. Who wants the direct sums nevertheless asks for
 //! [`Algorithm::Direct`](super::Algorithm::Direct).
 
