@@ -1,7 +1,7 @@
 //! The mean of a window.
 
-use super::gather::{Gather, Map, run};
-use super::{Pool2d, Span};
+use super::Pool2d;
+use super::gather::{Gather, Map, Reach, run};
 use crate::kernels::Isa;
 
 /// `y` = the mean of each window; padding counts as zeros if `count_include_pad` (PyTorch's default), else not at all.
@@ -22,13 +22,8 @@ struct Mean<'a> {
 
 impl Gather for Mean<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(
-        self,
-        image: usize,
-        rows: Span,
-        columns: Span,
-        channel: usize,
-    ) -> ([f32; L], [u16; L]) {
+    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
+        let Reach { image, rows, columns } = reach;
         let mut sum = [0.0; L];
         for (row, _) in rows.pixels() {
             for (column, _) in columns.pixels() {
@@ -66,13 +61,8 @@ struct MeanBackward<'a> {
 
 impl Gather for MeanBackward<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(
-        self,
-        image: usize,
-        rows: Span,
-        columns: Span,
-        channel: usize,
-    ) -> ([f32; L], [u16; L]) {
+    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
+        let Reach { image, rows, columns } = reach;
         let mut sum = [0.0; L];
         for (row, _) in rows.pixels() {
             for (column, _) in columns.pixels() {

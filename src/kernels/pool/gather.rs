@@ -7,16 +7,18 @@ use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task};
 use rayon::prelude::*;
 
-/// How `L` channels of a pixel of the result are made; `image` is the image's number, `channel` the first of the channels.
+/// What reaches a pixel of the result: these rows and columns of an image.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    pub(super) image: usize,
+    pub(super) rows: Span,
+    pub(super) columns: Span,
+}
+
+/// How `L` channels of a pixel of the result are made, from `channel` on.
 /// The second array is kept where positions are asked for.
 pub(super) trait Gather: Copy + Send + Sync {
-    fn gather<const L: usize>(
-        self,
-        image: usize,
-        rows: Span,
-        columns: Span,
-        channel: usize,
-    ) -> ([f32; L], [u16; L]);
+    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]);
 }
 
 /// A map `[image, row, column, channel]` that a [`Gather`] reads.
@@ -101,26 +103,25 @@ impl<G: Gather> Task for Rows<'_, G> {
         while pixel * self.channels < self.out.len() {
             let row = self.first_row + pixel / columns.len();
             for column in columns {
-                let at = (row / rows.len(), rows[row % rows.len()], *column);
-                over_columns(self.channels, &mut Pixel { all: &mut self, at, pixel });
+                let reach = Reach { image: row / rows.len(), rows: rows[row % rows.len()], columns: *column };
+                over_columns(self.channels, &mut Pixel { all: &mut self, reach, pixel });
                 pixel += 1;
             }
         }
     }
 }
 
-/// A pixel of these rows, and what reaches it in which image.
+/// A pixel of these rows, and what reaches it.
 struct Pixel<'a, 'b, G> {
     all: &'a mut Rows<'b, G>,
-    at: (usize, Span, Span),
+    reach: Reach,
     pixel: usize,
 }
 
 impl<G: Gather> Columns for Pixel<'_, '_, G> {
     #[inline(always)]
     fn columns<const L: usize>(&mut self, channel: usize) {
-        let (image, rows, columns) = self.at;
-        let (values, indices) = self.all.gather.gather::<L>(image, rows, columns, channel);
+        let (values, indices) = self.all.gather.gather::<L>(self.reach, channel);
         let start = self.pixel * self.all.channels + channel;
         self.all.out[start..start + L].copy_from_slice(&values);
         if let Some(positions) = &mut self.all.positions {

@@ -1,7 +1,7 @@
 //! The largest of a window.
 
-use super::gather::{Gather, Map, run};
-use super::{Pool2d, Span};
+use super::Pool2d;
+use super::gather::{Gather, Map, Reach, run};
 use crate::kernels::Isa;
 use std::hint::select_unpredictable;
 
@@ -26,13 +26,8 @@ struct Max<'a> {
 
 impl Gather for Max<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(
-        self,
-        image: usize,
-        rows: Span,
-        columns: Span,
-        channel: usize,
-    ) -> ([f32; L], [u16; L]) {
+    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
+        let Reach { image, rows, columns } = reach;
         let [height, width] = self.kernel;
         let empty = rows.len == 0 || columns.len == 0;
         // No position of a window is equal to its size, so the gradient of an empty window goes nowhere.
@@ -75,13 +70,8 @@ struct MaxBackward<'a> {
 
 impl Gather for MaxBackward<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(
-        self,
-        image: usize,
-        rows: Span,
-        columns: Span,
-        channel: usize,
-    ) -> ([f32; L], [u16; L]) {
+    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
+        let Reach { image, rows, columns } = reach;
         let mut sum = [0.0; L];
         for (row, i) in rows.pixels() {
             for (column, j) in columns.pixels() {
