@@ -42,26 +42,6 @@ pub fn normalise(
     }
 }
 
-/// [`normalise`] that writes `y` over `x`.
-pub fn normalise_in_place(
-    isa: Isa,
-    scale: &[f32],
-    shift: &[f32],
-    residual: Option<&[f32]>,
-    relu: bool,
-    x: &mut [f32],
-) {
-    let (c, vectors) = (scale.len(), [scale, shift]);
-    match (residual, relu) {
-        (None, false) => update_rows(isa, c, x, [], vectors, |x, [], [a, b]| x * a + b),
-        (None, true) => update_rows(isa, c, x, [], vectors, |x, [], [a, b]| positive_part(x * a + b)),
-        (Some(r), false) => update_rows(isa, c, x, [r], vectors, |x, [r], [a, b]| x * a + b + r),
-        (Some(r), true) => {
-            update_rows(isa, c, x, [r], vectors, |x, [r], [a, b]| positive_part(x * a + b + r));
-        }
-    }
-}
-
 /// What follows the normalisation, and how the gradient kernels know where its gradient is zero.
 #[derive(Clone, Copy, Debug)]
 pub enum Activation<'a> {
@@ -342,9 +322,6 @@ mod tests {
                             let mut y = Guarded::new(n);
                             normalise(isa, &x, &scale, &shift, residual, relu, &mut y);
                             assert_close(&y, &wanted, 1e-6, "normalise");
-                            let mut z = Guarded::from(&x);
-                            normalise_in_place(isa, &scale, &shift, residual, relu, &mut z);
-                            assert_eq!(y[..], z[..]);
                         }
                     }
                 }

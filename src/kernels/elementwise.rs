@@ -96,12 +96,7 @@ pub fn fill(isa: Isa, value: f32, y: &mut [f32]) {
     update(isa, y, [], |_, []| value);
 }
 
-/// `y = x`. Panics if the lengths differ, as all kernels of this file do.
-pub fn copy(isa: Isa, x: &[f32], y: &mut [f32]) {
-    update(isa, y, [x], |_, [x]| x);
-}
-
-/// `out = x + y`.
+/// `out = x + y`. Panics if the lengths differ, as all kernels of this file do.
 ///
 /// ```
 /// use skipgrad::kernels::{Isa, add};
@@ -111,11 +106,6 @@ pub fn copy(isa: Isa, x: &[f32], y: &mut [f32]) {
 /// ```
 pub fn add(isa: Isa, x: &[f32], y: &[f32], out: &mut [f32]) {
     update(isa, out, [x, y], |_, [x, y]| x + y);
-}
-
-/// `y += x`.
-pub fn add_in_place(isa: Isa, x: &[f32], y: &mut [f32]) {
-    update(isa, y, [x], |y, [x]| y + x);
 }
 
 /// `out = x - y`.
@@ -153,29 +143,9 @@ pub fn relu(isa: Isa, x: &[f32], y: &mut [f32]) {
     update(isa, y, [x], |_, [x]| positive_part(x));
 }
 
-/// `y = max(y, 0)`; NaN stays NaN.
-pub fn relu_in_place(isa: Isa, y: &mut [f32]) {
-    update(isa, y, [], |y, []| positive_part(y));
-}
-
-/// `dx = dy` where the output `y` of the ReLU is above zero (or NaN), else 0.
-pub fn relu_backward(isa: Isa, y: &[f32], dy: &[f32], dx: &mut [f32]) {
-    update(isa, dx, [y, dy], |_, [y, dy]| gate(y, dy));
-}
-
-/// [`relu_backward`] that writes `dx` over `dy`.
+/// The gradient of [`relu`], over `dy`: `dy` stays where the output `y` is above zero (or NaN), else 0.
 pub fn relu_backward_in_place(isa: Isa, y: &[f32], dy: &mut [f32]) {
     update(isa, dy, [y], |dy, [y]| gate(y, dy));
-}
-
-/// `y = max(x + r, 0)`: the end of a residual block.
-pub fn add_relu(isa: Isa, x: &[f32], r: &[f32], y: &mut [f32]) {
-    update(isa, y, [x, r], |_, [x, r]| positive_part(x + r));
-}
-
-/// `y = max(y + r, 0)`.
-pub fn add_relu_in_place(isa: Isa, r: &[f32], y: &mut [f32]) {
-    update(isa, y, [r], |y, [r]| positive_part(y + r));
 }
 
 /// `y = 1 / (1 + exp(-x))`.
@@ -193,12 +163,7 @@ impl Formula<1> for Sigmoid {
     }
 }
 
-/// `dx = dy * y * (1 - y)`, where `y` is the output of [`sigmoid`].
-pub fn sigmoid_backward(isa: Isa, y: &[f32], dy: &[f32], dx: &mut [f32]) {
-    update(isa, dx, [y, dy], |_, [y, dy]| dy * y * (1.0 - y));
-}
-
-/// [`sigmoid_backward`] that writes `dx` over `dy`.
+/// The gradient of [`sigmoid`], over `dy`: `dy * y * (1 - y)`, where `y` is the output.
 pub fn sigmoid_backward_in_place(isa: Isa, y: &[f32], dy: &mut [f32]) {
     update(isa, dy, [y], |dy, [y]| dy * y * (1.0 - y));
 }
@@ -277,9 +242,7 @@ mod tests {
             dy * y * (1.0 - y)
         }
         check::<0>(|isa, [], y| fill(isa, 2.5, y), |_, []| 2.5, 0.0);
-        check::<1>(|isa, [x], y| copy(isa, x, y), |_, [x]| x, 0.0);
         check::<2>(|isa, [x, y], out| add(isa, x, y, out), |_, [x, y]| x + y, 1e-7);
-        check::<1>(|isa, [x], y| add_in_place(isa, x, y), |y, [x]| y + x, 1e-7);
         check::<2>(|isa, [x, y], out| sub(isa, x, y, out), |_, [x, y]| x - y, 1e-7);
         check::<2>(|isa, [x, y], out| mul(isa, x, y, out), |_, [x, y]| x * y, 1e-7);
         check::<1>(|isa, [x], y| mul_in_place(isa, x, y), |y, [x]| y * x, 1e-7);
@@ -287,13 +250,8 @@ mod tests {
         check::<1>(|isa, [x], y| scale(isa, -3.0, x, y), |_, [x]| -3.0 * x, 1e-7);
         check::<0>(|isa, [], y| scale_in_place(isa, -3.0, y), |y, []| -3.0 * y, 1e-7);
         check::<1>(|isa, [x], y| relu(isa, x, y), |_, [x]| ramp(x), 0.0);
-        check::<0>(|isa, [], y| relu_in_place(isa, y), |y, []| ramp(y), 0.0);
-        check::<2>(|isa, [y, dy], dx| relu_backward(isa, y, dy, dx), |_, [y, dy]| gated(y, dy), 0.0);
         check::<1>(|isa, [y], dy| relu_backward_in_place(isa, y, dy), |dy, [y]| gated(y, dy), 0.0);
-        check::<2>(|isa, [x, r], y| add_relu(isa, x, r, y), |_, [x, r]| ramp(x + r), 1e-7);
-        check::<1>(|isa, [r], y| add_relu_in_place(isa, r, y), |y, [r]| ramp(y + r), 1e-7);
         check::<1>(|isa, [x], y| sigmoid(isa, x, y), |_, [x]| 1.0 / (1.0 + (-x).exp()), 2e-7);
-        check::<2>(|isa, [y, dy], dx| sigmoid_backward(isa, y, dy, dx), |_, [y, dy]| slope(y, dy), 3e-7);
         check::<1>(|isa, [y], dy| sigmoid_backward_in_place(isa, y, dy), |dy, [y]| slope(y, dy), 3e-7);
     }
 
@@ -311,9 +269,9 @@ mod tests {
     #[test]
     fn nan_passes_through_relu_and_its_gradient() {
         for isa in each_isa() {
-            let (mut y, mut dx) = ([0.0; 9], [0.0; 9]);
+            let (mut y, mut dx) = ([0.0; 9], [3.0; 9]);
             relu(isa, &[f32::NAN; 9], &mut y);
-            relu_backward(isa, &[f32::NAN; 9], &[3.0; 9], &mut dx);
+            relu_backward_in_place(isa, &[f32::NAN; 9], &mut dx);
             assert!(y.iter().all(|y| y.is_nan()) && dx == [3.0; 9]);
         }
     }

@@ -116,11 +116,6 @@ pub fn add_bias_rows(isa: Isa, bias: &[f32], y: &mut [f32]) {
     update_rows(isa, bias.len(), y, [], [bias], |y, [], [bias]| y + bias);
 }
 
-/// `y[r, c] = alpha * x[c]` in every row of `y[rows, channels]`: the gradient of a mean over rows.
-pub fn broadcast_rows(isa: Isa, alpha: f32, x: &[f32], y: &mut [f32]) {
-    update_rows(isa, x.len(), y, [], [x], move |_, [], [x]| alpha * x);
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::rows::tests::{CHANNELS, ROWS};
@@ -141,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_summed_and_rows_are_made() {
+    fn columns_are_summed_and_rows_get_their_bias() {
         for isa in each_isa() {
             for channels in CHANNELS {
                 for rows in ROWS {
@@ -158,8 +153,6 @@ mod tests {
                     let mut y = Guarded::from(&x);
                     add_bias_rows(isa, &bias, &mut y);
                     assert!((0..y.len()).all(|i| y[i] == x[i] + bias[i % channels]), "{rows} {channels}");
-                    broadcast_rows(isa, 0.25, &bias, &mut y);
-                    assert!((0..y.len()).all(|i| y[i] == 0.25 * bias[i % channels]), "{rows} {channels}");
                 }
             }
         }
