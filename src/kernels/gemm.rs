@@ -78,9 +78,10 @@ pub fn gemm(isa: Isa, sizes: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
     let c_rows = Grid::matrix(m, c_row);
     let start = if accumulate { Start::Add } else { Start::Zero };
     if a_row == 1 && a_column != 1 {
-        Product { columns: n, depth: k, a: Transposed(matrix), b, c: c_rows, start }.compute(isa, c);
+        Product { columns: n, depth: k, a: Transposed(matrix), b, c: c_rows, start, epilogue: () }
+            .compute(isa, c);
     } else {
-        Product { columns: n, depth: k, a: matrix, b, c: c_rows, start }.compute(isa, c);
+        Product { columns: n, depth: k, a: matrix, b, c: c_rows, start, epilogue: () }.compute(isa, c);
     }
 }
 

@@ -5,7 +5,7 @@
 //!   for each tile of rows (TILE_ROWS rows; the panel streams from the second-level cache)
 //!     accumulators = 0                                  all in registers
 //!     for each k:  accumulator[row][vector] += A[row, k] (one number, broadcast) * B[k, vector]
-//!     C = accumulators                                  or C += them, or plus a bias
+//!     C = accumulators                                  or C += them
 //! ```
 //!
 //! The panel has a constant pitch, so that all rows of a tile are displacements from one pointer, which leaves the
@@ -65,11 +65,9 @@ const MOST_COLUMNS: usize = 32;
 
 /// What a product is added to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Start<'a> {
+pub(crate) enum Start {
     /// Nothing: C is overwritten.
     Zero,
-    /// One number a column; C is overwritten.
-    Bias(&'a [f32]),
     /// What C holds.
     Add,
 }
@@ -113,7 +111,7 @@ pub(crate) struct PanelProduct<'a, L> {
     /// For each row, where it starts in C.
     pub(crate) offsets: &'a [usize],
     /// What the product is added to.
-    pub(crate) start: Start<'a>,
+    pub(crate) start: Start,
     /// The panel's layout.
     pub(crate) layout: PhantomData<L>,
 }
@@ -144,9 +142,6 @@ impl<L: Layout> Task for Compute<'_, L> {
         let rows = offsets.len();
         assert!(panel.len() >= L::panel_len(rows, depth));
         assert!(b.len() >= depth * columns.next_multiple_of(S::LANES));
-        if let Start::Bias(bias) = start {
-            assert!(bias.len() == columns);
-        }
         let tile_columns = S::TILE_VECTORS * S::LANES;
         let tiles = rows.div_ceil(S::TILE_ROWS);
         let mut column = 0;
@@ -163,10 +158,7 @@ impl<L: Layout> Task for Compute<'_, L> {
                     c: self.c.wrapping_add(column),
                     offsets,
                     last: width - (vectors - 1) * S::LANES,
-                    start: match start {
-                        Start::Bias(bias) => Start::Bias(&bias[column..column + width]),
-                        other => other,
-                    },
+                    start,
                     layout: PhantomData,
                 };
                 // SAFETY: the asserts above and the caller's promise are those of `Tile`.
@@ -203,7 +195,7 @@ struct Tile<'a, L> {
     offsets: &'a [usize],
     /// Columns in the last vector.
     last: usize,
-    start: Start<'a>,
+    start: Start,
     layout: PhantomData<L>,
 }
 
@@ -283,7 +275,7 @@ impl<L: Layout> Tile<'_, L> {
                     simd.store(c, simd.add(simd.load(c), sums[row][v]));
                 });
             }),
-            _ => {
+            start => {
                 let mut stored = [[0.0; MOST_COLUMNS]; MOST_ROWS];
                 each!(row < ROWS: |row| {
                     // SAFETY: a row holds the columns of the largest tile.
@@ -293,13 +285,13 @@ impl<L: Layout> Tile<'_, L> {
                 });
                 let columns = (VECTORS - 1) * S::LANES + self.last;
                 // SAFETY: C is readable and writable in the columns of the tile.
-                unsafe { finish(&stored[..ROWS], columns, self.start, self.c, offsets) };
+                unsafe { finish(&stored[..ROWS], columns, start, self.c, offsets) };
             }
         }
     }
 }
 
-/// The rare ends of a tile: part of a vector, or a bias.
+/// The rare end of a tile: part of a vector.
 ///
 /// # Safety
 /// `columns` numbers from `c` must be readable and writable at each offset.
@@ -311,9 +303,6 @@ unsafe fn finish(sums: &[[f32; MOST_COLUMNS]], columns: usize, start: Start, c: 
         match start {
             Start::Zero => c.copy_from_slice(&sums[..columns]),
             Start::Add => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
-            Start::Bias(bias) => {
-                c.iter_mut().zip(sums.iter().zip(bias)).for_each(|(c, (sum, bias))| *c = sum + bias)
-            }
         }
     }
 }

@@ -9,6 +9,7 @@
 mod batch_norm;
 mod channels;
 mod elementwise;
+mod epilogue;
 mod global_pool;
 mod isa;
 mod moments;
@@ -34,9 +35,10 @@ mod product;
 pub use batch_norm::*;
 pub use channels::*;
 pub use conv::{
-    Algorithm, Conv2d, col2im, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, im2col,
+    Algorithm, Conv2d, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, im2col,
 };
 pub use elementwise::*;
+pub use epilogue::Ending;
 pub use gemm::{Gemm, gemm};
 pub use global_pool::*;
 pub use isa::{Isa, Task};

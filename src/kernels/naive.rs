@@ -3,6 +3,7 @@
 //! Every function also returns the sum of the absolute values of the terms, which bounds the rounding error of `f32`.
 
 use super::conv::Conv2d;
+use super::epilogue::Ending;
 use super::gemm::Gemm;
 
 /// A sum, and the sum of the absolute values of its terms.
@@ -40,6 +41,22 @@ pub(crate) fn conv2d(sizes: &Conv2d, x: &[f32], w: &[f32]) -> Vec<Sum> {
         vec![Sum::default(); sizes.batch * sizes.out_height() * sizes.out_width() * sizes.out_channels];
     each_term(sizes, |x_at, w_at, y_at| y[y_at].add(x[x_at], w[w_at]));
     y
+}
+
+/// The end of sums in `channels`.
+pub(crate) fn end(sums: &[Sum], channels: usize, ending: Ending<'_>) -> Vec<Sum> {
+    let sums = sums.iter().enumerate();
+    sums.map(|(i, sum)| {
+        let addends =
+            [ending.bias.map(|bias| bias[i % channels]), ending.residual.map(|residual| residual[i])];
+        let mut sum = *sum;
+        addends.into_iter().flatten().for_each(|addend| sum.add(1.0, addend));
+        if ending.relu {
+            sum.value = sum.value.max(0.0);
+        }
+        sum
+    })
+    .collect()
 }
 
 /// dx of a convolution.

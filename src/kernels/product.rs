@@ -8,6 +8,7 @@
 //!     for each block of the rows
 //!       copy that block of A into a panel                             second-level cache
 //!       C[block] += panel * B                                         see `microkernel`
+//!       after the last block of the depth: the end of C[block]        see `epilogue`
 //! ```
 //!
 //! A is whatever can fill a panel ([`Panels`]): a matrix, or the patches of an image, which so never exist as a whole.
@@ -16,6 +17,7 @@
 //! large and packed where it is used, and if C is too small to give every core a block, the depth is split into parts whose
 //! sums are added in order. All splits depend on the sizes alone, never on the threads.
 
+use super::epilogue::{Block, Epilogue};
 use super::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use super::pack::{Factor, Pack};
 use super::{Isa, scratch};
@@ -85,7 +87,7 @@ pub(crate) struct Grid {
 }
 
 /// `c = a * b`, or added to what `start` says.
-pub(crate) struct Product<'a, A> {
+pub(crate) struct Product<'a, A, E = ()> {
     /// Columns of B and C.
     pub(crate) columns: usize,
     /// Columns of A, rows of B.
@@ -97,7 +99,9 @@ pub(crate) struct Product<'a, A> {
     /// The rows of C.
     pub(crate) c: Grid,
     /// What the product is added to.
-    pub(crate) start: Start<'a>,
+    pub(crate) start: Start,
+    /// What is done with complete sums; only where B is packed ahead.
+    pub(crate) epilogue: E,
 }
 
 impl Grid {
@@ -205,7 +209,7 @@ impl Plan {
     }
 }
 
-impl<A: Panels> Product<'_, A> {
+impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     /// Computes it.
     pub(crate) fn compute(&self, isa: Isa, c: &mut [f32]) {
         let rows = self.c.rows();
@@ -275,7 +279,6 @@ impl<A: Panels> Product<'_, A> {
                     let start = match self.start {
                         _ if step > 0 => Start::Add,
                         _ if part > 0 => Start::Zero,
-                        Start::Bias(bias) => Start::Bias(&bias[columns.clone()]),
                         start => start,
                     };
                     for block in 0..blocks.parts {
@@ -283,7 +286,7 @@ impl<A: Panels> Product<'_, A> {
                         let mut offsets = [0; MOST_ROWS];
                         let offsets = &mut offsets[..rows.len()];
                         place.offsets(rows.clone(), offsets);
-                        self.a.fill(isa, rows, depth.clone(), panel);
+                        self.a.fill(isa, rows.clone(), depth.clone(), panel);
                         let product = PanelProduct::<A::Layout> {
                             panel,
                             depth: depth.len(),
@@ -296,6 +299,11 @@ impl<A: Panels> Product<'_, A> {
                         // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap (the partial sums are a
                         // matrix of `rows` x `columns`), and no other task has the same rows, columns and part.
                         unsafe { product.compute(isa, to.offset(columns.start)) };
+                        if A::Layout::AHEAD && step + 1 == steps.parts {
+                            let block = Block { rows, columns: columns.clone(), offsets, c: to };
+                            // SAFETY: as above.
+                            unsafe { self.epilogue.apply(isa, block) };
+                        }
                     }
                 }
             });

@@ -12,7 +12,7 @@ use super::{expect_images, expect_vector, linear::column_sums};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::Var,
-    kernels::{self, Isa},
+    kernels::{self, Ending, Isa},
 };
 use std::fmt;
 
@@ -101,14 +101,15 @@ impl<'t> Var<'t> {
         Ok(match bias {
             None => Var::op("conv2d", [self, weight], shape, |[x, w]| {
                 let y = Tensor::build(shape, |y| {
-                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), None, y);
+                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), Ending::default(), y);
                 });
                 let (x, w) = (x.clone(), w.clone());
                 (y, move |dy: Tensor, needs: [bool; 2]| gradients(algorithm, &geometry, &x, &w, &dy, needs))
             }),
             Some(bias) => Var::op("conv2d", [self, weight, bias], shape, |[x, w, b]| {
+                let ending = Ending { bias: Some(b.data()), ..Ending::default() };
                 let y = Tensor::build(shape, |y| {
-                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), Some(b.data()), y);
+                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), ending, y);
                 });
                 let (x, w) = (x.clone(), w.clone());
                 (y, move |dy: Tensor, [x_needs, w_needs, b_needs]: [bool; 3]| {

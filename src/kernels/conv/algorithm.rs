@@ -1,7 +1,7 @@
 //! Which way a convolution is computed.
 
-use super::{Conv2d, conv2d, conv2d_bias, conv2d_input_gradient, conv2d_weight_gradient, winograd};
-use crate::kernels::Isa;
+use super::{Conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
+use crate::kernels::{Ending, Isa};
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,27 +16,28 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// y of a convolution, with a bias `[OC]` if there is one: [`conv2d`] or [`conv2d_bias`].
+    /// y of a convolution: [`conv2d_with`].
     ///
     /// # Panics
-    /// As these.
+    /// As that.
     ///
     /// ```
-    /// use skipgrad::kernels::{Algorithm, Conv2d, Isa};
+    /// use skipgrad::kernels::{Algorithm, Conv2d, Ending, Isa};
     /// let sizes = Conv2d {
     ///     batch: 2, height: 16, width: 16, in_channels: 16, out_channels: 16, kernel: [3, 3], stride: [1, 1],
     ///     padding: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1,
     /// };
     /// let (x, w) = (vec![0.5; 2 * 16 * 16 * 16], vec![0.25; 9 * 16 * 16]);
     /// let mut y = vec![0.0; x.len()]; // [2, 16, 16, 16]
-    /// Algorithm::Auto.conv2d(Isa::active(), &sizes, &x, &w, Some(&[1.0; 16]), &mut y);
+    /// let ending = Ending { bias: Some(&[1.0; 16]), ..Ending::default() };
+    /// Algorithm::Auto.conv2d(Isa::active(), &sizes, &x, &w, ending, &mut y);
     /// assert!((y[(3 * 16 + 5) * 16] - (1.0 + 9.0 * 16.0 * 0.125)).abs() < 1e-4);
     /// ```
-    pub fn conv2d(self, isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-        match bias {
-            _ if self.winograd(sizes) => winograd::forward(isa, sizes, x, w, bias, y),
-            Some(bias) => conv2d_bias(isa, sizes, x, w, bias, y),
-            None => conv2d(isa, sizes, x, w, y),
+    pub fn conv2d(self, isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
+        if self.winograd(sizes) {
+            winograd::forward(isa, sizes, x, w, ending, y);
+        } else {
+            conv2d_with(isa, sizes, x, w, ending, y);
         }
     }
 

@@ -4,6 +4,7 @@ use super::Conv2d;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
+use crate::kernels::epilogue::{EndOfChannels, Ending};
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
 use crate::kernels::product::{Grid, Product};
@@ -24,24 +25,20 @@ use crate::kernels::product::{Grid, Product};
 /// assert_eq!(y, [12.0, 34.0]);
 /// ```
 pub fn conv2d(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], y: &mut [f32]) {
-    forward(isa, sizes, x, w, None, y);
+    conv2d_with(isa, sizes, x, w, Ending::default(), y);
 }
 
-/// [`conv2d`], plus a bias `[OC]`.
+/// [`conv2d`], ended with a bias, a residual, a ReLU.
 ///
 /// # Panics
-/// As [`conv2d`], and if `bias` has not one number a channel.
-pub fn conv2d_bias(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: &[f32], y: &mut [f32]) {
-    assert!(bias.len() == sizes.out_channels, "one bias a channel");
-    forward(isa, sizes, x, w, Some(bias), y);
-}
-
-fn forward(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+/// As [`conv2d`], and if the bias has not one number a channel or the residual not y's length.
+pub fn conv2d_with(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
     sizes.check(x.len(), w.len(), y.len());
-    with_spread(sizes, w, |sizes, w| group_by_group(isa, sizes, x, w, bias, y));
+    ending.check(sizes.out_channels, y.len());
+    with_spread(sizes, w, |sizes, w| group_by_group(isa, sizes, x, w, ending, y));
 }
 
-fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
     let [vertical, horizontal] = axes(sizes);
     let channels = sizes.out_channels;
     let (group_in, group_out) = (sizes.group_in(), sizes.group_out());
@@ -66,7 +63,8 @@ fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], bias: Option<&
                 stride: [size[1] * size[2] * channels, size[2] * channels, channels],
                 start: outputs.start,
             },
-            start: bias.map_or(Start::Zero, |bias| Start::Bias(&bias[outputs.clone()])),
+            start: Start::Zero,
+            epilogue: EndOfChannels { ending, first: outputs.start },
         };
         product.compute(isa, y);
     }

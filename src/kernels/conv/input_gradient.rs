@@ -99,5 +99,6 @@ fn phase_product<'a>(
             start: vertical.first * line + horizontal.first * pixel + group * group_in,
         },
         start: Start::Zero,
+        epilogue: (),
     }
 }

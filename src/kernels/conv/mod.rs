@@ -32,7 +32,7 @@ mod weight_gradient;
 mod winograd;
 
 pub use algorithm::Algorithm;
-pub use forward::{conv2d, conv2d_bias};
+pub use forward::{conv2d, conv2d_with};
 pub use im2col::{col2im, im2col};
 pub use input_gradient::conv2d_input_gradient;
 pub use weight_gradient::conv2d_weight_gradient;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernels::naive::{self, Input, Output, assert_sums};
-use crate::kernels::{Gemm, Isa, gemm};
+use crate::kernels::{Ending, Gemm, Isa, gemm};
 use proptest::prelude::*;
 
 /// Holds the three directions of one geometry against the oracle.
@@ -134,21 +134,34 @@ fn empty_sizes_are_no_trouble() {
     check_all(&square(2, 4, [3, 0], 3, 1, 1));
 }
 
+/// Every combination of a bias, a residual and a ReLU.
+pub(super) fn endings<'a>(bias: &'a [f32], residual: &'a [f32]) -> impl Iterator<Item = Ending<'a>> {
+    (0..8).map(|bits| Ending {
+        bias: (bits & 1 > 0).then_some(bias),
+        residual: (bits & 2 > 0).then_some(residual),
+        relu: bits & 4 > 0,
+    })
+}
+
 #[test]
-fn a_bias_is_added_once() {
-    for sizes in [square(1, 4, [50, 21], 3, 1, 1), Conv2d { groups: 3, ..square(2, 3, [9, 33], 1, 1, 0) }] {
+fn every_ending_is_as_the_oracle_says() {
+    for sizes in [
+        square(1, 4, [50, 21], 3, 1, 1),
+        square(2, 5, [3, 8], 3, 2, 1),
+        square(1, 12, [20, 300], 1, 1, 0),
+        Conv2d { groups: 3, ..square(2, 3, [9, 33], 1, 1, 0) },
+        Conv2d { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) },
+    ] {
         let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
-        let bias = Input::random(sizes.out_channels, 3);
-        let mut want = naive::conv2d(&sizes, &x, &w);
-        for (i, sum) in want.iter_mut().enumerate() {
-            let bias = f64::from(bias[i % sizes.out_channels]);
-            sum.value += bias;
-            sum.magnitude += bias.abs();
-        }
-        for isa in Isa::available() {
-            let mut y = Output::filled(sizes.y_len(), f32::NAN);
-            conv2d_bias(isa, &sizes, &x, &w, &bias, y.slice());
-            assert_sums(&y.checked(), &want, 451, &(isa, sizes));
+        let (bias, residual) = (Input::random(sizes.out_channels, 3), Input::random(sizes.y_len(), 4));
+        let sums = naive::conv2d(&sizes, &x, &w);
+        for ending in endings(&bias, &residual) {
+            let want = naive::end(&sums, sizes.out_channels, ending);
+            for isa in Isa::available() {
+                let mut y = Output::filled(sizes.y_len(), f32::NAN);
+                conv2d_with(isa, &sizes, &x, &w, ending, y.slice());
+                assert_sums(&y.checked(), &want, 452, &(isa, sizes));
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32
             b: Factor { data: dy, taps: vec![first], depth: pixels, row: channels, column: 1 },
             c: Grid { size: [1, 1, rows], stride: [0, 0, channels], start: first },
             start: Start::Zero,
+            epilogue: (),
         };
         product.compute(isa, dw);
     }

@@ -6,7 +6,7 @@
 //!     V = B^T d B for the tiles and these channels                     36 panels [tiles, channels]
 //!     U = G g G^T for these channels and outputs, or found ready       36 packed factors [channels, outputs]
 //!     for each of 36 points:  M[point] += V[point] * U[point]          see `microkernel`
-//!   y = A^T M A + bias
+//!   y = A^T M A, and its end: bias, residual, ReLU
 //! ```
 //!
 //! V and M of a task fill about a second-level cache, and what goes through it is used at once. U is streamed, once a task:
@@ -20,6 +20,7 @@ use super::transforms::{Input, Output, Transform};
 use super::weights::Weights;
 use super::{INPUTS, OUTPUTS, POINTS, spread};
 use crate::kernels::conv::Conv2d;
+use crate::kernels::epilogue::Ending;
 use crate::kernels::microkernel::{Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::product::{Output as Shared, Split};
 use crate::kernels::simd::Simd;
@@ -37,13 +38,13 @@ const FEWEST_COLUMNS: usize = 64;
 /// Tasks wanted.
 const TASKS: usize = 16;
 
-/// y of the convolution, plus `bias`.
+/// y of the convolution.
 pub(in super::super) fn forward(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
     w: &[f32],
-    bias: Option<&[f32]>,
+    ending: Ending<'_>,
     y: &mut [f32],
 ) {
     let (height, width) = (sizes.out_height(), sizes.out_width());
@@ -52,7 +53,7 @@ pub(in super::super) fn forward(
         from: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
         before: sizes.padding.map(|[before, _]| before as isize),
         weights: Weights { w, channels: [sizes.in_channels, sizes.out_channels], turned: false },
-        bias,
+        ending,
         to: Image { height, width, channels: sizes.out_channels },
         tiles: Tiles::covering(sizes.batch, height, width),
     }
@@ -66,7 +67,7 @@ pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: 
         from: Image { height: sizes.out_height(), width: sizes.out_width(), channels: sizes.out_channels },
         before: sizes.padding.map(|[before, _]| 2 - before as isize),
         weights: Weights { w, channels: [sizes.in_channels, sizes.out_channels], turned: true },
-        bias: None,
+        ending: Ending::default(),
         to: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
         tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width),
     }
@@ -79,7 +80,7 @@ struct Convolution<'a> {
     /// Zeros above and left of an image, or, below zero, pixels that no output sees.
     before: [isize; 2],
     weights: Weights<'a>,
-    bias: Option<&'a [f32]>,
+    ending: Ending<'a>,
     to: Image,
     tiles: Tiles,
 }
@@ -121,7 +122,7 @@ impl Convolution<'_> {
         assert!(depth > 0, "no channels to sum over");
         assert!(self.x.len() == self.tiles.images * self.from.height * self.from.width * depth);
         assert!(y.len() == self.tiles.images * self.to.height * self.to.width * columns);
-        assert!(self.bias.is_none_or(|bias| bias.len() == columns));
+        self.ending.check(columns, y.len());
         let plan = Plan::new(isa, tiles, depth, columns);
         let ahead = if plan.tiles.parts > 1 { POINTS * depth * plan.padded(columns) } else { 0 };
         scratch::with(ahead, |ready| {
@@ -259,7 +260,7 @@ impl Task for ReadTiles<'_, '_> {
     }
 }
 
-/// `y = A^T M A + bias` of some tiles and channels.
+/// `y = A^T M A`, and its end, of some tiles and channels.
 struct WriteTiles<'a> {
     convolution: &'a Convolution<'a>,
     tiles: Range<usize>,
@@ -310,19 +311,18 @@ impl Task for Write<'_> {
                         half[j] = value;
                     }
                 }
-                let bias = match convolution.bias {
-                    // SAFETY: `compute` asserts that there is a bias for each channel.
-                    Some(bias) => unsafe {
-                        simd.load_first(bias[channels.start + first..].as_ptr(), count.min(S::LANES))
-                    },
-                    None => simd.splat(0.0),
-                };
-                let image = y.offset(channels.start + first);
+                let channel = channels.start + first;
+                let count = count.min(S::LANES);
+                let bias = convolution.ending.bias_at(simd, channel, count);
                 for (i, half) in half.iter().enumerate() {
-                    let mut values = Output::apply(simd, *half);
-                    values.iter_mut().for_each(|value| *value = simd.add(*value, bias));
-                    // SAFETY: y has the images that the window is made for, and nobody else has the tile.
-                    unsafe { window.write(simd, image, i, values, count) };
+                    let values = Output::apply(simd, *half);
+                    // SAFETY: y, and so a residual (see `Ending::check`), has the images that the window is made for, and
+                    // nobody else has the tile.
+                    unsafe {
+                        window.write(simd, y.offset(0), channel, i, values, count, |value, at| {
+                            convolution.ending.of(simd, value, bias, at, count)
+                        });
+                    }
                 }
             }
         }

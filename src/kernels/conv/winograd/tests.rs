@@ -1,8 +1,9 @@
 //! All directions, on every instruction set that the machine has, against the oracle.
 
 use super::*;
-use crate::kernels::Isa;
+use crate::kernels::conv::tests::endings;
 use crate::kernels::naive::{self, Input, Output, Sum};
+use crate::kernels::{Ending, Isa};
 
 /// The largest error that is allowed, relative to the largest number of the result; see `mod` for what was measured.
 const BOUND: f64 = 1e-5;
@@ -26,22 +27,21 @@ fn check_all(sizes: &Conv2d) {
     let x = Input::random(sizes.x_len(), 1);
     let w = Input::random(sizes.w_len(), 2);
     let dy = Input::random(sizes.y_len(), 3);
-    let bias = Input::random(sizes.out_channels, 4);
+    let (bias, residual) = (Input::random(sizes.out_channels, 4), Input::random(sizes.y_len(), 5));
     let y_want = naive::conv2d(sizes, &x, &w);
     let dx_want = naive::conv2d_input_gradient(sizes, &dy, &w);
     let dw_want = naive::conv2d_weight_gradient(sizes, &x, &dy);
     for isa in Isa::available() {
         let case = (isa, sizes);
-        let mut y = Output::filled(sizes.y_len(), f32::NAN);
-        forward(isa, sizes, &x, &w, None, y.slice());
-        assert_close(&y.checked(), &y_want, &("y", case));
-        let mut y = Output::filled(sizes.y_len(), f32::NAN);
-        forward(isa, sizes, &x, &w, Some(&bias), y.slice());
-        let mut with_bias = y_want.clone();
-        for (i, sum) in with_bias.iter_mut().enumerate() {
-            sum.value += f64::from(bias[i % sizes.out_channels]);
+        for ending in endings(&bias, &residual) {
+            let mut y = Output::filled(sizes.y_len(), f32::NAN);
+            forward(isa, sizes, &x, &w, ending, y.slice());
+            assert_close(
+                &y.checked(),
+                &naive::end(&y_want, sizes.out_channels, ending),
+                &("y", ending.relu, case),
+            );
         }
-        assert_close(&y.checked(), &with_bias, &("y + bias", case));
         let mut dx = Output::filled(sizes.x_len(), f32::NAN);
         input_gradient(isa, sizes, &dy, &w, dx.slice());
         assert_close(&dx.checked(), &dx_want, &("dx", case));
@@ -112,7 +112,7 @@ fn any_number_of_threads_gives_the_same_bits() {
                     let mut results =
                         [vec![0.0; sizes.y_len()], vec![0.0; sizes.x_len()], vec![0.0; sizes.w_len()]];
                     let [y, dx, dw] = &mut results;
-                    forward(isa, &sizes, &x, &w, None, y);
+                    forward(isa, &sizes, &x, &w, Ending::default(), y);
                     input_gradient(isa, &sizes, &dy, &w, dx);
                     weight_gradient(isa, &sizes, &x, &dy, dw);
                     results.map(|result| result.into_iter().map(f32::to_bits).collect::<Vec<_>>())

@@ -106,24 +106,28 @@ impl Window {
         half
     }
 
-    /// Writes `count` channels (at most a vector) of a row of pixels, those inside of the image.
+    /// Writes `count` channels from `channel` on (at most a vector) of a row of pixels, those inside of the image, each as
+    /// `end` makes it of the value and its place.
     ///
     /// # Safety
-    /// As [`Window::read`], for writing.
+    /// `images` is what the window was made for, and the channels of its pixels are writable.
     #[inline(always)]
     pub(super) unsafe fn write<S: Simd, const O: usize>(
         &self,
         simd: S,
-        image: *mut f32,
+        images: *mut f32,
+        channel: usize,
         row: usize,
         values: [S::Vector; O],
         count: usize,
+        end: impl Fn(S::Vector, usize) -> S::Vector,
     ) {
         if self.rows[0] <= row && row < self.rows[1] {
-            let to = image.wrapping_offset(self.first + (row * self.line) as isize);
+            let first = self.first + (row * self.line + channel) as isize;
             for (column, value) in values.into_iter().enumerate() {
                 if self.columns[0] <= column && column < self.columns[1] {
-                    let to = to.wrapping_add(column * self.pixel);
+                    let at = (first + (column * self.pixel) as isize) as usize;
+                    let (to, value) = (images.wrapping_add(at), end(value, at));
                     // SAFETY: the pixel lies inside of the image.
                     unsafe {
                         if count >= S::LANES {
