@@ -266,7 +266,7 @@ fn dropout_reaches_the_dense_layers() {
 #[test]
 fn frozen_norms_leave_a_fine_tuned_network_alone() {
     let mut model = ResNet::cifar_paper(8, 10, &mut Rng::seed(0)).unwrap();
-    if let Some(norm) = &mut model.stem.norm {
+    if let Some(norm) = model.stem.norm_mut() {
         norm.frozen = true;
     }
     let buffers = unreached(&model, images(2, 8, 3));

@@ -139,7 +139,7 @@ fn strides_of_zero() -> Result<()> {
         "0: conv2d: stride: expected positive numbers, found [0, 0]",
     );
     let mut model = small_resnet()?;
-    model.stem.conv.options.stride = [0, 0];
+    model.stem.conv_mut().options.stride = [0, 0];
     refused(
         forward(&model, &Tape::eval(), [1, 8, 8, 3]),
         "conv1: conv2d: stride: expected at least 1, found [0, 0]",
@@ -157,7 +157,7 @@ fn groups_that_do_not_divide() -> Result<()> {
         "conv2d: groups: expected a divisor of 8 and 12, found 5",
     );
     let mut model = small_resnet()?;
-    model.stem.conv.options.groups = 2;
+    model.stem.conv_mut().options.groups = 2;
     refused(
         forward(&model, &Tape::eval(), [1, 8, 8, 3]),
         "conv1: conv2d: groups: expected a divisor of the input's channels, found 2 of 3",

@@ -26,6 +26,6 @@ mod tape;
 mod updates;
 
 pub use check::{GradientCheck, gradient_check};
-pub use state::{Buffer, Layout, NamedTensors, Param, Slot, SlotMut, State, StateId, join};
+pub use state::{Buffer, Layout, NamedTensors, Param, Revision, Slot, SlotMut, State, StateId, join};
 pub use tape::{Mode, Tape, Var};
 pub use updates::Updates;

@@ -12,10 +12,20 @@ pub struct StateId(u64);
 
 impl StateId {
     pub(super) fn fresh() -> StateId {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        StateId(NEXT.fetch_add(1, Ordering::Relaxed))
+        StateId(fresh())
     }
 }
+
+/// A number that nothing else in the process has got or will get from here.
+fn fresh() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A stand of a parameter or a buffer, unique in the process: what was computed from a value holds for as long as the
+/// revision is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision(u64);
 
 /// How a tensor lies in memory and how in a weights file, which follows torchvision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +69,7 @@ impl Layout {
 pub struct Param {
     id: StateId,
     value: Tensor,
+    revision: Revision,
     layout: Layout,
     trainable: bool,
 }
@@ -66,7 +77,13 @@ pub struct Param {
 impl Param {
     /// A parameter that lies in files as in memory.
     pub fn new(value: Tensor) -> Param {
-        Param { id: StateId::fresh(), value, layout: Layout::Plain, trainable: true }
+        Param {
+            id: StateId::fresh(),
+            value,
+            revision: Revision(fresh()),
+            layout: Layout::Plain,
+            trainable: true,
+        }
     }
 
     /// A convolution's weight, `[KH, KW, C/groups, OC]`.
@@ -89,9 +106,24 @@ impl Param {
         &self.value
     }
 
-    /// Its value, to be written.
+    /// Its value, to be written, which begins a new revision.
     pub fn value_mut(&mut self) -> &mut Tensor {
+        self.revision = Revision(fresh());
         &mut self.value
+    }
+
+    /// Of the value.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Param};
+    /// let mut weight = Param::new(Tensor::scalar(1.0));
+    /// let before = weight.revision();
+    /// assert_eq!(weight.revision(), before);
+    /// weight.value_mut().scale(2.0);
+    /// assert_ne!(weight.revision(), before);
+    /// ```
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// How it lies in files.
@@ -122,12 +154,13 @@ impl Clone for Param {
 pub struct Buffer {
     id: StateId,
     value: Tensor,
+    revision: Revision,
 }
 
 impl Buffer {
     /// A buffer.
     pub fn new(value: Tensor) -> Buffer {
-        Buffer { id: StateId::fresh(), value }
+        Buffer { id: StateId::fresh(), value, revision: Revision(fresh()) }
     }
 
     /// Its identity.
@@ -140,9 +173,15 @@ impl Buffer {
         &self.value
     }
 
-    /// Its value, to be written.
+    /// Its value, to be written, which begins a new revision.
     pub fn value_mut(&mut self) -> &mut Tensor {
+        self.revision = Revision(fresh());
         &mut self.value
+    }
+
+    /// Of the value; see [`Param::revision`].
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 }
 

@@ -168,6 +168,11 @@ impl<'t> Var<'t> {
         self.tape
     }
 
+    /// Whether a gradient flows back from it.
+    pub fn is_recorded(&self) -> bool {
+        self.node.is_some()
+    }
+
     /// The value of a loss; see [`Tensor::item`].
     pub fn item(&self) -> f32 {
         self.value.item()

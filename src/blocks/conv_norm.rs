@@ -2,15 +2,21 @@
 
 use crate::{
     At, Result, Rng,
-    autograd::{Slot, SlotMut, State, Var, join},
+    autograd::{Mode, Param, Revision, Slot, SlotMut, State, Var, join},
     nn::{BatchNorm2d, Conv2d, Conv2dBuilder, Module},
+    ops::{Conv2dOptions, FoldedConv2d, Normalisation},
 };
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A convolution, the normalisation of its output, and what may follow in the same pass: the addition of a shortcut and a
 /// ReLU (He et al. 2015, section 3.4: "BN right after each convolution and before activation").
 ///
 /// State: under two names that are its own to choose, `conv` and `norm` if nothing is said, so that a struct can show it
 /// flat (`..conv1`) under the names of its weights file.
+///
+/// Where statistics are constants and nothing is recorded, the normalisation is folded into the convolution
+/// ([`FoldedConv2d`]) on the first forward pass, and folded weights are used until a parameter, a statistic or a setting changes. A
+/// forward pass in training drops them.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::ConvNorm, nn::{Module, conv3x3}};
@@ -30,6 +36,7 @@ pub struct ConvNorm {
     /// The normalisation of its output.
     pub norm: BatchNorm2d,
     names: [&'static str; 2],
+    folding: Folding,
 }
 
 impl ConvNorm {
@@ -39,7 +46,8 @@ impl ConvNorm {
     /// As [`Conv2dBuilder::build`].
     pub fn new(conv: Conv2dBuilder, rng: &mut Rng) -> Result<ConvNorm> {
         let conv = conv.build(rng)?;
-        Ok(ConvNorm { norm: BatchNorm2d::new(conv.outputs())?, conv, names: ["conv", "norm"] })
+        let norm = BatchNorm2d::new(conv.outputs())?;
+        Ok(ConvNorm { norm, conv, names: ["conv", "norm"], folding: Folding::default() })
     }
 
     /// The same under other names.
@@ -53,7 +61,7 @@ impl ConvNorm {
     /// # Errors
     /// As [`Module::forward`].
     pub fn relu<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.norm.relu(&self.convolve(x)?).at(self.names[1])
+        self.apply(x, None, true)
     }
 
     /// `relu(norm(conv(x)) + shortcut)`: the end of a residual block (He et al. 2015, figure 2).
@@ -61,18 +69,26 @@ impl ConvNorm {
     /// # Errors
     /// As [`Module::forward`], and if the shortcut has another shape than the convolution's output.
     pub fn add_relu<'t>(&self, x: &Var<'t>, shortcut: &Var<'t>) -> Result<Var<'t>> {
-        self.norm.add_relu(&self.convolve(x)?, shortcut).at(self.names[1])
+        self.apply(x, Some(shortcut), true)
     }
 
-    fn convolve<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.conv.forward(x).at(self.names[0])
+    fn apply<'t>(&self, x: &Var<'t>, shortcut: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
+        let [conv, norm] = self.names;
+        if !x.tape().is_recording() && self.norm.is_constant(x.tape()) {
+            let folded = self.folding.of(&self.conv, &self.norm).at(norm)?;
+            return folded.apply(x, shortcut, relu).at(conv);
+        }
+        if x.tape().mode() == Mode::Train {
+            self.folding.clear();
+        }
+        self.norm.apply(&self.conv.forward(x).at(conv)?, shortcut, relu).at(norm)
     }
 }
 
 /// `norm(conv(x))`.
 impl Module for ConvNorm {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.norm.forward(&self.convolve(x)?).at(self.names[1])
+        self.apply(x, None, false)
     }
 }
 
@@ -84,6 +100,63 @@ impl State for ConvNorm {
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
         self.conv.visit_mut(&join(path, self.names[0]), f);
         self.norm.visit_mut(&join(path, self.names[1]), f);
+    }
+}
+
+/// What [`ConvNorm`] folded, and of what. A copy begins without.
+#[derive(Debug, Default)]
+struct Folding(Mutex<Option<(Origin, Arc<FoldedConv2d>)>>);
+
+/// All that folded weights depend on: the revisions of weight, bias, gamma, beta, mean and variance, and the settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Origin {
+    revisions: [Option<Revision>; 6],
+    options: Conv2dOptions,
+    eps: f32,
+}
+
+impl Clone for Folding {
+    fn clone(&self) -> Folding {
+        Folding::default()
+    }
+}
+
+impl Folding {
+    fn of(&self, conv: &Conv2d, norm: &BatchNorm2d) -> Result<Arc<FoldedConv2d>> {
+        let bias = conv.bias.as_ref();
+        let revisions = [
+            Some(conv.weight.revision()),
+            bias.map(Param::revision),
+            Some(norm.weight.revision()),
+            Some(norm.bias.revision()),
+            Some(norm.running_mean.revision()),
+            Some(norm.running_var.revision()),
+        ];
+        let origin = Origin { revisions, options: conv.options, eps: norm.eps };
+        let mut kept = self.lock();
+        if let Some((of, folded)) = &*kept
+            && *of == origin
+        {
+            return Ok(folded.clone());
+        }
+        let constants = Normalisation {
+            gamma: norm.weight.value(),
+            beta: norm.bias.value(),
+            mean: norm.running_mean.value(),
+            var: norm.running_var.value(),
+            eps: norm.eps,
+        };
+        let folded = FoldedConv2d::new(conv.weight.value(), bias.map(Param::value), conv.options, constants)?;
+        Ok(kept.insert((origin, Arc::new(folded))).1.clone())
+    }
+
+    fn clear(&self) {
+        *self.lock() = None;
+    }
+
+    /// What a thread that panicked left behind is whole: it is replaced in one step.
+    fn lock(&self) -> MutexGuard<'_, Option<(Origin, Arc<FoldedConv2d>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,5 +223,86 @@ impl State for NormConv {
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
         self.norm.visit_mut(&join(path, self.names[0]), f);
         self.conv.visit_mut(&join(path, self.names[1]), f);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Tensor, autograd::Tape, nn::conv3x3};
+
+    fn layer(rng: &mut Rng) -> ConvNorm {
+        let mut layer = ConvNorm::new(conv3x3(3, 5).with_bias(), rng).unwrap();
+        let tape = Tape::train(Rng::seed(0));
+        let x = Tensor::uniform([4, 6, 6, 3], -1.0, 2.0, rng).unwrap();
+        let updates = layer.forward(&tape.input(x)).unwrap().sum().backward().unwrap();
+        for buffer in [&mut layer.norm.running_mean, &mut layer.norm.running_var] {
+            *buffer.value_mut() = updates.observed(buffer).unwrap().clone();
+        }
+        layer
+    }
+
+    /// What evaluation computes, folded, and on a recording tape, where nothing is.
+    fn outputs(layer: &ConvNorm, x: &Tensor) -> [Tensor; 2] {
+        [false, true].map(|recording| {
+            let tape = Tape::eval().recording(recording);
+            layer.relu(&tape.input(x.clone())).unwrap().value().clone()
+        })
+    }
+
+    #[track_caller]
+    fn assert_alike([folded, plain]: &[Tensor; 2]) {
+        for (a, b) in folded.data().iter().zip(plain.data()) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn whatever_changes_is_folded_anew() {
+        let mut rng = Rng::seed(4);
+        let mut layer = layer(&mut rng);
+        let x = Tensor::normal([2, 5, 4, 3], 1.0, &mut rng).unwrap();
+        let mut before = outputs(&layer, &x);
+        assert_alike(&before);
+        let changes: [fn(&mut ConvNorm); 8] = [
+            |layer| layer.conv.weight.value_mut().scale(1.5),
+            |layer| layer.conv.bias.as_mut().unwrap().value_mut().data_mut().fill(0.3),
+            |layer| layer.norm.weight.value_mut().scale(-2.0),
+            |layer| layer.norm.bias.value_mut().data_mut().fill(0.7),
+            |layer| layer.norm.running_mean.value_mut().data_mut().fill(0.2),
+            |layer| layer.norm.running_var.value_mut().scale(0.5),
+            |layer| layer.norm.eps = 0.5,
+            |layer| layer.conv.options.stride = [1, 2],
+        ];
+        for change in changes {
+            change(&mut layer);
+            let after = outputs(&layer, &x);
+            assert_alike(&after);
+            assert_ne!(after, before);
+            before = after;
+        }
+        let copy = layer.clone();
+        assert_eq!(outputs(&copy, &x), before);
+    }
+
+    #[test]
+    fn a_frozen_norm_is_folded_in_training_if_nothing_is_recorded() {
+        let mut rng = Rng::seed(5);
+        let mut layer = layer(&mut rng);
+        layer.norm.frozen = true;
+        let x = Tensor::normal([2, 5, 4, 3], 1.0, &mut rng).unwrap();
+        let tape = Tape::train(Rng::seed(0)).recording(false);
+        let y = layer.relu(&tape.input(x.clone())).unwrap();
+        assert_alike(&[y.value().clone(), outputs(&layer, &x)[1].clone()]);
+    }
+
+    #[test]
+    fn a_training_pass_lets_the_folded_weights_go() {
+        let layer = layer(&mut Rng::seed(6));
+        let x = Tensor::zeros([1, 5, 4, 3]).unwrap();
+        outputs(&layer, &x);
+        assert!(!layer.conv.weight.value().is_unique());
+        layer.relu(&Tape::train(Rng::seed(0)).input(x)).unwrap();
+        assert!(layer.conv.weight.value().is_unique(), "an update is in place");
     }
 }

@@ -44,4 +44,4 @@ pub use dense::{DenseBlock, DenseBlockBuilder, DenseLayer, Transition};
 pub use res_block::{BlockKind, ResBlock, ResBlockBuilder, ResidualUnit};
 pub use residual::{BasicBlock, BlockOptions, Bottleneck};
 pub use shortcut::{Shortcut, ShortcutKind};
-pub use stem::{Stem, StemBuilder, StemKind};
+pub use stem::{Stem, StemBuilder, StemKind, StemLayer};

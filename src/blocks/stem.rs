@@ -1,5 +1,6 @@
 //! Where a network begins.
 
+use super::ConvNorm;
 use crate::{
     At, Result, Rng,
     autograd::{Slot, SlotMut, State, Var, join},
@@ -34,13 +35,19 @@ pub enum StemKind {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Stem {
-    /// The convolution.
-    pub conv: Conv2d,
-    /// The norm, which a ReLU follows.
-    pub norm: Option<BatchNorm2d>,
+    /// The convolution, and perhaps a norm.
+    pub layer: StemLayer,
     /// The pooling.
     pub pool: Option<MaxPool2d>,
-    names: [&'static str; 2],
+}
+
+/// What a stem begins with.
+#[derive(Clone, Debug)]
+pub enum StemLayer {
+    /// A convolution, and its name.
+    Conv(Box<Conv2d>, &'static str),
+    /// A convolution and a norm, which a ReLU follows.
+    ConvNorm(Box<ConvNorm>),
 }
 
 impl Stem {
@@ -58,14 +65,30 @@ impl Stem {
     pub fn bare(channels: usize, width: usize) -> StemBuilder {
         StemBuilder::new(StemKind::Bare, channels, width)
     }
+
+    /// The convolution, to be changed.
+    pub fn conv_mut(&mut self) -> &mut Conv2d {
+        match &mut self.layer {
+            StemLayer::Conv(conv, _) => conv,
+            StemLayer::ConvNorm(layer) => &mut layer.conv,
+        }
+    }
+
+    /// The norm, to be changed, if there is one.
+    pub fn norm_mut(&mut self) -> Option<&mut BatchNorm2d> {
+        match &mut self.layer {
+            StemLayer::Conv(..) => None,
+            StemLayer::ConvNorm(layer) => Some(&mut layer.norm),
+        }
+    }
 }
 
 impl Module for Stem {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let mut y = self.conv.forward(x).at(self.names[0])?;
-        if let Some(norm) = &self.norm {
-            y = norm.relu(&y).at(self.names[1])?;
-        }
+        let y = match &self.layer {
+            StemLayer::Conv(conv, name) => conv.forward(x).at(*name)?,
+            StemLayer::ConvNorm(layer) => layer.relu(x)?,
+        };
         match &self.pool {
             Some(pool) => pool.forward(&y).at("maxpool"),
             None => Ok(y),
@@ -75,12 +98,16 @@ impl Module for Stem {
 
 impl State for Stem {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
-        self.conv.visit(&join(path, self.names[0]), f);
-        self.norm.visit(&join(path, self.names[1]), f);
+        match &self.layer {
+            StemLayer::Conv(conv, name) => conv.visit(&join(path, name), f),
+            StemLayer::ConvNorm(layer) => layer.visit(path, f),
+        }
     }
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
-        self.conv.visit_mut(&join(path, self.names[0]), f);
-        self.norm.visit_mut(&join(path, self.names[1]), f);
+        match &mut self.layer {
+            StemLayer::Conv(conv, name) => conv.visit_mut(&join(path, name), f),
+            StemLayer::ConvNorm(layer) => layer.visit_mut(path, f),
+        }
     }
 }
 
@@ -123,11 +150,15 @@ impl StemBuilder {
             StemKind::ImageNet => Conv2d::builder(channels, width, 7).stride(2).padding(3),
             StemKind::Cifar | StemKind::Bare => conv3x3(channels, width),
         };
-        Ok(Stem {
-            conv: conv.fan(fan).build(rng).at(names[0])?,
-            norm: (kind != StemKind::Bare).then(|| BatchNorm2d::new(width)).transpose()?,
-            pool: (kind == StemKind::ImageNet).then(|| MaxPool2d::new(3).stride(2).padding(1)),
-            names,
-        })
+        let conv = conv.fan(fan);
+        let layer = match kind {
+            StemKind::Bare => StemLayer::Conv(Box::new(conv.build(rng).at(names[0])?), names[0]),
+            _ => {
+                let layer = ConvNorm::new(conv, rng).at(names[0])?.named(names[0], names[1]);
+                StemLayer::ConvNorm(Box::new(layer))
+            }
+        };
+        let pool = (kind == StemKind::ImageNet).then(|| MaxPool2d::new(3).stride(2).padding(1));
+        Ok(Stem { layer, pool })
     }
 }

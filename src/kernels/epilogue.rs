@@ -17,8 +17,6 @@ pub(crate) trait Epilogue: Sync {
 
 /// Rows and columns of a product C.
 pub(crate) struct Block<'a> {
-    /// Which rows.
-    pub(crate) rows: Range<usize>,
     /// Which columns.
     pub(crate) columns: Range<usize>,
     /// For each row, where its column 0 is in C.

@@ -3,7 +3,7 @@
 use super::Isa;
 use super::microkernel::{DepthMajor, Layout, RowMajor, Start};
 use super::pack::Factor;
-use super::product::{Grid, Panels, Product};
+use super::product::{Grid, Panels, Product, Right};
 use std::ops::Range;
 
 /// The sizes and strides of a product: `C[m, n] = sum over k of A[m, k] * B[k, n]`.
@@ -74,7 +74,7 @@ impl Gemm {
 pub fn gemm(isa: Isa, sizes: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
     let Gemm { m, n, k, a_row, a_column, b_row, b_column, c_row, accumulate } = sizes;
     let matrix = Matrix { data: a, row: a_row, column: a_column };
-    let b = Factor::matrix(b, k, b_row, b_column);
+    let b = Right::Factor(Factor::matrix(b, k, b_row, b_column));
     let c_rows = Grid::matrix(m, c_row);
     let start = if accumulate { Start::Add } else { Start::Zero };
     if a_row == 1 && a_column != 1 {

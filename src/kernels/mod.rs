@@ -35,7 +35,8 @@ mod product;
 pub use batch_norm::*;
 pub use channels::*;
 pub use conv::{
-    Algorithm, Conv2d, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, im2col,
+    Algorithm, Conv2d, Packing, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with,
+    im2col,
 };
 pub use elementwise::*;
 pub use epilogue::Ending;

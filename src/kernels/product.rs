@@ -86,6 +86,14 @@ pub(crate) struct Grid {
     pub(crate) start: usize,
 }
 
+/// The right factor of a product.
+pub(crate) enum Right<'a> {
+    /// To be packed.
+    Factor(Factor<'a>),
+    /// What [`pack_ahead`] made of it.
+    Packed(&'a [f32]),
+}
+
 /// `c = a * b`, or added to what `start` says.
 pub(crate) struct Product<'a, A, E = ()> {
     /// Columns of B and C.
@@ -95,7 +103,7 @@ pub(crate) struct Product<'a, A, E = ()> {
     /// The left factor.
     pub(crate) a: A,
     /// The right factor.
-    pub(crate) b: Factor<'a>,
+    pub(crate) b: Right<'a>,
     /// The rows of C.
     pub(crate) c: Grid,
     /// What the product is added to.
@@ -209,6 +217,55 @@ impl Plan {
     }
 }
 
+/// A block of the depth of B, and where it is packed.
+struct Piece<'a> {
+    depth: Range<usize>,
+    packed: &'a mut [f32],
+}
+
+impl Piece<'_> {
+    fn pack(self, isa: Isa, factor: &Factor, columns: usize) {
+        isa.dispatch(Pack { factor, depth: self.depth, columns: 0..columns, packed: self.packed });
+    }
+}
+
+/// How many numbers B is when it is packed ahead.
+pub(crate) fn packed_len<L: PanelLayout>(isa: Isa, columns: usize, depth: usize) -> usize {
+    if L::AHEAD { depth * columns.next_multiple_of(TileShape::of(isa).lanes) } else { 0 }
+}
+
+/// The blocks of the depth of B, each of which is packed as [`PanelProduct`] wants it.
+fn pieces_ahead<L: PanelLayout>(
+    isa: Isa,
+    columns: usize,
+    depth: usize,
+    packed: &mut [f32],
+) -> Vec<Piece<'_>> {
+    let width = columns.next_multiple_of(TileShape::of(isa).lanes);
+    let blocks = Split::new(depth, 1, L::DEPTH, 1);
+    let mut rest = packed;
+    let mut pieces = Vec::with_capacity(blocks.parts);
+    while !rest.is_empty() {
+        let depth = blocks.range(pieces.len());
+        let (packed, after) = rest.split_at_mut(depth.len() * width);
+        pieces.push(Piece { depth, packed });
+        rest = after;
+    }
+    pieces
+}
+
+/// Packs B on the calling thread, for many products with it; `packed` has [`packed_len`] numbers.
+pub(crate) fn pack_ahead<L: PanelLayout>(isa: Isa, factor: &Factor, columns: usize, packed: &mut [f32]) {
+    let depth = factor.taps.len() * factor.depth;
+    if columns == 0 {
+        return;
+    }
+    factor.check(columns, depth);
+    for piece in pieces_ahead::<L>(isa, columns, depth, packed) {
+        piece.pack(isa, factor, columns);
+    }
+}
+
 impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     /// Computes it.
     pub(crate) fn compute(&self, isa: Isa, c: &mut [f32]) {
@@ -217,41 +274,39 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
             return;
         }
         self.c.check(self.columns, c.len());
-        self.b.check(self.columns, self.depth);
         let plan = Plan::new::<A::Layout>(TileShape::of(isa), rows, self.columns, self.depth);
-        let packed =
-            if A::Layout::AHEAD { self.depth * self.columns.next_multiple_of(plan.tile.lanes) } else { 0 };
-        let sums = rows * self.columns;
-        scratch::with(packed, |packed| {
-            self.pack_ahead(isa, &plan, packed);
-            scratch::with((plan.parts.parts - 1) * sums, |partial| {
-                let (packed, to_c, to_partial) =
-                    (&*packed, Output(c.as_mut_ptr()), Output(partial.as_mut_ptr()));
-                (0..plan.tasks()).into_par_iter().with_max_len(1).for_each(|task| {
-                    let (task, columns) = (task / plan.columns.parts, task % plan.columns.parts);
-                    let (part, block) = (task / plan.rows.parts, task % plan.rows.parts);
-                    let to = if part == 0 { to_c } else { Output(to_partial.offset((part - 1) * sums)) };
-                    self.task(isa, &plan, [block, columns, part], packed, to);
+        let len = packed_len::<A::Layout>(isa, self.columns, self.depth);
+        match &self.b {
+            Right::Packed(packed) => {
+                assert!(A::Layout::AHEAD && packed.len() >= len, "B is too short");
+                self.parts(isa, &plan, packed, c);
+            }
+            Right::Factor(factor) => {
+                factor.check(self.columns, self.depth);
+                scratch::with(len, |packed| {
+                    let pieces = pieces_ahead::<A::Layout>(isa, self.columns, self.depth, packed);
+                    pieces
+                        .into_par_iter()
+                        .with_max_len(1)
+                        .for_each(|piece| piece.pack(isa, factor, self.columns));
+                    self.parts(isa, &plan, packed, c);
                 });
-                self.add_parts(partial, c);
-            });
-        });
+            }
+        }
     }
 
-    /// Packs all of B: block after block of the depth, each as [`PanelProduct`] wants it.
-    fn pack_ahead(&self, isa: Isa, plan: &Plan, packed: &mut [f32]) {
-        let width = self.columns.next_multiple_of(plan.tile.lanes);
-        let blocks = Split::new(self.depth, 1, A::Layout::DEPTH, 1);
-        let mut rest = packed;
-        let mut pieces = Vec::with_capacity(blocks.parts);
-        while !rest.is_empty() {
-            let depth = blocks.range(pieces.len());
-            let (piece, after) = rest.split_at_mut(depth.len() * width);
-            pieces.push((depth, piece));
-            rest = after;
-        }
-        pieces.into_par_iter().with_max_len(1).for_each(|(depth, packed)| {
-            isa.dispatch(Pack { factor: &self.b, depth, columns: 0..self.columns, packed });
+    /// All parts of the rows, of the columns and of the depth.
+    fn parts(&self, isa: Isa, plan: &Plan, packed: &[f32], c: &mut [f32]) {
+        let sums = self.c.rows() * self.columns;
+        scratch::with((plan.parts.parts - 1) * sums, |partial| {
+            let (to_c, to_partial) = (Output(c.as_mut_ptr()), Output(partial.as_mut_ptr()));
+            (0..plan.tasks()).into_par_iter().with_max_len(1).for_each(|task| {
+                let (task, columns) = (task / plan.columns.parts, task % plan.columns.parts);
+                let (part, block) = (task / plan.rows.parts, task % plan.rows.parts);
+                let to = if part == 0 { to_c } else { Output(to_partial.offset((part - 1) * sums)) };
+                self.task(isa, plan, [block, columns, part], packed, to);
+            });
+            self.add_parts(partial, c);
         });
     }
 
@@ -269,12 +324,13 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
             scratch::with(packed_here, |packed_here| {
                 for step in 0..steps.parts {
                     let depth = shifted(steps.range(step), depth.start);
-                    let b = if A::Layout::AHEAD {
-                        &packed[depth.start * width(self.columns) + depth.len() * columns.start..]
-                    } else {
-                        let (depth, columns) = (depth.clone(), columns.clone());
-                        isa.dispatch(Pack { factor: &self.b, depth, columns, packed: packed_here });
-                        &*packed_here
+                    let b = match &self.b {
+                        Right::Factor(factor) if !A::Layout::AHEAD => {
+                            let (depth, columns) = (depth.clone(), columns.clone());
+                            isa.dispatch(Pack { factor, depth, columns, packed: packed_here });
+                            &*packed_here
+                        }
+                        _ => &packed[depth.start * width(self.columns) + depth.len() * columns.start..],
                     };
                     let start = match self.start {
                         _ if step > 0 => Start::Add,
@@ -286,7 +342,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         let mut offsets = [0; MOST_ROWS];
                         let offsets = &mut offsets[..rows.len()];
                         place.offsets(rows.clone(), offsets);
-                        self.a.fill(isa, rows.clone(), depth.clone(), panel);
+                        self.a.fill(isa, rows, depth.clone(), panel);
                         let product = PanelProduct::<A::Layout> {
                             panel,
                             depth: depth.len(),
@@ -300,7 +356,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         // matrix of `rows` x `columns`), and no other task has the same rows, columns and part.
                         unsafe { product.compute(isa, to.offset(columns.start)) };
                         if A::Layout::AHEAD && step + 1 == steps.parts {
-                            let block = Block { rows, columns: columns.clone(), offsets, c: to };
+                            let block = Block { columns: columns.clone(), offsets, c: to };
                             // SAFETY: as above.
                             unsafe { self.epilogue.apply(isa, block) };
                         }

@@ -91,11 +91,16 @@ impl BatchNorm2d {
         self.apply(x, Some(shortcut), true)
     }
 
-    fn apply<'t>(&self, x: &Var<'t>, residual: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
+    /// Whether it normalises with its running moments on this tape, rather than with the batch's.
+    pub fn is_constant(&self, tape: &Tape) -> bool {
+        self.frozen || tape.mode() == Mode::Eval
+    }
+
+    pub(crate) fn apply<'t>(&self, x: &Var<'t>, residual: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
         let tape = x.tape();
         let (gamma, beta) = (tape.param(&self.weight), tape.param(&self.bias));
         let running = (self.running_mean.value(), self.running_var.value());
-        let given = (self.frozen || tape.mode() == Mode::Eval).then_some(running);
+        let given = self.is_constant(tape).then_some(running);
         let options = BatchNorm { eps: self.eps, given, residual, relu, ..BatchNorm::new(&gamma, &beta) };
         let (y, moments) = x.batch_norm(&options)?;
         if given.is_none() {

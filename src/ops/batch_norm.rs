@@ -91,7 +91,8 @@ impl<'t> Var<'t> {
                 }
             }
         };
-        let affine = Affine::new(norm, &moments);
+        let affine =
+            Affine::new([norm.gamma, norm.beta].map(Var::value), [&moments.mean, &moments.var], norm.eps);
         let (given, relu) = (norm.given.is_some(), norm.relu);
         let forward = |x: &Tensor, residual: Option<&Tensor>| {
             let y = affine.apply(x, residual, relu);
@@ -158,25 +159,25 @@ fn vector(channels: Shape, value: impl Fn(usize) -> f64) -> Tensor {
 }
 
 /// The normalisation as one multiplication and one addition, `y = x scale + shift`; vectors of one number a channel.
-struct Affine {
+pub(super) struct Affine {
     mean: Tensor,
     /// 1 / sqrt(var + eps).
     inverse_std: Tensor,
     /// gamma / sqrt(var + eps).
-    scale: Tensor,
+    pub(super) scale: Tensor,
     /// beta - mean scale.
-    shift: Tensor,
+    pub(super) shift: Tensor,
 }
 
 impl Affine {
-    fn new(norm: &BatchNorm<'_, '_>, moments: &Moments) -> Affine {
-        let channels = *moments.mean.shape();
-        let [gamma, beta] = [norm.gamma, norm.beta].map(|v| v.value().data());
-        let [mean, var] = [&moments.mean, &moments.var].map(Tensor::data);
-        let inverse_std = |c: usize| 1.0 / (f64::from(var[c]) + f64::from(norm.eps)).sqrt();
+    pub(super) fn new([gamma, beta]: [&Tensor; 2], [mean, var]: [&Tensor; 2], eps: f32) -> Affine {
+        let channels = *mean.shape();
+        let kept = mean.clone();
+        let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(Tensor::data);
+        let inverse_std = |c: usize| 1.0 / (f64::from(var[c]) + f64::from(eps)).sqrt();
         let scale = |c: usize| f64::from(gamma[c]) * inverse_std(c);
         Affine {
-            mean: moments.mean.clone(),
+            mean: kept,
             inverse_std: vector(channels, inverse_std),
             scale: vector(channels, scale),
             shift: vector(channels, |c| f64::from(beta[c]) - f64::from(mean[c]) * scale(c)),

@@ -145,7 +145,7 @@ fn gradients(
 
 impl Conv2dOptions {
     /// The kernels' sizes for an input and a weight; refuses whatever does not fit.
-    fn geometry(&self, x: &Shape, w: &Shape) -> Result<kernels::Conv2d> {
+    pub(super) fn geometry(&self, x: &Shape, w: &Shape) -> Result<kernels::Conv2d> {
         let [batch, height, width, in_channels] = expect_images("conv2d", x)?;
         let &[kernel_height, kernel_width, _, out_channels] = &w[..] else {
             return Err(refuse("weight", "[KH, KW, C/groups, OC]", w));

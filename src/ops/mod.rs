@@ -10,6 +10,7 @@ mod conv2d;
 mod cross_entropy;
 mod drop_path;
 mod dropout;
+mod folded_conv2d;
 mod linear;
 mod matmul;
 mod mean;
@@ -27,6 +28,7 @@ mod sum;
 pub use batch_norm::{BatchNorm, Moments};
 pub use conv2d::{Algorithm, Conv2dOptions, Padding};
 pub use cross_entropy::Targets;
+pub use folded_conv2d::{FoldedConv2d, Normalisation};
 pub use pool::Pool2dOptions;
 
 use crate::{Error, Result, Shape};

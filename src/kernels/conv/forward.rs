@@ -7,7 +7,7 @@ use crate::kernels::Isa;
 use crate::kernels::epilogue::{EndOfChannels, Ending};
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
-use crate::kernels::product::{Grid, Product};
+use crate::kernels::product::{Grid, Product, Right};
 
 /// Convolves x `[N, H, W, C]` with w `[KH, KW, C/groups, OC]` into y `[N, OH, OW, OC]`.
 ///
@@ -35,39 +35,47 @@ pub fn conv2d(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], y: &mut [f32]) {
 pub fn conv2d_with(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
     sizes.check(x.len(), w.len(), y.len());
     ending.check(sizes.out_channels, y.len());
-    with_spread(sizes, w, |sizes, w| group_by_group(isa, sizes, x, w, ending, y));
+    with_spread(sizes, w, |sizes, w| {
+        group_by_group(isa, sizes, x, |group| Right::Factor(factor(sizes, w, group)), ending, y);
+    });
 }
 
-fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
+pub(super) fn group_by_group<'a>(
+    isa: Isa,
+    sizes: &Conv2d,
+    x: &[f32],
+    weights: impl Fn(usize) -> Right<'a>,
+    ending: Ending<'_>,
+    y: &mut [f32],
+) {
     let [vertical, horizontal] = axes(sizes);
-    let channels = sizes.out_channels;
-    let (group_in, group_out) = (sizes.group_in(), sizes.group_out());
+    let (channels, group_out) = (sizes.out_channels, sizes.group_out());
     let size = [sizes.batch, vertical.grid, horizontal.grid];
     for group in 0..sizes.groups {
-        let outputs = group * group_out..(group + 1) * group_out;
+        let first = group * group_out;
         let product = Product {
             columns: group_out,
-            depth: w.len() / channels.max(1),
+            depth: sizes.kernel[0] * sizes.kernel[1] * sizes.group_in(),
             a: Patches::<RowMajor>::new(source(sizes, x, group), &[vertical.clone(), horizontal.clone()]),
-            b: Factor {
-                data: w,
-                taps: (0..sizes.kernel[0] * sizes.kernel[1])
-                    .map(|tap| tap * group_in * channels + outputs.start)
-                    .collect(),
-                depth: group_in,
-                row: channels,
-                column: 1,
-            },
+            b: weights(group),
             c: Grid {
                 size,
                 stride: [size[1] * size[2] * channels, size[2] * channels, channels],
-                start: outputs.start,
+                start: first,
             },
             start: Start::Zero,
-            epilogue: EndOfChannels { ending, first: outputs.start },
+            epilogue: EndOfChannels { ending, first },
         };
         product.compute(isa, y);
     }
+}
+
+/// The weights of a group.
+pub(super) fn factor<'a>(sizes: &Conv2d, w: &'a [f32], group: usize) -> Factor<'a> {
+    let (channels, group_in) = (sizes.out_channels, sizes.group_in());
+    let first = group * sizes.group_out();
+    let taps = (0..sizes.kernel[0] * sizes.kernel[1]).map(|tap| tap * group_in * channels + first);
+    Factor { data: w, taps: taps.collect(), depth: group_in, row: channels, column: 1 }
 }
 
 /// The input channels of a group.

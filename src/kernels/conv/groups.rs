@@ -15,7 +15,7 @@ const COLUMNS: usize = 16;
 const OVERHEAD: usize = 40;
 
 /// The geometry with as many groups taken together as is fastest: perhaps none.
-fn merged(sizes: &Conv2d) -> Conv2d {
+pub(super) fn merged(sizes: &Conv2d) -> Conv2d {
     let cost = |together: usize| {
         let depth = sizes.kernel[0] * sizes.kernel[1] * sizes.group_in() * together;
         let groups = sizes.groups / together;
@@ -27,7 +27,7 @@ fn merged(sizes: &Conv2d) -> Conv2d {
 }
 
 /// Calls `f` with a geometry of wider groups, and the weights for it.
-pub(super) fn with_spread(sizes: &Conv2d, w: &[f32], f: impl FnOnce(&Conv2d, &[f32])) {
+pub(super) fn with_spread<T>(sizes: &Conv2d, w: &[f32], f: impl FnOnce(&Conv2d, &[f32]) -> T) -> T {
     let wide = merged(sizes);
     if wide.groups == sizes.groups {
         return f(sizes, w);
@@ -37,8 +37,8 @@ pub(super) fn with_spread(sizes: &Conv2d, w: &[f32], f: impl FnOnce(&Conv2d, &[f
         each_block(sizes, &wide, |narrow, at| {
             spread[at..at + sizes.group_out()].copy_from_slice(&w[narrow..][..sizes.group_out()])
         });
-        f(&wide, spread);
-    });
+        f(&wide, spread)
+    })
 }
 
 /// Calls `f` with a geometry of wider groups, and a place for the gradient of its weights, and copies from there to `dw`.

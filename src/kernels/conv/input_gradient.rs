@@ -12,7 +12,7 @@ use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
-use crate::kernels::product::{Grid, Product};
+use crate::kernels::product::{Grid, Product, Right};
 
 /// The gradient dx `[N, H, W, C]` of [`conv2d`](super::conv2d) with respect to its input, from dy `[N, OH, OW, OC]` and
 /// w `[KH, KW, C/groups, OC]`. Input pixels that no output pixel sees get zeros.
@@ -92,7 +92,13 @@ fn phase_product<'a>(
         columns: group_in,
         depth: vertical.taps.len() * horizontal.taps.len() * group_out,
         a: Patches::new(source, &[vertical.axis.clone(), horizontal.axis.clone()]),
-        b: Factor { data: w, taps: taps.collect(), depth: group_out, row: 1, column: sizes.out_channels },
+        b: Right::Factor(Factor {
+            data: w,
+            taps: taps.collect(),
+            depth: group_out,
+            row: 1,
+            column: sizes.out_channels,
+        }),
         c: Grid {
             size: [sizes.batch, vertical.axis.grid, horizontal.axis.grid],
             stride: [sizes.height * line, sizes.stride[0] * line, sizes.stride[1] * pixel],

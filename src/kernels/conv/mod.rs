@@ -27,6 +27,7 @@ mod forward;
 mod groups;
 mod im2col;
 mod input_gradient;
+mod packed;
 mod patches;
 mod weight_gradient;
 mod winograd;
@@ -35,6 +36,7 @@ pub use algorithm::Algorithm;
 pub use forward::{conv2d, conv2d_with};
 pub use im2col::{col2im, im2col};
 pub use input_gradient::conv2d_input_gradient;
+pub use packed::Packing;
 pub use weight_gradient::conv2d_weight_gradient;
 
 /// The sizes of a convolution over `[N, H, W, C]` with weights `[KH, KW, C/groups, OC]`. Pairs are (vertical, horizontal).

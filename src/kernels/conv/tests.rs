@@ -19,7 +19,13 @@ fn check_all(sizes: &Conv2d) {
         let case = (isa, sizes);
         let mut y = Output::filled(sizes.y_len(), f32::NAN);
         conv2d(isa, sizes, &x, &w, y.slice());
-        assert_sums(&y.checked(), &y_want, patch * sizes.group_in(), &("y", case));
+        let y = y.checked();
+        assert_sums(&y, &y_want, patch * sizes.group_in(), &("y", case));
+        let mut again = Output::filled(sizes.y_len(), f32::NAN);
+        let mut packed = Output::filled(Packing::Direct.len(isa, sizes), f32::NAN);
+        Packing::Direct.pack(isa, sizes, &w, packed.slice());
+        Packing::Direct.conv2d(isa, sizes, &x, &packed.checked(), Ending::default(), again.slice());
+        assert_eq!(again.checked(), y, "packed weights change nothing");
         let mut dx = Output::filled(sizes.x_len(), f32::NAN);
         conv2d_input_gradient(isa, sizes, &dy, &w, dx.slice());
         assert_sums(&dx.checked(), &dx_want, patch * sizes.group_out(), &("dx", case));

@@ -8,7 +8,7 @@ use super::patches::Patches;
 use crate::kernels::Isa;
 use crate::kernels::microkernel::{DepthMajor, Start};
 use crate::kernels::pack::Factor;
-use crate::kernels::product::{Grid, Product};
+use crate::kernels::product::{Grid, Product, Right};
 
 /// The gradient dw `[KH, KW, C/groups, OC]` of [`conv2d`](super::conv2d) with respect to its weights, from
 /// x `[N, H, W, C]` and dy `[N, OH, OW, OC]`.
@@ -42,7 +42,7 @@ fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32
             columns: group_out,
             depth: pixels,
             a: Patches::<DepthMajor>::new(source(sizes, x, group), &axes),
-            b: Factor { data: dy, taps: vec![first], depth: pixels, row: channels, column: 1 },
+            b: Right::Factor(Factor { data: dy, taps: vec![first], depth: pixels, row: channels, column: 1 }),
             c: Grid { size: [1, 1, rows], stride: [0, 0, channels], start: first },
             start: Start::Zero,
             epilogue: (),

@@ -23,8 +23,9 @@ use crate::kernels::conv::Conv2d;
 use crate::kernels::epilogue::Ending;
 use crate::kernels::microkernel::{Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::product::{Output as Shared, Split};
+use crate::kernels::scratch;
 use crate::kernels::simd::Simd;
-use crate::kernels::{Isa, Task, scratch};
+use crate::kernels::{Isa, Task};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -47,17 +48,49 @@ pub(in super::super) fn forward(
     ending: Ending<'_>,
     y: &mut [f32],
 ) {
+    convolution(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, y);
+}
+
+/// y of the convolution, with weights that [`pack`] made.
+pub(in super::super) fn forward_packed(
+    isa: Isa,
+    sizes: &Conv2d,
+    x: &[f32],
+    packed: &[f32],
+    ending: Ending<'_>,
+    y: &mut [f32],
+) {
+    convolution(sizes, x, U::Ready(packed), ending).compute(isa, y);
+}
+
+/// How many numbers [`pack`] makes.
+pub(in super::super) fn packed_len(isa: Isa, sizes: &Conv2d) -> usize {
+    POINTS * sizes.in_channels * sizes.out_channels.next_multiple_of(TileShape::of(isa).lanes)
+}
+
+/// Transforms all weights on the calling thread, for [`forward_packed`].
+pub(in super::super) fn pack(isa: Isa, sizes: &Conv2d, w: &[f32], packed: &mut [f32]) {
+    let (inputs, outputs) = (sizes.in_channels, sizes.out_channels);
+    for (depth, piece) in blocks_of_depth(inputs, packed_len(isa, sizes) / inputs.max(1), packed) {
+        weights(sizes, w).transform(isa, depth, 0..outputs, piece);
+    }
+}
+
+fn weights<'a>(sizes: &Conv2d, w: &'a [f32]) -> Weights<'a> {
+    Weights { w, channels: [sizes.in_channels, sizes.out_channels], turned: false }
+}
+
+fn convolution<'a>(sizes: &Conv2d, x: &'a [f32], u: U<'a>, ending: Ending<'a>) -> Convolution<'a> {
     let (height, width) = (sizes.out_height(), sizes.out_width());
     Convolution {
         x,
         from: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
         before: sizes.padding.map(|[before, _]| before as isize),
-        weights: Weights { w, channels: [sizes.in_channels, sizes.out_channels], turned: false },
+        u,
         ending,
         to: Image { height, width, channels: sizes.out_channels },
         tiles: Tiles::covering(sizes.batch, height, width),
     }
-    .compute(isa, y);
 }
 
 /// dx of the convolution: dy convolved with the kernel turned round.
@@ -66,7 +99,7 @@ pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: 
         x: dy,
         from: Image { height: sizes.out_height(), width: sizes.out_width(), channels: sizes.out_channels },
         before: sizes.padding.map(|[before, _]| 2 - before as isize),
-        weights: Weights { w, channels: [sizes.in_channels, sizes.out_channels], turned: true },
+        u: U::Of(Weights { turned: true, ..weights(sizes, w) }),
         ending: Ending::default(),
         to: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
         tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width),
@@ -74,12 +107,33 @@ pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: 
     .compute(isa, dx);
 }
 
+/// The weights at the points.
+enum U<'a> {
+    /// To be transformed.
+    Of(Weights<'a>),
+    /// Transformed: blocks of the depth, in each [point][input channel][output channel], packed as the products want it.
+    Ready(&'a [f32]),
+}
+
+/// The blocks of the input channels, and the place of each in `ready`, where a channel has `numbers`.
+fn blocks_of_depth(inputs: usize, numbers: usize, ready: &mut [f32]) -> Vec<(Range<usize>, &mut [f32])> {
+    let split = Split::new(inputs, 1, DEPTH, 1);
+    let mut rest = ready;
+    let blocks = (0..split.parts).map(|block| {
+        let depth = split.range(block);
+        let (piece, after) = std::mem::take(&mut rest).split_at_mut(depth.len() * numbers);
+        rest = after;
+        (depth, piece)
+    });
+    blocks.collect()
+}
+
 struct Convolution<'a> {
     x: &'a [f32],
     from: Image,
     /// Zeros above and left of an image, or, below zero, pixels that no output sees.
     before: [isize; 2],
-    weights: Weights<'a>,
+    u: U<'a>,
     ending: Ending<'a>,
     to: Image,
     tiles: Tiles,
@@ -124,39 +178,32 @@ impl Convolution<'_> {
         assert!(y.len() == self.tiles.images * self.to.height * self.to.width * columns);
         self.ending.check(columns, y.len());
         let plan = Plan::new(isa, tiles, depth, columns);
-        let ahead = if plan.tiles.parts > 1 { POINTS * depth * plan.padded(columns) } else { 0 };
-        scratch::with(ahead, |ready| {
-            self.transform_ahead(isa, &plan, ready);
-            let (ready, y) = (&*ready, Shared(y.as_mut_ptr()));
-            (0..plan.tiles.parts * plan.columns.parts).into_par_iter().with_max_len(1).for_each(|task| {
-                let tiles = plan.tiles.range(task / plan.columns.parts);
-                let columns = plan.columns.range(task % plan.columns.parts);
-                // SAFETY: tasks differ in their tiles or their channels, and tiles do not share outputs.
-                unsafe { self.task(isa, &plan, tiles, columns, ready, y) };
-            });
-        });
+        let ready = POINTS * depth * plan.padded(columns);
+        match &self.u {
+            U::Ready(u) => {
+                assert!(u.len() >= ready, "weights that do not fit the geometry");
+                self.parts(isa, &plan, Some(u), y);
+            }
+            U::Of(_) if plan.tiles.parts == 1 => self.parts(isa, &plan, None, y),
+            U::Of(weights) => scratch::with(ready, |ready| {
+                let blocks = blocks_of_depth(depth, POINTS * plan.padded(columns), ready);
+                blocks.into_par_iter().with_max_len(1).for_each(|(depth, piece)| {
+                    weights.transform(isa, depth, 0..columns, piece);
+                });
+                self.parts(isa, &plan, Some(ready), y);
+            }),
+        }
     }
 
-    /// Transforms all weights, unless there is no room for them: block after block of the depth, part after part of the
-    /// columns.
-    fn transform_ahead(&self, isa: Isa, plan: &Plan, ready: &mut [f32]) {
-        let mut pieces = Vec::new();
-        let mut rest = ready;
-        'pieces: for block in 0..plan.depth.parts {
-            for part in 0..plan.columns.parts {
-                if rest.is_empty() {
-                    break 'pieces;
-                }
-                let (depth, columns) = (plan.depth.range(block), plan.columns.range(part));
-                let (piece, after) = rest.split_at_mut(POINTS * depth.len() * plan.padded(columns.len()));
-                pieces.push((depth, columns, piece));
-                rest = after;
-            }
-        }
-        pieces
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|(depth, columns, piece)| self.weights.transform(isa, depth, columns, piece));
+    /// All blocks of the tiles and parts of the output channels, with the transformed weights, if they are.
+    fn parts(&self, isa: Isa, plan: &Plan, ready: Option<&[f32]>, y: &mut [f32]) {
+        let y = Shared(y.as_mut_ptr());
+        (0..plan.tiles.parts * plan.columns.parts).into_par_iter().with_max_len(1).for_each(|task| {
+            let tiles = plan.tiles.range(task / plan.columns.parts);
+            let columns = plan.columns.range(task % plan.columns.parts);
+            // SAFETY: tasks differ in their tiles or their channels, and tiles do not share outputs.
+            unsafe { self.task(isa, plan, tiles, columns, ready, y) };
+        });
     }
 
     /// A block of tiles, a part of the output channels.
@@ -169,7 +216,7 @@ impl Convolution<'_> {
         plan: &Plan,
         tiles: Range<usize>,
         columns: Range<usize>,
-        ready: &[f32],
+        ready: Option<&[f32]>,
         y: Shared,
     ) {
         let width = plan.padded(columns.len());
@@ -178,7 +225,7 @@ impl Convolution<'_> {
         let mut offsets = [0; 192];
         let offsets = &mut offsets[..tiles.len()];
         offsets.iter_mut().enumerate().for_each(|(tile, offset)| *offset = tile * m_row);
-        let u_here = if ready.is_empty() { POINTS * plan.depth.largest() * width } else { 0 };
+        let u_here = if ready.is_none() { POINTS * plan.depth.largest() * width } else { 0 };
         scratch::with(POINTS * v_panel, |v| {
             scratch::with(POINTS * m_panel, |m| {
                 scratch::with(u_here, |u_here| {
@@ -191,18 +238,23 @@ impl Convolution<'_> {
                             panel: v_panel,
                             to: v,
                         });
-                        let u = if ready.is_empty() {
-                            self.weights.transform(isa, depth.clone(), columns.clone(), u_here);
-                            &*u_here
-                        } else {
-                            let before = depth.start * plan.padded(self.to.channels);
-                            &ready[POINTS * (before + depth.len() * columns.start)..]
+                        // U of the block, and the numbers of a point.
+                        let (u, u_point) = match (ready, &self.u) {
+                            (None, U::Of(weights)) => {
+                                weights.transform(isa, depth.clone(), columns.clone(), u_here);
+                                (&*u_here, depth.len() * width)
+                            }
+                            (ready, _) => {
+                                let padded = plan.padded(self.to.channels);
+                                let block = POINTS * depth.start * padded + depth.len() * columns.start;
+                                (&ready.unwrap_or_default()[block..], depth.len() * padded)
+                            }
                         };
                         for point in 0..POINTS {
                             let product = PanelProduct::<RowMajor> {
                                 panel: &v[point * v_panel..][..v_panel],
                                 depth: depth.len(),
-                                b: &u[point * depth.len() * width..][..depth.len() * width],
+                                b: &u[point * u_point..][..depth.len() * width],
                                 columns: width,
                                 offsets,
                                 start: if block == 0 { Start::Zero } else { Start::Add },
@@ -319,7 +371,7 @@ impl Task for Write<'_> {
                     // SAFETY: y, and so a residual (see `Ending::check`), has the images that the window is made for, and
                     // nobody else has the tile.
                     unsafe {
-                        window.write(simd, y.offset(0), channel, i, values, count, |value, at| {
+                        window.write(simd, y.offset(0), channel..channel + count, i, values, |value, at| {
                             convolution.ending.of(simd, value, bias, at, count)
                         });
                     }

@@ -42,6 +42,11 @@ fn check_all(sizes: &Conv2d) {
                 &("y", ending.relu, case),
             );
         }
+        let mut again = Output::filled(sizes.y_len(), f32::NAN);
+        let mut packed = Output::filled(packed_len(isa, sizes), f32::NAN);
+        pack(isa, sizes, &w, packed.slice());
+        forward_packed(isa, sizes, &x, &packed.checked(), Ending::default(), again.slice());
+        assert_close(&again.checked(), &y_want, &("y of packed weights", case));
         let mut dx = Output::filled(sizes.x_len(), f32::NAN);
         input_gradient(isa, sizes, &dy, &w, dx.slice());
         assert_close(&dx.checked(), &dx_want, &("dx", case));

@@ -2,6 +2,7 @@
 
 use super::transforms::Transform;
 use crate::kernels::simd::Simd;
+use std::ops::Range;
 
 /// The size of an image: `[height, width, channels]`.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +107,7 @@ impl Window {
         half
     }
 
-    /// Writes `count` channels from `channel` on (at most a vector) of a row of pixels, those inside of the image, each as
+    /// Writes `channels` (at most a vector) of a row of pixels, those inside of the image, each as
     /// `end` makes it of the value and its place.
     ///
     /// # Safety
@@ -116,24 +117,23 @@ impl Window {
         &self,
         simd: S,
         images: *mut f32,
-        channel: usize,
+        channels: Range<usize>,
         row: usize,
         values: [S::Vector; O],
-        count: usize,
         end: impl Fn(S::Vector, usize) -> S::Vector,
     ) {
         if self.rows[0] <= row && row < self.rows[1] {
-            let first = self.first + (row * self.line + channel) as isize;
+            let first = self.first + (row * self.line + channels.start) as isize;
             for (column, value) in values.into_iter().enumerate() {
                 if self.columns[0] <= column && column < self.columns[1] {
                     let at = (first + (column * self.pixel) as isize) as usize;
                     let (to, value) = (images.wrapping_add(at), end(value, at));
                     // SAFETY: the pixel lies inside of the image.
                     unsafe {
-                        if count >= S::LANES {
+                        if channels.len() >= S::LANES {
                             simd.store(to, value);
                         } else {
-                            simd.store_first(to, value, count);
+                            simd.store_first(to, value, channels.len());
                         }
                     }
                 }

@@ -1,0 +1,112 @@
+//! Weights that many inputs meet, as in inference: brought into the order that the kernels read once, not once a call.
+
+use super::forward::{factor, group_by_group};
+use super::groups::{merged, with_spread};
+use super::{Algorithm, Conv2d, winograd};
+use crate::kernels::microkernel::RowMajor;
+use crate::kernels::product::{Right, pack_ahead, packed_len};
+use crate::kernels::{Ending, Isa};
+
+/// An order of a convolution's weights in which the kernels read them. It depends on the instruction set, on the kernel, its channels
+/// and groups; not on the size or the number of images.
+///
+/// ```
+/// use skipgrad::kernels::{Algorithm, Conv2d, Ending, Isa, Packing};
+/// let sizes = Conv2d {
+///     batch: 1, height: 1, width: 2, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
+///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
+/// };
+/// let (isa, packing) = (Isa::active(), Packing::fastest(Algorithm::Auto, &sizes));
+/// let mut packed = vec![0.0; packing.len(isa, &sizes)];
+/// packing.pack(isa, &sizes, &[10.0, 1.0], &mut packed);
+/// let mut y = [0.0];
+/// for (x, sum) in [([1.0, 2.0], 12.0), ([3.0, 4.0], 34.0)] {
+///     packing.conv2d(isa, &sizes, &x, &packed, Ending::default(), &mut y);
+///     assert_eq!(y, [sum]);
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// For the sums as they are defined: about as large as the weights.
+    Direct,
+    /// For Winograd's algorithm: four times as large.
+    Winograd,
+}
+
+impl Packing {
+    /// The one that was measured to be the faster, of those that the algorithm allows. With its weights transformed ahead,
+    /// Winograd's algorithm pays for fewer tiles than [`Algorithm::Auto`] takes it for otherwise.
+    pub fn fastest(algorithm: Algorithm, sizes: &Conv2d) -> Packing {
+        let auto = algorithm == Algorithm::Auto;
+        if auto && winograd::possible(sizes) && winograd::worthwhile_packed(sizes) {
+            Packing::Winograd
+        } else {
+            Packing::Direct
+        }
+    }
+
+    /// How many numbers the packed weights are.
+    #[allow(clippy::len_without_is_empty, reason = "a length of what is packed, not of this")]
+    pub fn len(self, isa: Isa, sizes: &Conv2d) -> usize {
+        match self {
+            Packing::Direct => {
+                let wide = merged(sizes);
+                wide.groups * group_len(isa, &wide)
+            }
+            Packing::Winograd => winograd::packed_len(isa, sizes),
+        }
+    }
+
+    /// Packs w `[KH, KW, C/groups, OC]`, on the calling thread.
+    ///
+    /// # Panics
+    /// If a slice does not fit the geometry.
+    pub fn pack(self, isa: Isa, sizes: &Conv2d, w: &[f32], packed: &mut [f32]) {
+        assert!(
+            w.len() == sizes.w_len() && packed.len() == self.len(isa, sizes),
+            "a slice does not fit the geometry"
+        );
+        match self {
+            Packing::Direct => with_spread(sizes, w, |sizes, w| {
+                let len = group_len(isa, sizes);
+                for group in 0..sizes.groups {
+                    let to = &mut packed[group * len..][..len];
+                    pack_ahead::<RowMajor>(isa, &factor(sizes, w, group), sizes.group_out(), to);
+                }
+            }),
+            Packing::Winograd => winograd::pack(isa, sizes, w, packed),
+        }
+    }
+
+    /// y of a convolution, as [`conv2d_with`](super::conv2d_with), with weights that [`Packing::pack`] packed.
+    ///
+    /// # Panics
+    /// If a slice does not fit the geometry, or the geometry has no output.
+    pub fn conv2d(
+        self,
+        isa: Isa,
+        sizes: &Conv2d,
+        x: &[f32],
+        packed: &[f32],
+        ending: Ending<'_>,
+        y: &mut [f32],
+    ) {
+        sizes.check(x.len(), sizes.w_len(), y.len());
+        ending.check(sizes.out_channels, y.len());
+        assert!(packed.len() == self.len(isa, sizes), "a slice does not fit the geometry");
+        match self {
+            Packing::Direct => {
+                let wide = merged(sizes);
+                let len = group_len(isa, &wide);
+                let right = |group: usize| Right::Packed(&packed[group * len..][..len]);
+                group_by_group(isa, &wide, x, right, ending, y);
+            }
+            Packing::Winograd => winograd::forward_packed(isa, sizes, x, packed, ending, y),
+        }
+    }
+}
+
+/// The packed numbers of a group.
+fn group_len(isa: Isa, sizes: &Conv2d) -> usize {
+    packed_len::<RowMajor>(isa, sizes.group_out(), sizes.w_len() / sizes.out_channels.max(1))
+}

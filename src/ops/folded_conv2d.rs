@@ -1,0 +1,241 @@
+//! A convolution with the normalisation behind it folded into its weights, for evaluation: where mean and variance are
+//! constants, `norm(conv(x, w))` is `conv(x, w scale) + shift` with
+//!
+//! ```text
+//! scale = gamma / sqrt(var + eps)      shift = beta + (bias - mean) scale
+//! ```
+//!
+//! a number a channel each. The folded weights are brought into the order that the kernels read when they are first needed,
+//! and used from then on; shift, a residual and a ReLU are added before a result leaves the cache.
+//!
+//! Nothing is recorded for backward: what is folded can not be trained. The same function with gradients is [`Var::conv2d`]
+//! and [`Var::batch_norm`] with given statistics, which also is what the tests hold this one to.
+
+use super::batch_norm::Affine;
+use super::{Conv2dOptions, expect_shape, expect_vector};
+use crate::{
+    Error, Result, Shape, Tensor,
+    autograd::Var,
+    kernels::{Ending, Isa, Packing},
+};
+use std::sync::OnceLock;
+
+/// Constants to normalise with, `[C]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct Normalisation<'a> {
+    /// The factor.
+    pub gamma: &'a Tensor,
+    /// The offset.
+    pub beta: &'a Tensor,
+    /// What is subtracted before.
+    pub mean: &'a Tensor,
+    /// Whose root, of it and eps, is divided by.
+    pub var: &'a Tensor,
+    /// What is added to the variance, at least 0.
+    pub eps: f32,
+}
+
+/// A convolution and a normalisation as one. Threads may share it.
+///
+/// ```
+/// use skipgrad::{Tensor, autograd::Tape, ops::{Conv2dOptions, FoldedConv2d, Normalisation}};
+/// let [gamma, beta, mean, var] = [3.0, 0.5, 10.0, 4.0].map(|x| Tensor::full([1], x).unwrap());
+/// let norm = Normalisation { gamma: &gamma, beta: &beta, mean: &mean, var: &var, eps: 0.0 };
+/// let weight = Tensor::full([1, 1, 1, 1], 2.0)?;
+/// let conv = FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm)?;
+/// let tape = Tape::eval();
+/// let x = tape.input(Tensor::new([1, 1, 2, 1], vec![6.0, 1.0])?);
+/// let y = conv.apply(&x, None, true)?; // relu(3 (2 x - 10) / 2 + 0.5)
+/// assert_eq!(y.value().data(), [3.5, 0.0]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct FoldedConv2d {
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    options: Conv2dOptions,
+    direct: OnceLock<Tensor>,
+    winograd: OnceLock<Tensor>,
+}
+
+impl FoldedConv2d {
+    /// Of a convolution with the weight `[KH, KW, C/groups, OC]` and perhaps a bias `[OC]`, and a normalisation of its output.
+    /// The weight is shared, not copied.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the weight has not four axes, a vector is not `[OC]`, or eps is negative.
+    pub fn new(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        options: Conv2dOptions,
+        norm: Normalisation<'_>,
+    ) -> Result<FoldedConv2d> {
+        let &[_, _, _, channels] = &weight.shape()[..] else {
+            return Err(Error::argument("conv2d", "weight", "[KH, KW, C/groups, OC]", weight.shape()));
+        };
+        if let Some(bias) = bias {
+            expect_vector("conv2d", "bias", channels, bias.shape())?;
+        }
+        for (argument, vector) in
+            [("gamma", norm.gamma), ("beta", norm.beta), ("mean", norm.mean), ("var", norm.var)]
+        {
+            expect_vector("batch_norm", argument, channels, vector.shape())?;
+        }
+        if norm.eps.is_nan() || norm.eps < 0.0 {
+            return Err(Error::argument("batch_norm", "eps", "a number of at least 0", norm.eps));
+        }
+        let Affine { scale, mut shift, .. } =
+            Affine::new([norm.gamma, norm.beta], [norm.mean, norm.var], norm.eps);
+        if let Some(bias) = bias {
+            let scaled = bias.data().iter().zip(scale.data()).map(|(bias, scale)| bias * scale);
+            shift.data_mut().iter_mut().zip(scaled).for_each(|(shift, bias)| *shift += bias);
+        }
+        let [direct, winograd] = [OnceLock::new(), OnceLock::new()];
+        Ok(FoldedConv2d { weight: weight.clone(), scale, shift, options, direct, winograd })
+    }
+
+    /// `norm(conv(x))` of `[N, H, W, C]`, plus a residual of the result's shape, `[N, OH, OW, OC]`, and behind a ReLU, if they
+    /// are wanted.
+    ///
+    /// # Errors
+    /// As [`Var::conv2d`]; if the residual has another shape; and [`Error::Argument`] if a gradient would have to flow: if the
+    /// input or the residual is on the record.
+    pub fn apply<'t>(&self, x: &Var<'t>, residual: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
+        let sizes = self.options.geometry(x.shape(), self.weight.shape())?;
+        let shape = Shape::new(&[sizes.batch, sizes.out_height(), sizes.out_width(), sizes.out_channels])?;
+        if let Some(residual) = residual {
+            expect_shape("conv2d", "residual", &shape, residual.shape())?;
+        }
+        if x.is_recorded() || residual.is_some_and(Var::is_recorded) {
+            let expected = "a value without a gradient, as its weights are folded";
+            return Err(Error::argument("conv2d", "input", expected, "a recorded value"));
+        }
+        let (isa, packing) = (Isa::active(), Packing::fastest(self.options.algorithm, &sizes));
+        let packed =
+            self.packed(packing, || packing.len(isa, &sizes), |w, to| packing.pack(isa, &sizes, w, to))?;
+        let ending =
+            Ending { bias: Some(self.shift.data()), residual: residual.map(|v| v.value().data()), relu };
+        let y = Tensor::build(shape, |y| {
+            packing.conv2d(isa, &sizes, x.value().data(), packed.data(), ending, y);
+        });
+        Ok(x.tape().input(y))
+    }
+
+    /// The folded weights in the order that is asked for. No thread waits for another's work inside of `get_or_init`, in which
+    /// it might come upon the same weights again.
+    fn packed(
+        &self,
+        packing: Packing,
+        len: impl FnOnce() -> usize,
+        pack: impl FnOnce(&[f32], &mut [f32]),
+    ) -> Result<&Tensor> {
+        let place = match packing {
+            Packing::Direct => &self.direct,
+            Packing::Winograd => &self.winograd,
+        };
+        if let Some(packed) = place.get() {
+            return Ok(packed);
+        }
+        let shape = Shape::new(&[len()])?;
+        Ok(place.get_or_init(|| {
+            let (w, scale) = (self.weight.data(), self.scale.data());
+            let folded = Tensor::build(*self.weight.shape(), |folded| {
+                let rows =
+                    folded.chunks_exact_mut(scale.len().max(1)).zip(w.chunks_exact(scale.len().max(1)));
+                for (folded, w) in rows {
+                    folded
+                        .iter_mut()
+                        .zip(w.iter().zip(scale))
+                        .for_each(|(folded, (w, scale))| *folded = w * scale);
+                }
+            });
+            Tensor::build(shape, |packed| pack(folded.data(), packed))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Rng,
+        autograd::Tape,
+        ops::{Algorithm, BatchNorm, Padding},
+    };
+
+    #[test]
+    fn it_is_the_convolution_and_the_normalisation() {
+        let mut rng = Rng::seed(1);
+        let options = [
+            (Conv2dOptions { padding: Padding::Same, ..Default::default() }, [3, 3, 20, 24], 16),
+            (
+                Conv2dOptions { padding: Padding::Same, algorithm: Algorithm::Direct, ..Default::default() },
+                [3, 3, 20, 24],
+                16,
+            ),
+            (Conv2dOptions { stride: [2, 1], groups: 4, ..Default::default() }, [2, 3, 5, 8], 7),
+            (Conv2dOptions::default(), [1, 1, 20, 3], 5),
+        ];
+        for (options, weight, edge) in options {
+            let mut normal = |shape: &[usize]| Tensor::normal(shape, 1.0, &mut rng).unwrap();
+            let (x, weight) = (normal(&[2, edge, edge, 20]), normal(&weight));
+            let channels = weight.shape()[3];
+            let [gamma, beta, mean, bias] = [(); 4].map(|()| normal(&[channels]));
+            let var = Tensor::uniform([channels], 0.5, 2.0, &mut rng).unwrap();
+            for bias in [None, Some(&bias)] {
+                let norm = Normalisation { gamma: &gamma, beta: &beta, mean: &mean, var: &var, eps: 0.1 };
+                let folded = FoldedConv2d::new(&weight, bias, options, norm).unwrap();
+                let tape = Tape::eval();
+                let input = |t: &Tensor| tape.input(t.clone());
+                let sums = input(&x).conv2d(&input(&weight), bias.map(input).as_ref(), &options).unwrap();
+                let residual = input(&Tensor::normal(sums.shape(), 1.0, &mut rng).unwrap());
+                for residual in [None, Some(&residual)] {
+                    for relu in [false, true] {
+                        let (gamma, beta) = (input(&gamma), input(&beta));
+                        let given = Some((&mean, &var));
+                        let plain =
+                            BatchNorm { given, residual, relu, eps: 0.1, ..BatchNorm::new(&gamma, &beta) };
+                        let (want, _) = sums.batch_norm(&plain).unwrap();
+                        let got = folded.apply(&input(&x), residual, relu).unwrap();
+                        let again = folded.apply(&input(&x), residual, relu).unwrap();
+                        assert_eq!(got.value(), again.value());
+                        let largest = want.value().data().iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+                        for (got, want) in got.value().data().iter().zip(want.value().data()) {
+                            assert!((got - want).abs() <= 1e-5 * largest, "{got} {want} of {largest}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let vector = Tensor::full([2], 1.0).unwrap();
+        let norm = Normalisation { gamma: &vector, beta: &vector, mean: &vector, var: &vector, eps: 0.0 };
+        let refusal = |weight: &[usize], norm| {
+            let weight = Tensor::zeros(weight).unwrap();
+            FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm).unwrap_err().to_string()
+        };
+        assert_eq!(refusal(&[1, 1, 3, 4], norm), "batch_norm: gamma: expected [4], found [2]");
+        assert_eq!(refusal(&[3, 4], norm), "conv2d: weight: expected [KH, KW, C/groups, OC], found [3, 4]");
+        let negative = Normalisation { eps: -1.0, ..norm };
+        assert_eq!(
+            refusal(&[1, 1, 3, 2], negative),
+            "batch_norm: eps: expected a number of at least 0, found -1"
+        );
+
+        let weight = Tensor::zeros([1, 1, 3, 2]).unwrap();
+        let folded = FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm).unwrap();
+        let tape = Tape::eval().recording(true);
+        let apply = |x: &Var<'_>, residual: Option<&Var<'_>>| {
+            folded.apply(x, residual, true).unwrap_err().to_string()
+        };
+        let x = tape.input(Tensor::zeros([1, 2, 2, 3]).unwrap());
+        let other = tape.input(Tensor::zeros([1, 2, 2, 3]).unwrap());
+        assert_eq!(apply(&x, Some(&other)), "conv2d: residual: expected [1, 2, 2, 2], found [1, 2, 2, 3]");
+        let watched = tape.watch(x.value().clone());
+        assert!(apply(&watched, None).contains("found a recorded value"));
+    }
+}
