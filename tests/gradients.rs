@@ -4,14 +4,14 @@
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{Var, gradient_check},
-    ops::{BatchNorm, Conv2dOptions, Padding, Pool2dOptions, Targets},
+    ops::{BatchNorm, Conv2dOptions, FoldedConv2d, Normalisation, Padding, Pool2dOptions, Targets},
 };
 use std::collections::BTreeSet;
 
 /// A file of `src/ops`, and the check of what it defines.
 type Row = (&'static str, fn() -> Result<()>);
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     ("add", add),
     ("batch_norm", batch_norm),
     ("concat", concat),
@@ -19,6 +19,7 @@ const ROWS: [Row; 20] = [
     ("cross_entropy", cross_entropy),
     ("drop_path", drop_path),
     ("dropout", dropout),
+    ("folded_conv2d", folded_conv2d),
     ("linear", linear),
     ("matmul", matmul),
     ("mean", mean),
@@ -175,6 +176,29 @@ fn conv2d() -> Result<()> {
         let all = normals(&[x, w, &w[3..]])?;
         check(&all, |v| v[0].conv2d(&v[1], Some(&v[2]), &options))?;
         check(&all[..2], |v| v[0].conv2d(&v[1], None, &options))?;
+    }
+    Ok(())
+}
+
+/// Sums of about 8 and -8 in turn leave the kink of the ReLU alone.
+fn folded_conv2d() -> Result<()> {
+    let mut rng = Rng::seed(4);
+    let constants = normals(&[&[3], &[3], &[3]])?;
+    let var = Tensor::uniform([3], 1.0, 2.0, &mut rng)?;
+    let norm = Normalisation {
+        gamma: &constants[0],
+        beta: &constants[1],
+        mean: &constants[2],
+        var: &var,
+        eps: 1e-3,
+    };
+    let options = Conv2dOptions { padding: Padding::Same, stride: [2, 1], ..Default::default() };
+    let conv = FoldedConv2d::new(&Tensor::uniform([3, 2, 2, 3], -0.2, 0.2, &mut rng)?, None, options, norm)?;
+    let x = Tensor::uniform([1, 5, 4, 2], -1.0, 1.0, &mut rng)?;
+    let residual = Tensor::from_fn([1, 3, 4, 3], |i| if i.is_multiple_of(2) { 8.0 } else { -8.0 })?;
+    check(std::slice::from_ref(&x), |v| conv.apply(&v[0], None, false))?;
+    for relu in [false, true] {
+        check(&[x.clone(), residual.clone()], |v| conv.apply(&v[0], Some(&v[1]), relu))?;
     }
     Ok(())
 }

@@ -21,11 +21,13 @@
 
 mod backward;
 mod check;
+mod param;
 mod state;
 mod tape;
 mod updates;
 
 pub use check::{GradientCheck, gradient_check};
-pub use state::{Buffer, Layout, NamedTensors, Param, Revision, Slot, SlotMut, State, StateId, join};
-pub use tape::{Mode, Tape, Var};
+pub use param::{Buffer, Layout, Param, Revision, StateId};
+pub use state::{NamedTensors, Slot, SlotMut, State, join};
+pub use tape::{Kept, Mode, Tape, Var};
 pub use updates::Updates;

@@ -1,10 +1,11 @@
 //! The tape, the values on it, and the one door through which they are made.
 
-use super::state::{Buffer, Param, StateId};
+use super::param::{Buffer, Param, StateId};
 use crate::{Rng, Shape, Tensor};
 use std::{
     cell::{Cell, RefCell},
     fmt,
+    rc::Rc,
 };
 
 /// What a pass is for: some layers (batch normalisation, dropout) compute differently.
@@ -88,7 +89,7 @@ impl Tape {
 
     /// A value without a gradient: images.
     pub fn input(&self, value: Tensor) -> Var<'_> {
-        Var { value, node: None, leaf: None, tape: self }
+        Var { value, node: None, leaf: None, again: None, tape: self }
     }
 
     /// A value whose gradient is wanted: [`Updates::wrt`](super::Updates::wrt) reads it after `backward`.
@@ -116,7 +117,7 @@ impl Tape {
 
     fn leaf(&self, value: Tensor, id: StateId) -> Var<'_> {
         let node = self.recording.then(|| self.push(Node::Leaf(id)));
-        Var { value, node, leaf: Some(id), tape: self }
+        Var { value, node, leaf: Some(id), again: None, tape: self }
     }
 
     /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates).
@@ -142,7 +143,51 @@ pub struct Var<'t> {
     pub(super) value: Tensor,
     pub(super) node: Option<usize>,
     pub(super) leaf: Option<StateId>,
+    again: Option<Again>,
     pub(super) tape: &'t Tape,
+}
+
+/// How a value can be computed again, in how many passes over memory.
+#[derive(Clone)]
+struct Again {
+    passes: usize,
+    compute: Rc<dyn Fn() -> Tensor>,
+}
+
+/// What a rule for gradients keeps of an operation's input, see [`Var::keep`].
+#[derive(Clone)]
+pub struct Kept {
+    shape: Shape,
+    content: Content,
+}
+
+#[derive(Clone)]
+enum Content {
+    Value(Tensor),
+    Again(Again),
+}
+
+impl Kept {
+    /// The sizes of the value's axes.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The passes over memory that it takes to compute the value: 0 if it is held.
+    pub fn passes(&self) -> usize {
+        match &self.content {
+            Content::Value(_) => 0,
+            Content::Again(again) => again.passes,
+        }
+    }
+
+    /// The value.
+    pub fn value(&self) -> Tensor {
+        match &self.content {
+            Content::Value(value) => value.clone(),
+            Content::Again(again) => (again.compute)(),
+        }
+    }
 }
 
 /// The value, and whether a gradient flows back from it.
@@ -181,6 +226,33 @@ impl<'t> Var<'t> {
     /// The index of the largest element of each row; see [`Tensor::argmax`].
     pub fn argmax(&self) -> Vec<usize> {
         self.value.argmax()
+    }
+
+    /// Says how the value can be computed again, to the bit, in so many passes over memory and from what is kept anyway. Operations
+    /// that need their input in backward then need not hold it in memory until then, if they keep it by [`Var::keep`]. Nothing
+    /// happens where nothing is recorded.
+    pub fn computed_again_by(self, passes: usize, compute: impl Fn() -> Tensor + 'static) -> Var<'t> {
+        let again = self.is_recorded().then(|| Again { passes, compute: Rc::new(compute) });
+        Var { again, ..self }
+    }
+
+    /// What a rule for gradients should capture of an input that it needs: the value, or how it is computed again.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, autograd::Tape};
+    /// let tape = Tape::train(Rng::seed(0));
+    /// let x = tape.watch(Tensor::scalar(3.0));
+    /// let y = x.scale(2.0).computed_again_by(1, || Tensor::scalar(6.0));
+    /// let kept = y.keep();
+    /// drop(y); // and with it its memory
+    /// assert_eq!(kept.value().item(), 6.0);
+    /// ```
+    pub fn keep(&self) -> Kept {
+        let content = match &self.again {
+            Some(again) => Content::Again(again.clone()),
+            None => Content::Value(self.value.clone()),
+        };
+        Kept { shape: *self.shape(), content }
     }
 
     /// The same value without its history: no gradient flows through.
@@ -258,6 +330,6 @@ impl<'t> Var<'t> {
             let inputs = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
             tape.push(Node::Op { name, inputs, backward: Box::new(backward) })
         });
-        Var { value, node, leaf: None, tape }
+        Var { value, node, leaf: None, again: None, tape }
     }
 }

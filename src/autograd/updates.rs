@@ -1,7 +1,7 @@
 //! What a pass asks for.
 
 use super::{
-    state::{Buffer, Param, StateId},
+    param::{Buffer, Param, StateId},
     tape::Var,
 };
 use crate::Tensor;

@@ -147,7 +147,7 @@ impl Folding {
             eps: norm.eps,
         };
         let folded = FoldedConv2d::new(conv.weight.value(), bias.map(Param::value), conv.options, constants)?;
-        Ok(kept.insert((origin, Arc::new(folded))).1.clone())
+        Ok(kept.insert((origin, folded)).1.clone())
     }
 
     fn clear(&self) {

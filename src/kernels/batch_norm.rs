@@ -47,7 +47,7 @@ pub fn normalise(
 pub enum Activation<'a> {
     /// Nothing: `dy` is the gradient of the normalised numbers.
     None,
-    /// A ReLU, whose output `y[rows, channels]` is given: needed behind a residual addition.
+    /// A ReLU, whose output `y[rows, channels]` is given.
     Relu(&'a [f32]),
     /// A ReLU right behind `x * scale + shift`, which is computed again rather than read: a third of the traffic less.
     ReluOf {
@@ -55,6 +55,15 @@ pub enum Activation<'a> {
         scale: &'a [f32],
         /// As [`normalise`] had it.
         shift: &'a [f32],
+    },
+    /// A ReLU behind `x * scale + shift + residual`, likewise.
+    ReluOfSum {
+        /// As [`normalise`] had it.
+        scale: &'a [f32],
+        /// As [`normalise`] had it.
+        shift: &'a [f32],
+        /// As [`normalise`] had it.
+        residual: &'a [f32],
     },
 }
 
@@ -102,6 +111,23 @@ impl Mask for ByInput<'_> {
     }
 }
 
+/// [`Activation::ReluOfSum`], with vectors a strip wide.
+#[derive(Clone, Copy)]
+struct BySum<'a> {
+    normalised: ByInput<'a>,
+    residual: &'a [f32],
+}
+
+impl Mask for BySum<'_> {
+    #[inline(always)]
+    fn mask<const L: usize>(self, at: usize, column: usize, x: &[f32; L], dy: &[f32; L]) -> [f32; L] {
+        let ByInput { scale, shift } = self.normalised;
+        let (scale, shift) = (lanes::<L>(scale, column), lanes::<L>(shift, column));
+        let residual = lanes::<L>(self.residual, at);
+        from_fn(|l| gate(x[l] * scale[l] + shift[l] + residual[l], dy[l]))
+    }
+}
+
 /// The sums of a backward pass, a number a channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchNormSums {
@@ -129,6 +155,12 @@ pub fn batch_norm_sums(
             let strip = Strip::new(mean.len());
             let (scale, shift) = (&strip.repeat(scale), &strip.repeat(shift));
             masked_sums(isa, x, dy, mean, ByInput { scale, shift })
+        }
+        Activation::ReluOfSum { scale, shift, residual } => {
+            assert_eq!(x.len(), residual.len(), "operands of one length");
+            let strip = Strip::new(mean.len());
+            let (scale, shift) = (&strip.repeat(scale), &strip.repeat(shift));
+            masked_sums(isa, x, dy, mean, BySum { normalised: ByInput { scale, shift }, residual })
         }
     }
 }
@@ -238,6 +270,13 @@ pub fn batch_norm_dx(
                 formula(gate(x * a + b, dy), x, [scale, mean, mean_dy, slope])
             });
         }
+        (None, Activation::ReluOfSum { scale: a, shift: b, residual }) => {
+            let vectors = [scale, mean, mean_dy, slope, a, b];
+            let operands = [x, residual];
+            update_rows(isa, c, dy, operands, vectors, |dy, [x, r], [scale, mean, mean_dy, slope, a, b]| {
+                formula(gate(x * a + b + r, dy), x, [scale, mean, mean_dy, slope])
+            });
+        }
     }
 }
 
@@ -263,13 +302,20 @@ fn mask_and_derive(
                 let x = &x[range.clone()];
                 update_rows(isa, channels, dy, [x], [scale, shift], |dy, [x], [a, b]| gate(x * a + b, dy));
             }
+            Activation::ReluOfSum { scale, shift, residual } => {
+                let operands = [&x[range.clone()], &residual[range.clone()]];
+                update_rows(isa, channels, dy, operands, [scale, shift], |dy, [x, r], [a, b]| {
+                    gate(x * a + b + r, dy)
+                });
+            }
         }
         derive(range, dy, dx);
     });
 }
 
 /// The gradient of x where mean and variance are constants (evaluation, frozen layers): `dx = scale * dy` with `dy` behind the
-/// mask of the activation. Reads `x` only for [`Activation::ReluOf`]; it may be empty otherwise.
+/// mask of the activation. Reads `x` only for [`Activation::ReluOf`] and
+/// [`Activation::ReluOfSum`]; it may be empty otherwise.
 ///
 /// `dy` and `dx` as in [`batch_norm_dx`].
 pub fn batch_norm_frozen_dx(
@@ -291,6 +337,11 @@ pub fn batch_norm_frozen_dx(
         }
         (None, Activation::ReluOf { scale, shift }) => {
             update_rows(isa, c, dy, [x], [gamma, scale, shift], |dy, [x], [g, a, b]| gate(x * a + b, g * dy));
+        }
+        (None, Activation::ReluOfSum { scale, shift, residual }) => {
+            update_rows(isa, c, dy, [x, residual], [gamma, scale, shift], |dy, [x, r], [g, a, b]| {
+                gate(x * a + b + r, g * dy)
+            });
         }
     }
 }
@@ -334,7 +385,9 @@ mod tests {
         channels: usize,
         x: Vec<f32>,
         dy: Vec<f32>,
-        y: Vec<f32>,
+        residual: Vec<f32>,
+        /// Behind the ReLU, without and with the residual.
+        y: [Vec<f32>; 2],
         /// scale, shift, mean, mean_dy, slope
         vectors: [Vec<f32>; 5],
     }
@@ -343,21 +396,35 @@ mod tests {
         fn new(rows: usize, channels: usize) -> Case {
             let n = rows * channels;
             let vectors = from_fn(|k| normals(channels, 10 + k as u64));
-            let (x, dy) = (normals(n, 1), normals(n, 2));
-            let mut y = vec![0.0; n];
-            normalise(Isa::Portable, &x, &vectors[0], &vectors[1], None, true, &mut y);
-            Case { channels, x, dy, y, vectors }
+            let [x, dy, residual] = [1, 2, 3].map(|seed| normals(n, seed));
+            let y = [None, Some(&residual[..])].map(|residual| {
+                let mut y = vec![0.0; n];
+                normalise(Isa::Portable, &x, &vectors[0], &vectors[1], residual, true, &mut y);
+                y
+            });
+            Case { channels, x, dy, residual, y, vectors }
         }
 
-        fn activations(&self) -> [Activation<'_>; 3] {
-            let [scale, shift, ..] = &self.vectors;
-            [Activation::None, Activation::Relu(&self.y), Activation::ReluOf { scale, shift }]
+        fn activations(&self) -> [Activation<'_>; 5] {
+            let ([scale, shift, ..], residual) = (&self.vectors, &self.residual);
+            let [y, of_sum] = &self.y;
+            [
+                Activation::None,
+                Activation::Relu(y),
+                Activation::ReluOf { scale, shift },
+                Activation::Relu(of_sum),
+                Activation::ReluOfSum { scale, shift, residual },
+            ]
         }
 
         fn masked(&self, activation: Activation<'_>) -> Vec<f64> {
-            let open = matches!(activation, Activation::None);
-            let dy = self.dy.iter().zip(&self.y);
-            dy.map(|(&dy, &y)| if open || y > 0.0 { f64::from(dy) } else { 0.0 }).collect()
+            let y = match activation {
+                Activation::None => &vec![1.0; self.dy.len()],
+                Activation::Relu(y) => y,
+                Activation::ReluOf { .. } => &self.y[0][..],
+                Activation::ReluOfSum { .. } => &self.y[1],
+            };
+            self.dy.iter().zip(y).map(|(&dy, &y)| if y > 0.0 { f64::from(dy) } else { 0.0 }).collect()
         }
 
         fn dx(&self, activation: Activation<'_>, frozen: bool) -> Vec<f64> {
@@ -439,9 +506,9 @@ mod tests {
         let gradient = BatchNormGradient { scale, mean, mean_dy, slope };
         let isa = Isa::active();
         same_on_any_threads(|| {
-            let sums = batch_norm_sums(isa, &case.x, &case.dy, mean, Activation::Relu(&case.y));
+            let sums = batch_norm_sums(isa, &case.x, &case.dy, mean, Activation::Relu(&case.y[0]));
             let mut dx = case.dy.clone();
-            batch_norm_dx(isa, &case.x, gradient, Activation::Relu(&case.y), &mut dx, None);
+            batch_norm_dx(isa, &case.x, gradient, Activation::Relu(&case.y[0]), &mut dx, None);
             [dx, bits(&sums.dy), bits(&sums.dy_deviation)].concat()
         });
     }

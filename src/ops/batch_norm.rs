@@ -13,13 +13,14 @@
 //!
 //! and, where the statistics are given and so constant, dx = gamma / sqrt(var + eps) g.
 //!
-//! Backward keeps x and vectors of one number a channel. Where y lets through is computed again from x; only behind a residual
-//! addition y is kept, which the next operation keeps anyway.
+//! Backward keeps x and vectors of one number a channel. y, and where the ReLU let through, is computed again from x and the
+//! residual, also for an operation behind that needs y in backward: a map less in memory for a pass over it. Where the
+//! residual would itself have to be computed again by way of another residual, y is kept.
 
 use super::{expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Kept, Var},
     kernels::{self, Activation, BatchNormGradient, BatchNormSums, Isa},
 };
 
@@ -93,34 +94,20 @@ impl<'t> Var<'t> {
         };
         let affine =
             Affine::new([norm.gamma, norm.beta].map(Var::value), [&moments.mean, &moments.var], norm.eps);
-        let (given, relu) = (norm.given.is_some(), norm.relu);
-        let forward = |x: &Tensor, residual: Option<&Tensor>| {
-            let y = affine.apply(x, residual, relu);
-            let mask = match (relu, residual) {
-                (false, _) => Mask::None,
-                (true, None) => Mask::FromInput,
-                (true, Some(_)) => Mask::Output(y.clone()),
-            };
-            (y, Rule { x: x.clone(), affine, mask, given })
-        };
-        let shape = *self.shape();
-        let y = match norm.residual {
-            None => Var::op("batch_norm", [self, norm.gamma, norm.beta], shape, |[x, _, _]| {
-                let (y, rule) = forward(x, None);
-                (y, move |dy: Tensor, [x, gamma, beta]: [bool; 3]| {
-                    let [dx, dgamma, dbeta, _] = rule.gradients(dy, [x, gamma, beta, false]);
-                    [dx, dgamma, dbeta]
-                })
-            }),
-            Some(residual) => Var::op(
-                "batch_norm",
-                [self, norm.gamma, norm.beta, residual],
-                shape,
-                |[x, _, _, residual]| {
-                    let (y, rule) = forward(x, Some(residual));
-                    (y, move |dy: Tensor, needs: [bool; 4]| rule.gradients(dy, needs))
-                },
-            ),
+        let (x, residual, given) = (self.value().clone(), norm.residual.map(Var::keep), norm.given.is_some());
+        let recipe = Recipe { x, affine, residual, relu: norm.relu };
+        let inputs: Vec<&Var<'t>> = [self, norm.gamma, norm.beta].into_iter().chain(norm.residual).collect();
+        let y = Var::op_many("batch_norm", &inputs, *self.shape(), |values| {
+            let y = recipe.make(values.get(3).copied());
+            let output = (norm.relu && !recipe.is_cheap()).then(|| y.clone());
+            let rule = Rule { recipe: recipe.clone(), output, given };
+            (y, move |dy: Tensor, needs: &[bool]| {
+                rule.gradients(dy, [0, 1, 2, 3].map(|input| needs.get(input) == Some(&true))).into()
+            })
+        });
+        let y = match recipe.is_cheap() {
+            true => y.computed_again_by(recipe.passes(), move || recipe.again()),
+            false => y,
         };
         Ok((y, moments))
     }
@@ -159,6 +146,7 @@ fn vector(channels: Shape, value: impl Fn(usize) -> f64) -> Tensor {
 }
 
 /// The normalisation as one multiplication and one addition, `y = x scale + shift`; vectors of one number a channel.
+#[derive(Clone)]
 pub(super) struct Affine {
     mean: Tensor,
     /// 1 / sqrt(var + eps).
@@ -193,21 +181,41 @@ impl Affine {
     }
 }
 
-/// What tells where the ReLU let through.
-enum Mask {
-    /// There is none.
-    None,
-    /// The input, from which it is computed again.
-    FromInput,
-    /// The output.
-    Output(Tensor),
+/// How y is made, now or again in backward.
+#[derive(Clone)]
+struct Recipe {
+    x: Tensor,
+    affine: Affine,
+    residual: Option<Kept>,
+    relu: bool,
+}
+
+impl Recipe {
+    /// What making y again costs.
+    fn passes(&self) -> usize {
+        1 + self.residual.as_ref().map_or(0, Kept::passes)
+    }
+
+    /// Whether y need not be kept. In a stage of blocks, each of which adds the output of the one before, every third output is
+    /// kept, and the others are at most two passes over memory away from what is.
+    fn is_cheap(&self) -> bool {
+        self.passes() <= 2
+    }
+
+    fn make(&self, residual: Option<&Tensor>) -> Tensor {
+        self.affine.apply(&self.x, residual, self.relu)
+    }
+
+    fn again(&self) -> Tensor {
+        self.make(self.residual.as_ref().map(Kept::value).as_ref())
+    }
 }
 
 /// What backward keeps.
 struct Rule {
-    x: Tensor,
-    affine: Affine,
-    mask: Mask,
+    recipe: Recipe,
+    /// y, if it is needed to tell where the ReLU let through.
+    output: Option<Tensor>,
     /// Whether the statistics are constants.
     given: bool,
 }
@@ -216,59 +224,69 @@ impl Rule {
     /// The gradients of x, gamma, beta and the residual.
     fn gradients(&self, mut dy: Tensor, needs: [bool; 4]) -> [Option<Tensor>; 4] {
         let [x_needs, gamma_needs, beta_needs, residual_needs] = needs;
+        let Recipe { x, affine, .. } = &self.recipe;
+        let residual = self.residual();
+        let activation = self.activation(residual.as_ref());
         let sums_need = gamma_needs || beta_needs || (x_needs && !self.given);
-        let sums =
-            if sums_need { self.sums(&dy) } else { BatchNormSums { dy: vec![], dy_deviation: vec![] } };
-        let (channels, inverse_std) = (*self.affine.mean.shape(), self.affine.inverse_std.data());
-        let dgamma =
-            gamma_needs.then(|| vector(channels, |c| sums.dy_deviation[c] * f64::from(inverse_std[c])));
-        let dbeta = beta_needs.then(|| vector(channels, |c| sums.dy[c]));
-        let dx = match (x_needs, residual_needs) {
-            (true, true) => {
-                Some(Tensor::build(*self.x.shape(), |dx| self.input_gradient(&sums, dy.data_mut(), Some(dx))))
-            }
-            (true, false) => {
-                self.input_gradient(&sums, dy.data_mut(), None);
-                return [Some(dy), dgamma, dbeta, None];
-            }
-            (false, _) => {
-                if let Mask::Output(y) = &self.mask {
-                    kernels::relu_backward_in_place(Isa::active(), y.data(), dy.data_mut());
-                }
-                None
-            }
+        let sums = sums_need.then(|| {
+            let mean = affine.mean.data();
+            kernels::batch_norm_sums(Isa::active(), x.data(), dy.data(), mean, activation)
+        });
+        let (channels, inverse_std) = (*affine.mean.shape(), affine.inverse_std.data());
+        let of_sums = |needed: bool, value: &dyn Fn(&BatchNormSums, usize) -> f64| {
+            sums.as_ref().filter(|_| needed).map(|sums| vector(channels, |c| value(sums, c)))
         };
-        [dx, dgamma, dbeta, residual_needs.then_some(dy)]
-    }
-
-    fn activation(&self) -> Activation<'_> {
-        match &self.mask {
-            Mask::None => Activation::None,
-            Mask::FromInput => {
-                Activation::ReluOf { scale: self.affine.scale.data(), shift: self.affine.shift.data() }
+        let dgamma = of_sums(gamma_needs, &|sums, c| sums.dy_deviation[c] * f64::from(inverse_std[c]));
+        let dbeta = of_sums(beta_needs, &|sums, c| sums.dy[c]);
+        let sums = sums.filter(|_| !self.given);
+        if !residual_needs {
+            if x_needs {
+                self.input_gradient(sums, activation, dy.data_mut(), None);
             }
-            Mask::Output(y) => Activation::Relu(y.data()),
+            return [x_needs.then_some(dy), dgamma, dbeta, None];
+        }
+        let dx = Tensor::build(*x.shape(), |dx| {
+            self.input_gradient(sums, activation, dy.data_mut(), Some(dx));
+        });
+        [x_needs.then_some(dx), dgamma, dbeta, Some(dy)]
+    }
+
+    /// The residual, if it tells where the ReLU let through.
+    fn residual(&self) -> Option<Tensor> {
+        let needed = self.recipe.relu && self.output.is_none();
+        self.recipe.residual.as_ref().filter(|_| needed).map(Kept::value)
+    }
+
+    fn activation<'a>(&'a self, residual: Option<&'a Tensor>) -> Activation<'a> {
+        let (scale, shift) = (self.recipe.affine.scale.data(), self.recipe.affine.shift.data());
+        match (&self.output, residual) {
+            _ if !self.recipe.relu => Activation::None,
+            (Some(y), _) => Activation::Relu(y.data()),
+            (None, None) => Activation::ReluOf { scale, shift },
+            (None, Some(residual)) => Activation::ReluOfSum { scale, shift, residual: residual.data() },
         }
     }
 
-    fn sums(&self, dy: &Tensor) -> BatchNormSums {
-        let (x, mean) = (self.x.data(), self.affine.mean.data());
-        kernels::batch_norm_sums(Isa::active(), x, dy.data(), mean, self.activation())
-    }
-
-    /// Writes dx to `dx`, or over `dy` if there is none; with `dx`, `dy` becomes the residual's gradient.
-    fn input_gradient(&self, sums: &BatchNormSums, dy: &mut [f32], dx: Option<&mut [f32]>) {
-        let (isa, x, scale) = (Isa::active(), self.x.data(), self.affine.scale.data());
-        if self.given {
-            return kernels::batch_norm_frozen_dx(isa, x, scale, self.activation(), dy, dx);
-        }
-        let (channels, mean) = (*self.affine.mean.shape(), self.affine.mean.data());
-        let m = self.x.shape().rows() as f64;
-        let inverse_std = self.affine.inverse_std.data();
+    /// Writes dx to `dx`, or over `dy` if there is none; with `dx`, `dy` becomes the residual's gradient. Without sums the
+    /// statistics are constants.
+    fn input_gradient(
+        &self,
+        sums: Option<BatchNormSums>,
+        activation: Activation<'_>,
+        dy: &mut [f32],
+        dx: Option<&mut [f32]>,
+    ) {
+        let Recipe { x, affine, .. } = &self.recipe;
+        let (isa, m, x, scale) = (Isa::active(), x.shape().rows() as f64, x.data(), affine.scale.data());
+        let Some(sums) = sums else {
+            return kernels::batch_norm_frozen_dx(isa, x, scale, activation, dy, dx);
+        };
+        let (channels, mean, inverse_std) =
+            (*affine.mean.shape(), affine.mean.data(), affine.inverse_std.data());
         let mean_dy = vector(channels, |c| sums.dy[c] / m);
         let slope = vector(channels, |c| sums.dy_deviation[c] / m * f64::from(inverse_std[c]).powi(2));
         let gradient = BatchNormGradient { scale, mean, mean_dy: mean_dy.data(), slope: slope.data() };
-        kernels::batch_norm_dx(isa, x, gradient, self.activation(), dy, dx);
+        kernels::batch_norm_dx(isa, x, gradient, activation, dy, dx);
     }
 }
 
@@ -325,6 +343,36 @@ mod tests {
                 assert!((y - (gamma * (v - mean) / (var + 1e-5).sqrt() + beta)).abs() < 2e-6);
             }
         }
+    }
+
+    #[test]
+    fn what_is_computed_again_is_the_same_to_the_bit_and_chains_are_cut() {
+        let [x, gamma, beta, residual] = inputs(&[3, 2, 5, 3], 1);
+        let tape = Tape::train(Rng::seed(0));
+        let [x, gamma, beta, residual] = [x, gamma, beta, residual].map(|t| tape.watch(t));
+        for relu in [false, true] {
+            let plain = BatchNorm { relu, ..BatchNorm::new(&gamma, &beta) };
+            assert_eq!(again(&x, plain, Some(&residual)).1, 1, "the residual is at hand");
+            let (first, passes) = again(&x, plain, None);
+            assert_eq!(passes, 1);
+            let (second, passes) = again(&x, plain, Some(&first));
+            assert_eq!(passes, 2);
+            let (third, passes) = again(&x, plain, Some(&second));
+            assert_eq!(passes, 0, "kept");
+            assert_eq!(again(&x, plain, Some(&third)).1, 1);
+        }
+    }
+
+    /// The normalised x, and in how many passes it is computed again.
+    fn again<'v, 't>(
+        x: &Var<'t>,
+        norm: BatchNorm<'v, 't>,
+        residual: Option<&'v Var<'t>>,
+    ) -> (Var<'t>, usize) {
+        let (y, _) = x.batch_norm(&BatchNorm { residual, ..norm }).unwrap();
+        let kept = y.keep();
+        assert_eq!(kept.value(), *y.value());
+        (y, kept.passes())
     }
 
     #[test]

@@ -5,13 +5,13 @@
 //! ```
 //!
 //! with x zero outside of the image, and with groups each block of output channels reading its block of input channels.
-//! Backward keeps x and w: dx is dy convolved with w turned round, dw is x correlated with dy, db the sum of dy over all
+//! Backward keeps w and x, or how x is computed again: dx is dy convolved with w turned round, dw is x correlated with dy, db the sum of dy over all
 //! pixels. The arithmetic is [`kernels::conv2d`] and its two gradients, or Winograd's algorithm, see [`Algorithm`].
 
 use super::{expect_images, expect_vector, linear::column_sums};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Kept, Var},
     kernels::{self, Ending, Isa},
 };
 use std::fmt;
@@ -98,22 +98,25 @@ impl<'t> Var<'t> {
         }
         let shape = Shape::new(&[geometry.batch, geometry.out_height(), geometry.out_width(), channels])?;
         let (isa, algorithm) = (Isa::active(), options.algorithm);
+        let kept = self.keep();
         Ok(match bias {
             None => Var::op("conv2d", [self, weight], shape, |[x, w]| {
                 let y = Tensor::build(shape, |y| {
                     algorithm.conv2d(isa, &geometry, x.data(), w.data(), Ending::default(), y);
                 });
-                let (x, w) = (x.clone(), w.clone());
-                (y, move |dy: Tensor, needs: [bool; 2]| gradients(algorithm, &geometry, &x, &w, &dy, needs))
+                let w = w.clone();
+                (y, move |dy: Tensor, needs: [bool; 2]| {
+                    gradients(algorithm, &geometry, &kept, &w, &dy, needs)
+                })
             }),
             Some(bias) => Var::op("conv2d", [self, weight, bias], shape, |[x, w, b]| {
                 let ending = Ending { bias: Some(b.data()), ..Ending::default() };
                 let y = Tensor::build(shape, |y| {
                     algorithm.conv2d(isa, &geometry, x.data(), w.data(), ending, y);
                 });
-                let (x, w) = (x.clone(), w.clone());
+                let w = w.clone();
                 (y, move |dy: Tensor, [x_needs, w_needs, b_needs]: [bool; 3]| {
-                    let [dx, dw] = gradients(algorithm, &geometry, &x, &w, &dy, [x_needs, w_needs]);
+                    let [dx, dw] = gradients(algorithm, &geometry, &kept, &w, &dy, [x_needs, w_needs]);
                     [dx, dw, b_needs.then(|| column_sums(&dy))]
                 })
             }),
@@ -124,7 +127,7 @@ impl<'t> Var<'t> {
 fn gradients(
     algorithm: Algorithm,
     geometry: &kernels::Conv2d,
-    x: &Tensor,
+    x: &Kept,
     w: &Tensor,
     dy: &Tensor,
     needs: [bool; 2],
@@ -137,7 +140,7 @@ fn gradients(
     });
     let dw = needs[1].then(|| {
         Tensor::build(*w.shape(), |dw| {
-            algorithm.weight_gradient(isa, geometry, x.data(), dy.data(), dw);
+            algorithm.weight_gradient(isa, geometry, x.value().data(), dy.data(), dw);
         })
     });
     [dx, dw]

@@ -8,17 +8,21 @@
 //! a number a channel each. The folded weights are brought into the order that the kernels read when they are first needed,
 //! and used from then on; shift, a residual and a ReLU are added before a result leaves the cache.
 //!
-//! Nothing is recorded for backward: what is folded can not be trained. The same function with gradients is [`Var::conv2d`]
-//! and [`Var::batch_norm`] with given statistics, which also is what the tests hold this one to.
+//! Backward keeps y, if there is a ReLU: with g = dy where it let through, dresidual = g, and dx is g convolved with the folded
+//! weights turned round. What is folded can not be trained; [`Var::conv2d`] and [`Var::batch_norm`] with given statistics are the
+//! same function with all gradients, which also is what the tests hold this one to.
 
 use super::batch_norm::Affine;
 use super::{Conv2dOptions, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::Var,
-    kernels::{Ending, Isa, Packing},
+    kernels::{self, Conv2d, Ending, Isa, Packing},
 };
-use std::sync::OnceLock;
+use std::{
+    iter,
+    sync::{Arc, OnceLock},
+};
 
 /// Constants to normalise with, `[C]` each.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +74,7 @@ impl FoldedConv2d {
         bias: Option<&Tensor>,
         options: Conv2dOptions,
         norm: Normalisation<'_>,
-    ) -> Result<FoldedConv2d> {
+    ) -> Result<Arc<FoldedConv2d>> {
         let &[_, _, _, channels] = &weight.shape()[..] else {
             return Err(Error::argument("conv2d", "weight", "[KH, KW, C/groups, OC]", weight.shape()));
         };
@@ -92,65 +96,76 @@ impl FoldedConv2d {
             shift.data_mut().iter_mut().zip(scaled).for_each(|(shift, bias)| *shift += bias);
         }
         let [direct, winograd] = [OnceLock::new(), OnceLock::new()];
-        Ok(FoldedConv2d { weight: weight.clone(), scale, shift, options, direct, winograd })
+        Ok(Arc::new(FoldedConv2d { weight: weight.clone(), scale, shift, options, direct, winograd }))
     }
 
     /// `norm(conv(x))` of `[N, H, W, C]`, plus a residual of the result's shape, `[N, OH, OW, OC]`, and behind a ReLU, if they
     /// are wanted.
     ///
     /// # Errors
-    /// As [`Var::conv2d`]; if the residual has another shape; and [`Error::Argument`] if a gradient would have to flow: if the
-    /// input or the residual is on the record.
-    pub fn apply<'t>(&self, x: &Var<'t>, residual: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
+    /// As [`Var::conv2d`], and if the residual has another shape.
+    pub fn apply<'t>(
+        self: &Arc<Self>,
+        x: &Var<'t>,
+        residual: Option<&Var<'t>>,
+        relu: bool,
+    ) -> Result<Var<'t>> {
         let sizes = self.options.geometry(x.shape(), self.weight.shape())?;
         let shape = Shape::new(&[sizes.batch, sizes.out_height(), sizes.out_width(), sizes.out_channels])?;
         if let Some(residual) = residual {
             expect_shape("conv2d", "residual", &shape, residual.shape())?;
         }
-        if x.is_recorded() || residual.is_some_and(Var::is_recorded) {
-            let expected = "a value without a gradient, as its weights are folded";
-            return Err(Error::argument("conv2d", "input", expected, "a recorded value"));
-        }
-        let (isa, packing) = (Isa::active(), Packing::fastest(self.options.algorithm, &sizes));
-        let packed =
-            self.packed(packing, || packing.len(isa, &sizes), |w, to| packing.pack(isa, &sizes, w, to))?;
-        let ending =
-            Ending { bias: Some(self.shift.data()), residual: residual.map(|v| v.value().data()), relu };
-        let y = Tensor::build(shape, |y| {
-            packing.conv2d(isa, &sizes, x.value().data(), packed.data(), ending, y);
-        });
-        Ok(x.tape().input(y))
+        let packing = Packing::fastest(self.options.algorithm, &sizes);
+        let packed = self.packed(packing, &sizes)?;
+        let inputs: Vec<&Var<'t>> = iter::once(x).chain(residual).collect();
+        Ok(Var::op_many("folded_conv2d", &inputs, shape, |values| {
+            let residual = values.get(1).map(|residual| residual.data());
+            let ending = Ending { bias: Some(self.shift.data()), residual, relu };
+            let y = Tensor::build(shape, |y| {
+                packing.conv2d(Isa::active(), &sizes, values[0].data(), packed.data(), ending, y);
+            });
+            let (folded, mask, x_shape) = (self.clone(), relu.then(|| y.clone()), *values[0].shape());
+            (y, move |mut dy: Tensor, needs: &[bool]| {
+                if let Some(y) = &mask {
+                    kernels::relu_backward_in_place(Isa::active(), y.data(), dy.data_mut());
+                }
+                let dx = needs[0].then(|| folded.input_gradient(&sizes, &dy, x_shape));
+                vec![dx, needs.get(1).is_some_and(|needs| *needs).then_some(dy)]
+            })
+        }))
+    }
+
+    fn input_gradient(&self, sizes: &Conv2d, dy: &Tensor, shape: Shape) -> Tensor {
+        let w = self.fold();
+        Tensor::build(shape, |dx| {
+            self.options.algorithm.input_gradient(Isa::active(), sizes, dy.data(), w.data(), dx);
+        })
+    }
+
+    /// `w scale`.
+    fn fold(&self) -> Tensor {
+        let (w, scale) = (self.weight.data(), self.scale.data());
+        Tensor::build(*self.weight.shape(), |folded| {
+            let channels = scale.len().max(1);
+            for (folded, w) in folded.chunks_exact_mut(channels).zip(w.chunks_exact(channels)) {
+                for (folded, (w, scale)) in folded.iter_mut().zip(w.iter().zip(scale)) {
+                    *folded = w * scale;
+                }
+            }
+        })
     }
 
     /// The folded weights in the order that is asked for. No thread waits for another's work inside of `get_or_init`, in which
     /// it might come upon the same weights again.
-    fn packed(
-        &self,
-        packing: Packing,
-        len: impl FnOnce() -> usize,
-        pack: impl FnOnce(&[f32], &mut [f32]),
-    ) -> Result<&Tensor> {
+    fn packed(&self, packing: Packing, sizes: &Conv2d) -> Result<&Tensor> {
         let place = match packing {
             Packing::Direct => &self.direct,
             Packing::Winograd => &self.winograd,
         };
-        if let Some(packed) = place.get() {
-            return Ok(packed);
-        }
-        let shape = Shape::new(&[len()])?;
+        let shape = Shape::new(&[packing.len(Isa::active(), sizes)])?;
         Ok(place.get_or_init(|| {
-            let (w, scale) = (self.weight.data(), self.scale.data());
-            let folded = Tensor::build(*self.weight.shape(), |folded| {
-                let rows =
-                    folded.chunks_exact_mut(scale.len().max(1)).zip(w.chunks_exact(scale.len().max(1)));
-                for (folded, w) in rows {
-                    folded
-                        .iter_mut()
-                        .zip(w.iter().zip(scale))
-                        .for_each(|(folded, (w, scale))| *folded = w * scale);
-                }
-            });
-            Tensor::build(shape, |packed| pack(folded.data(), packed))
+            let folded = self.fold();
+            Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))
         }))
     }
 }
@@ -228,14 +243,9 @@ mod tests {
 
         let weight = Tensor::zeros([1, 1, 3, 2]).unwrap();
         let folded = FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm).unwrap();
-        let tape = Tape::eval().recording(true);
-        let apply = |x: &Var<'_>, residual: Option<&Var<'_>>| {
-            folded.apply(x, residual, true).unwrap_err().to_string()
-        };
-        let x = tape.input(Tensor::zeros([1, 2, 2, 3]).unwrap());
-        let other = tape.input(Tensor::zeros([1, 2, 2, 3]).unwrap());
-        assert_eq!(apply(&x, Some(&other)), "conv2d: residual: expected [1, 2, 2, 2], found [1, 2, 2, 3]");
-        let watched = tape.watch(x.value().clone());
-        assert!(apply(&watched, None).contains("found a recorded value"));
+        let tape = Tape::eval();
+        let [x, other] = [(); 2].map(|()| tape.input(Tensor::zeros([1, 2, 2, 3]).unwrap()));
+        let refusal = folded.apply(&x, Some(&other), true).unwrap_err().to_string();
+        assert_eq!(refusal, "conv2d: residual: expected [1, 2, 2, 2], found [1, 2, 2, 3]");
     }
 }

@@ -1,5 +1,6 @@
 //! Numbers in memory: [`Tensor`], its [`Shape`], and the recycled memory below it.
 
+mod arena;
 mod arithmetic;
 mod buffer;
 mod convert;
