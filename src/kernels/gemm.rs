@@ -1,9 +1,9 @@
 //! Matrix products of strided operands.
 
-use super::Isa;
 use super::microkernel::{DepthMajor, Layout, RowMajor, Start};
 use super::pack::Factor;
 use super::product::{Grid, Panels, Product, Right};
+use super::{Isa, narrow};
 use std::ops::Range;
 
 /// The sizes and strides of a product: `C[m, n] = sum over k of A[m, k] * B[k, n]`.
@@ -73,6 +73,9 @@ impl Gemm {
 /// ```
 pub fn gemm(isa: Isa, sizes: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
     let Gemm { m, n, k, a_row, a_column, b_row, b_column, c_row, accumulate } = sizes;
+    if m <= narrow::ROWS && [a_column, b_column, b_row] == [1, 1, n] && !accumulate && c_row >= n {
+        return narrow::product(isa, [m, n, k], (a, a_row), b, (c, c_row));
+    }
     let matrix = Matrix { data: a, row: a_row, column: a_column };
     let b = Right::Factor(Factor::matrix(b, k, b_row, b_column));
     let c_rows = Grid::matrix(m, c_row);

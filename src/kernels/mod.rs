@@ -29,6 +29,7 @@ pub mod gemm;
 mod microkernel;
 #[cfg(test)]
 mod naive;
+mod narrow;
 mod pack;
 mod product;
 
