@@ -81,7 +81,11 @@ impl ConvNorm {
         if x.tape().mode() == Mode::Train {
             self.folding.clear();
         }
-        self.norm.apply(&self.conv.forward(x).at(conv)?, shortcut, relu).at(norm)
+        let (y, moments) = match self.norm.is_constant(x.tape()) {
+            true => (self.conv.forward(x).at(conv)?, None),
+            false => self.conv.forward_moments(x).map(|(y, moments)| (y, Some(moments))).at(conv)?,
+        };
+        self.norm.apply(&y, moments.as_ref(), shortcut, relu).at(norm)
     }
 }
 

@@ -8,11 +8,16 @@ use std::ops::Range;
 
 /// What is done with each block of C as soon as its sums are complete.
 pub(crate) trait Epilogue: Sync {
+    /// What it finds out about a block.
+    type Output: Send;
+    /// Whether it does anything at all.
+    const ACTIVE: bool = true;
+
     /// Calls it for a block.
     ///
     /// # Safety
     /// The numbers of the block are valid for reading and writing, and nobody else accesses them meanwhile.
-    unsafe fn apply(&self, isa: Isa, block: Block<'_>);
+    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> Self::Output;
 }
 
 /// Rows and columns of a product C.
@@ -27,7 +32,22 @@ pub(crate) struct Block<'a> {
 
 /// Nothing.
 impl Epilogue for () {
-    unsafe fn apply(&self, _: Isa, _: Block<'_>) {}
+    type Output = ();
+    const ACTIVE: bool = false;
+    unsafe fn apply(&self, _: Isa, _: &Block<'_>) {}
+}
+
+/// One after the other; what the second finds out counts.
+impl<A: Epilogue, B: Epilogue> Epilogue for (A, B) {
+    type Output = B::Output;
+    const ACTIVE: bool = A::ACTIVE || B::ACTIVE;
+    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> B::Output {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            self.0.apply(isa, block);
+            self.1.apply(isa, block)
+        }
+    }
 }
 
 /// What becomes of each sum of a convolution before it is written: `sum + bias + residual`, and `max(·, 0)` of that.
@@ -107,7 +127,8 @@ pub(super) struct EndOfChannels<'a> {
 }
 
 impl Epilogue for EndOfChannels<'_> {
-    unsafe fn apply(&self, isa: Isa, block: Block<'_>) {
+    type Output = ();
+    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) {
         if !self.ending.is_nothing() {
             isa.dispatch(End { end: self, block });
         }
@@ -117,7 +138,7 @@ impl Epilogue for EndOfChannels<'_> {
 /// [`EndOfChannels::apply`], whose promise it rests on.
 struct End<'a> {
     end: &'a EndOfChannels<'a>,
-    block: Block<'a>,
+    block: &'a Block<'a>,
 }
 
 impl Task for End<'_> {
@@ -129,7 +150,7 @@ impl Task for End<'_> {
         for column in columns.clone().step_by(S::LANES) {
             let count = (columns.end - column).min(S::LANES);
             let bias = ending.bias_at(simd, first + column, count);
-            for offset in offsets {
+            for offset in *offsets {
                 let at = offset + column;
                 let to = c.offset(at);
                 // SAFETY: the numbers are the block's, and the residual, checked by `Ending::check`, is as long as C.

@@ -1,12 +1,18 @@
 //! Mean and variance of every channel of a matrix, in one pass over memory and without loss of precision.
 
+use super::epilogue::{Block, Epilogue};
 use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, whole_rows};
 use super::simd::Simd;
 use super::{Isa, Task};
 use std::array::from_fn;
+use std::collections::BTreeMap;
 
 /// Rows of a block whose mean is what the block's sums are shifted by.
 const SHIFT_ROWS: usize = 8;
+/// Most rows of a block of a product that are summed in f32, by their deviations from the first.
+const MOST_BLOCK_ROWS: usize = 128;
+/// Vectors of such rows that are summed at once.
+const VECTORS: usize = 4;
 
 /// Mean and biased variance of every channel of `x[rows, channels]`, in f64; zeros if there are no rows.
 ///
@@ -35,7 +41,7 @@ pub fn moments(isa: Isa, x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// Means and sums of squared deviations from them.
-struct Moments {
+pub(crate) struct Moments {
     rows: usize,
     mean: Vec<f64>,
     squares: Vec<f64>,
@@ -57,6 +63,94 @@ impl Moments {
             *squares += s + distance * distance * weight;
         }
         self.rows += rows;
+    }
+}
+
+/// [`Moments`] of the columns of a block from `first` on.
+pub(crate) struct BlockMoments {
+    first: usize,
+    moments: Moments,
+}
+
+/// The moments of all channels from those of blocks, which are merged in the order given.
+pub(super) fn merge_blocks(blocks: Vec<BlockMoments>) -> (Vec<f64>, Vec<f64>) {
+    let mut merged: BTreeMap<usize, Moments> = BTreeMap::new();
+    for BlockMoments { first, moments: Moments { rows, mean, squares } } in blocks {
+        merged.entry(first).or_insert_with(|| Moments::empty(mean.len())).merge(rows, &mean, &squares);
+    }
+    let of_columns = merged.into_values().map(|Moments { rows, mean, squares }| {
+        let rows = rows.max(1) as f64;
+        (mean, squares.into_iter().map(|squares| squares / rows).collect::<Vec<f64>>())
+    });
+    let (mean, variance): (Vec<_>, Vec<_>) = of_columns.unzip();
+    (mean.concat(), variance.concat())
+}
+
+/// Finds out the moments of what a product computed, while that is in the cache. `first` is the channel of the product's first column.
+pub(super) struct TakeMoments {
+    pub(super) first: usize,
+}
+
+impl Epilogue for TakeMoments {
+    type Output = BlockMoments;
+    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> BlockMoments {
+        let mut moments = Moments::empty(block.columns.len());
+        for offsets in block.offsets.chunks(MOST_BLOCK_ROWS) {
+            let part = isa.dispatch(RowsMoments { block, offsets });
+            moments.merge(offsets.len(), &part.mean, &part.squares);
+        }
+        BlockMoments { first: self.first + block.columns.start, moments }
+    }
+}
+
+/// [`Moments`] of some rows of a block; rests on the promise of [`Epilogue::apply`].
+struct RowsMoments<'a> {
+    block: &'a Block<'a>,
+    offsets: &'a [usize],
+}
+
+impl Task for RowsMoments<'_> {
+    type Output = Moments;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Moments {
+        let RowsMoments { block: Block { columns, c, .. }, offsets } = self;
+        let rows = offsets.len();
+        let mut moments = Moments { rows, ..Moments::empty(columns.len()) };
+        for column in (0..columns.len()).step_by(VECTORS * S::LANES) {
+            let counts: [usize; VECTORS] =
+                from_fn(|v| (columns.len() - column).saturating_sub(v * S::LANES).min(S::LANES));
+            let load = |offset: usize| {
+                from_fn::<_, VECTORS, _>(|v| {
+                    let from = c.offset(offset + columns.start + column + v * S::LANES);
+                    // SAFETY: the numbers are the block's.
+                    unsafe {
+                        if counts[v] == S::LANES { simd.load(from) } else { simd.load_first(from, counts[v]) }
+                    }
+                })
+            };
+            let shift = load(offsets[0]);
+            let mut sums = [[simd.splat(0.0); 2]; VECTORS];
+            for &offset in offsets {
+                let x = load(offset);
+                for v in 0..VECTORS {
+                    let d = simd.sub(x[v], shift[v]);
+                    sums[v] = [simd.add(sums[v][0], d), simd.mul_add(d, d, sums[v][1])];
+                }
+            }
+            for v in 0..VECTORS {
+                let [shift, sum, squares] = [shift[v], sums[v][0], sums[v][1]].map(|x| simd.to_array(x));
+                for lane in 0..counts[v] {
+                    let (sum, squares) = (f64::from(sum[lane]), f64::from(squares[lane]));
+                    let distance = sum / rows as f64;
+                    let exact = squares - sum * distance;
+                    let at = column + v * S::LANES + lane;
+                    moments.squares[at] = if exact < 0.0 { 0.0 } else { exact };
+                    moments.mean[at] = f64::from(shift[lane]) + distance;
+                }
+            }
+        }
+        moments
     }
 }
 

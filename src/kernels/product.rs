@@ -267,11 +267,11 @@ pub(crate) fn pack_ahead<L: PanelLayout>(isa: Isa, factor: &Factor, columns: usi
 }
 
 impl<A: Panels, E: Epilogue> Product<'_, A, E> {
-    /// Computes it.
-    pub(crate) fn compute(&self, isa: Isa, c: &mut [f32]) {
+    /// Computes it, and returns what the epilogue found out about each block, in order.
+    pub(crate) fn compute(&self, isa: Isa, c: &mut [f32]) -> Vec<E::Output> {
         let rows = self.c.rows();
         if rows == 0 || self.columns == 0 {
-            return;
+            return vec![];
         }
         self.c.check(self.columns, c.len());
         let plan = Plan::new::<A::Layout>(TileShape::of(isa), rows, self.columns, self.depth);
@@ -279,7 +279,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
         match &self.b {
             Right::Packed(packed) => {
                 assert!(A::Layout::AHEAD && packed.len() >= len, "B is too short");
-                self.parts(isa, &plan, packed, c);
+                self.parts(isa, &plan, packed, c)
             }
             Right::Factor(factor) => {
                 factor.check(self.columns, self.depth);
@@ -289,29 +289,38 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         .into_par_iter()
                         .with_max_len(1)
                         .for_each(|piece| piece.pack(isa, factor, self.columns));
-                    self.parts(isa, &plan, packed, c);
-                });
+                    self.parts(isa, &plan, packed, c)
+                })
             }
         }
     }
 
     /// All parts of the rows, of the columns and of the depth.
-    fn parts(&self, isa: Isa, plan: &Plan, packed: &[f32], c: &mut [f32]) {
+    fn parts(&self, isa: Isa, plan: &Plan, packed: &[f32], c: &mut [f32]) -> Vec<E::Output> {
         let sums = self.c.rows() * self.columns;
         scratch::with((plan.parts.parts - 1) * sums, |partial| {
             let (to_c, to_partial) = (Output(c.as_mut_ptr()), Output(partial.as_mut_ptr()));
-            (0..plan.tasks()).into_par_iter().with_max_len(1).for_each(|task| {
+            let tasks = (0..plan.tasks()).into_par_iter().with_max_len(1).map(|task| {
                 let (task, columns) = (task / plan.columns.parts, task % plan.columns.parts);
                 let (part, block) = (task / plan.rows.parts, task % plan.rows.parts);
                 let to = if part == 0 { to_c } else { Output(to_partial.offset((part - 1) * sums)) };
-                self.task(isa, plan, [block, columns, part], packed, to);
+                self.task(isa, plan, [block, columns, part], packed, to)
             });
+            let found: Vec<Option<E::Output>> = tasks.collect();
             self.add_parts(partial, c);
-        });
+            found.into_iter().flatten().collect()
+        })
     }
 
     /// One part of the rows, of the columns and of the depth.
-    fn task(&self, isa: Isa, plan: &Plan, [rows, columns, part]: [usize; 3], packed: &[f32], to: Output) {
+    fn task(
+        &self,
+        isa: Isa,
+        plan: &Plan,
+        [rows, columns, part]: [usize; 3],
+        packed: &[f32],
+        to: Output,
+    ) -> Option<E::Output> {
         let (rows, columns) = (plan.rows.range(rows), plan.columns.range(columns));
         let depth = plan.parts.range(part);
         let blocks = Split::new(rows.len(), plan.tile.rows, A::Layout::ROWS, 1);
@@ -320,6 +329,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
         let width = |columns: usize| columns.next_multiple_of(plan.tile.lanes);
         let panel = A::Layout::panel_len(blocks.largest(), steps.largest());
         let packed_here = if A::Layout::AHEAD { 0 } else { steps.largest() * width(columns.len()) };
+        let mut found = None;
         scratch::with(panel, |panel| {
             scratch::with(packed_here, |packed_here| {
                 for step in 0..steps.parts {
@@ -358,12 +368,13 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         if A::Layout::AHEAD && step + 1 == steps.parts {
                             let block = Block { columns: columns.clone(), offsets, c: to };
                             // SAFETY: as above.
-                            unsafe { self.epilogue.apply(isa, block) };
+                            found = Some(unsafe { self.epilogue.apply(isa, &block) });
                         }
                     }
                 }
             });
         });
+        found
     }
 
     /// Adds the parts of the depth to C, in order.

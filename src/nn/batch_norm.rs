@@ -80,7 +80,7 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`Module::forward`].
     pub fn relu<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.apply(x, None, true)
+        self.apply(x, None, None, true)
     }
 
     /// `relu(norm(x) + shortcut)`, the end of a residual block, in one pass over memory.
@@ -88,7 +88,7 @@ impl BatchNorm2d {
     /// # Errors
     /// As [`Module::forward`], and if the shapes differ.
     pub fn add_relu<'t>(&self, x: &Var<'t>, shortcut: &Var<'t>) -> Result<Var<'t>> {
-        self.apply(x, Some(shortcut), true)
+        self.apply(x, None, Some(shortcut), true)
     }
 
     /// Whether it normalises with its running moments on this tape, rather than with the batch's.
@@ -96,12 +96,20 @@ impl BatchNorm2d {
         self.frozen || tape.mode() == Mode::Eval
     }
 
-    pub(crate) fn apply<'t>(&self, x: &Var<'t>, residual: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
+    /// The normalised input, with the batch's moments if they are known.
+    pub(crate) fn apply<'t>(
+        &self,
+        x: &Var<'t>,
+        batch: Option<&Moments>,
+        residual: Option<&Var<'t>>,
+        relu: bool,
+    ) -> Result<Var<'t>> {
         let tape = x.tape();
         let (gamma, beta) = (tape.param(&self.weight), tape.param(&self.bias));
         let running = (self.running_mean.value(), self.running_var.value());
         let given = self.is_constant(tape).then_some(running);
-        let options = BatchNorm { eps: self.eps, given, residual, relu, ..BatchNorm::new(&gamma, &beta) };
+        let options =
+            BatchNorm { eps: self.eps, given, batch, residual, relu, ..BatchNorm::new(&gamma, &beta) };
         let (y, moments) = x.batch_norm(&options)?;
         if given.is_none() {
             self.observe(tape, &moments);
@@ -124,7 +132,7 @@ impl BatchNorm2d {
 
 impl Module for BatchNorm2d {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.apply(x, None, false)
+        self.apply(x, None, None, false)
     }
 }
 

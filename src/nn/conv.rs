@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     Error, Result, Rng, Tensor,
-    autograd::{Param, Var},
-    ops::{Conv2dOptions, Padding},
+    autograd::{Param, Tape, Var},
+    ops::{Conv2dOptions, Moments, Padding},
     state,
 };
 
@@ -76,10 +76,24 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    /// [`Module::forward`], and the moments of each channel of the result; see [`Var::conv2d_moments`].
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    pub fn forward_moments<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Moments)> {
+        let (weight, bias) = self.variables(x.tape());
+        x.conv2d_moments(&weight, bias.as_ref(), &self.options)
+    }
+
+    fn variables<'t>(&self, tape: &'t Tape) -> (Var<'t>, Option<Var<'t>>) {
+        (tape.param(&self.weight), self.bias.as_ref().map(|bias| tape.param(bias)))
+    }
+}
+
 impl Module for Conv2d {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let weight = x.tape().param(&self.weight);
-        let bias = self.bias.as_ref().map(|bias| x.tape().param(bias));
+        let (weight, bias) = self.variables(x.tape());
         x.conv2d(&weight, bias.as_ref(), &self.options)
     }
 }
@@ -179,7 +193,7 @@ impl Conv2dBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::{State, Tape};
+    use crate::autograd::State;
 
     #[test]
     fn each_setting_arrives() {

@@ -45,6 +45,9 @@ pub struct BatchNorm<'v, 't> {
     pub eps: f32,
     /// Mean and variance, `[C]` each, to be used as constants: evaluation, or frozen layers. Without them, the batch's.
     pub given: Option<(&'v Tensor, &'v Tensor)>,
+    /// The batch's own statistics, if they are known already, from [`Var::conv2d_moments`]: they must be those of the input, since the
+    /// gradient flows through them. They are not looked at where statistics are given.
+    pub batch: Option<&'v Moments>,
     /// Added behind the normalisation: the shortcut of a residual block, with the shape of the input.
     pub residual: Option<&'v Var<'t>>,
     /// Whether a ReLU follows, behind the residual.
@@ -54,7 +57,7 @@ pub struct BatchNorm<'v, 't> {
 impl<'v, 't> BatchNorm<'v, 't> {
     /// The batch's own statistics, eps 1e-5, no residual, no ReLU.
     pub fn new(gamma: &'v Var<'t>, beta: &'v Var<'t>) -> BatchNorm<'v, 't> {
-        BatchNorm { gamma, beta, eps: 1e-5, given: None, residual: None, relu: false }
+        BatchNorm { gamma, beta, eps: 1e-5, given: None, batch: None, residual: None, relu: false }
     }
 }
 
@@ -69,6 +72,14 @@ pub struct Moments {
     pub count: usize,
 }
 
+impl Moments {
+    /// From mean and biased variance of each channel.
+    pub(super) fn new((mean, var): (Vec<f64>, Vec<f64>), count: usize) -> Result<Moments> {
+        let channels = Shape::new(&[mean.len()])?;
+        Ok(Moments { mean: vector(channels, |c| mean[c]), var: vector(channels, |c| var[c]), count })
+    }
+}
+
 impl<'t> Var<'t> {
     /// Normalises each channel, the last axis, of `[N, H, W, C]` or `[N, C]` (any number of axes), and returns the statistics
     /// that it used beside the result, which has the input's shape. See [`BatchNorm`] for an example.
@@ -79,17 +90,12 @@ impl<'t> Var<'t> {
     /// network computed (as PyTorch). A batch of one on maps of 1 x 1 is such a case.
     pub fn batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<(Var<'t>, Moments)> {
         let channels = self.check_batch_norm(norm)?;
-        let per_channel = Shape::new(&[channels])?;
         let count = self.shape().rows();
-        let moments = match norm.given {
-            Some((mean, var)) => Moments { mean: mean.clone(), var: var.clone(), count },
-            None => {
-                let (mean, var) = kernels::moments(Isa::active(), self.value().data(), channels);
-                Moments {
-                    mean: vector(per_channel, |c| mean[c]),
-                    var: vector(per_channel, |c| var[c]),
-                    count,
-                }
+        let moments = match (norm.given, norm.batch) {
+            (Some((mean, var)), _) => Moments { mean: mean.clone(), var: var.clone(), count },
+            (None, Some(batch)) => batch.clone(),
+            (None, None) => {
+                Moments::new(kernels::moments(Isa::active(), self.value().data(), channels), count)?
             }
         };
         let affine =
@@ -124,6 +130,10 @@ impl<'t> Var<'t> {
         }
         if norm.eps.is_nan() || norm.eps < 0.0 {
             return Err(Error::argument("batch_norm", "eps", "a number of at least 0", norm.eps));
+        }
+        if let (None, Some(batch)) = (norm.given, norm.batch) {
+            expect_vector("batch_norm", "mean", channels, batch.mean.shape())?;
+            expect_vector("batch_norm", "var", channels, batch.var.shape())?;
         }
         match norm.given {
             Some((mean, var)) => {

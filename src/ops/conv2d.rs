@@ -8,7 +8,7 @@
 //! Backward keeps w and x, or how x is computed again: dx is dy convolved with w turned round, dw is x correlated with dy, db the sum of dy over all
 //! pixels. The arithmetic is [`kernels::conv2d`] and its two gradients, or Winograd's algorithm, see [`Algorithm`].
 
-use super::{expect_images, expect_vector, linear::column_sums};
+use super::{Moments, expect_images, expect_vector, linear::column_sums};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::{Kept, Var},
@@ -91,36 +91,64 @@ impl<'t> Var<'t> {
         bias: Option<&Var<'t>>,
         options: &Conv2dOptions,
     ) -> Result<Var<'t>> {
-        let geometry = options.geometry(self.shape(), weight.shape())?;
-        let channels = geometry.out_channels;
+        self.convolve(weight, bias, options, false).map(|(y, _)| y)
+    }
+
+    /// [`Var::conv2d`], and the moments of each channel of the result, taken while it is in the cache: for a batch normalisation
+    /// that follows, see [`BatchNorm::batch`](super::BatchNorm::batch).
+    ///
+    /// # Errors
+    /// As [`Var::conv2d`].
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Tape, ops::Conv2dOptions};
+    /// let tape = Tape::eval();
+    /// let x = tape.input(Tensor::new([1, 1, 2, 1], vec![1.0, 3.0])?);
+    /// let weight = tape.input(Tensor::full([1, 1, 1, 1], 10.0)?);
+    /// let (_, moments) = x.conv2d_moments(&weight, None, &Conv2dOptions::default())?;
+    /// assert_eq!((moments.mean.item(), moments.var.item(), moments.count), (20.0, 100.0, 2));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn conv2d_moments(
+        &self,
+        weight: &Var<'t>,
+        bias: Option<&Var<'t>>,
+        options: &Conv2dOptions,
+    ) -> Result<(Var<'t>, Moments)> {
+        let (y, moments) = self.convolve(weight, bias, options, true)?;
+        let count = y.shape().rows();
+        Ok((y, Moments::new(moments.unwrap_or_default(), count)?))
+    }
+
+    /// The convolution, and perhaps mean and variance of each channel.
+    fn convolve(
+        &self,
+        weight: &Var<'t>,
+        bias: Option<&Var<'t>>,
+        options: &Conv2dOptions,
+        take_moments: bool,
+    ) -> Result<(Var<'t>, Option<(Vec<f64>, Vec<f64>)>)> {
+        let sizes = options.geometry(self.shape(), weight.shape())?;
         if let Some(bias) = bias {
-            expect_vector("conv2d", "bias", channels, bias.shape())?;
+            expect_vector("conv2d", "bias", sizes.out_channels, bias.shape())?;
         }
-        let shape = Shape::new(&[geometry.batch, geometry.out_height(), geometry.out_width(), channels])?;
-        let (isa, algorithm) = (Isa::active(), options.algorithm);
-        let kept = self.keep();
-        Ok(match bias {
-            None => Var::op("conv2d", [self, weight], shape, |[x, w]| {
-                let y = Tensor::build(shape, |y| {
-                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), Ending::default(), y);
-                });
-                let w = w.clone();
-                (y, move |dy: Tensor, needs: [bool; 2]| {
-                    gradients(algorithm, &geometry, &kept, &w, &dy, needs)
-                })
-            }),
-            Some(bias) => Var::op("conv2d", [self, weight, bias], shape, |[x, w, b]| {
-                let ending = Ending { bias: Some(b.data()), ..Ending::default() };
-                let y = Tensor::build(shape, |y| {
-                    algorithm.conv2d(isa, &geometry, x.data(), w.data(), ending, y);
-                });
-                let w = w.clone();
-                (y, move |dy: Tensor, [x_needs, w_needs, b_needs]: [bool; 3]| {
-                    let [dx, dw] = gradients(algorithm, &geometry, &kept, &w, &dy, [x_needs, w_needs]);
-                    [dx, dw, b_needs.then(|| column_sums(&dy))]
-                })
-            }),
-        })
+        let shape = Shape::new(&[sizes.batch, sizes.out_height(), sizes.out_width(), sizes.out_channels])?;
+        let (algorithm, kept, mut moments) = (options.algorithm, self.keep(), None);
+        let inputs: Vec<&Var<'t>> = [self, weight].into_iter().chain(bias).collect();
+        let y = Var::op_many("conv2d", &inputs, shape, |values| {
+            let (x, w, isa) = (values[0].data(), values[1].data(), Isa::active());
+            let ending = Ending { bias: values.get(2).map(|bias| bias.data()), ..Ending::default() };
+            let y = Tensor::build(shape, |y| match take_moments {
+                true => moments = Some(algorithm.conv2d_moments(isa, &sizes, x, w, ending, y)),
+                false => algorithm.conv2d(isa, &sizes, x, w, ending, y),
+            });
+            let w = values[1].clone();
+            (y, move |dy: Tensor, needs: &[bool]| {
+                let [dx, dw] = gradients(algorithm, &sizes, &kept, &w, &dy, [needs[0], needs[1]]);
+                vec![dx, dw, needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy))]
+            })
+        });
+        Ok((y, moments))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which way a convolution is computed.
 
+use super::forward::conv2d_moments;
 use super::{Conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
 use crate::kernels::{Ending, Isa};
 
@@ -38,6 +39,31 @@ impl Algorithm {
             winograd::forward(isa, sizes, x, w, ending, y);
         } else {
             conv2d_with(isa, sizes, x, w, ending, y);
+        }
+    }
+
+    /// [`Algorithm::conv2d`], and mean and biased variance of every channel of y, in f64 as [`moments`](crate::kernels::moments) gives
+    /// them: taken while y is in the cache, which saves a pass over it.
+    ///
+    /// # Panics
+    /// As [`Algorithm::conv2d`].
+    pub fn conv2d_moments(
+        self,
+        isa: Isa,
+        sizes: &Conv2d,
+        x: &[f32],
+        w: &[f32],
+        ending: Ending<'_>,
+        y: &mut [f32],
+    ) -> (Vec<f64>, Vec<f64>) {
+        let (mean, variance) = match self.winograd(sizes) {
+            true => winograd::forward_moments(isa, sizes, x, w, ending, y),
+            false => conv2d_moments(isa, sizes, x, w, ending, y),
+        };
+        if mean.is_empty() {
+            (vec![0.0; sizes.out_channels], vec![0.0; sizes.out_channels])
+        } else {
+            (mean, variance)
         }
     }
 

@@ -4,8 +4,9 @@ use super::Conv2d;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
-use crate::kernels::epilogue::{EndOfChannels, Ending};
+use crate::kernels::epilogue::{EndOfChannels, Ending, Epilogue};
 use crate::kernels::microkernel::{RowMajor, Start};
+use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::pack::Factor;
 use crate::kernels::product::{Grid, Product, Right};
 
@@ -36,18 +37,39 @@ pub fn conv2d_with(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Endin
     sizes.check(x.len(), w.len(), y.len());
     ending.check(sizes.out_channels, y.len());
     with_spread(sizes, w, |sizes, w| {
-        group_by_group(isa, sizes, x, |group| Right::Factor(factor(sizes, w, group)), ending, y);
+        let weights = |group| Right::Factor(factor(sizes, w, group));
+        group_by_group(isa, sizes, x, weights, |first| EndOfChannels { ending, first }, y);
     });
 }
 
-pub(super) fn group_by_group<'a>(
+/// [`conv2d_with`], and mean and biased variance of every channel of y, in f64, taken while y is in the cache.
+pub(super) fn conv2d_moments(
+    isa: Isa,
+    sizes: &Conv2d,
+    x: &[f32],
+    w: &[f32],
+    ending: Ending<'_>,
+    y: &mut [f32],
+) -> (Vec<f64>, Vec<f64>) {
+    sizes.check(x.len(), w.len(), y.len());
+    ending.check(sizes.out_channels, y.len());
+    merge_blocks(with_spread(sizes, w, |sizes, w| {
+        let weights = |group| Right::Factor(factor(sizes, w, group));
+        let epilogue = |first| (EndOfChannels { ending, first }, TakeMoments { first });
+        group_by_group(isa, sizes, x, weights, epilogue, y)
+    }))
+}
+
+/// Computes the groups one by one, with the weights and the epilogue for a group, and for its first output channel.
+pub(super) fn group_by_group<'a, E: Epilogue>(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
     weights: impl Fn(usize) -> Right<'a>,
-    ending: Ending<'_>,
+    epilogue: impl Fn(usize) -> E,
     y: &mut [f32],
-) {
+) -> Vec<E::Output> {
+    let mut found = vec![];
     let [vertical, horizontal] = axes(sizes);
     let (channels, group_out) = (sizes.out_channels, sizes.group_out());
     let size = [sizes.batch, vertical.grid, horizontal.grid];
@@ -64,10 +86,11 @@ pub(super) fn group_by_group<'a>(
                 start: first,
             },
             start: Start::Zero,
-            epilogue: EndOfChannels { ending, first },
+            epilogue: epilogue(first),
         };
-        product.compute(isa, y);
+        found.extend(product.compute(isa, y));
     }
+    found
 }
 
 /// The weights of a group.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernels::naive::{self, Input, Output, assert_sums};
-use crate::kernels::{Ending, Gemm, Isa, gemm};
+use crate::kernels::{Ending, Gemm, Isa, gemm, moments};
 use proptest::prelude::*;
 
 /// Holds the three directions of one geometry against the oracle.
@@ -167,6 +167,38 @@ fn every_ending_is_as_the_oracle_says() {
                 let mut y = Output::filled(sizes.y_len(), f32::NAN);
                 conv2d_with(isa, &sizes, &x, &w, ending, y.slice());
                 assert_sums(&y.checked(), &want, 452, &(isa, sizes));
+            }
+        }
+    }
+}
+
+#[test]
+fn moments_are_those_of_the_result() {
+    for sizes in [
+        square(1, 4, [50, 21], 3, 1, 1),
+        square(3, 40, [3, 70], 3, 2, 1),
+        square(2, 12, [20, 300], 1, 1, 0),
+        Conv2d { groups: 3, ..square(2, 5, [9, 33], 1, 1, 0) },
+        Conv2d { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) },
+        square(16, 31, [16, 20], 3, 1, 1),
+        square(4, 30, [70, 200], 3, 1, 0),
+    ] {
+        let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
+        let bias: Vec<f32> = (0..sizes.out_channels).map(|c| 100.0 * (c % 3) as f32).collect();
+        let ending = Ending { bias: Some(&bias), relu: true, ..Ending::default() };
+        for (isa, algorithm) in
+            Isa::available().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
+        {
+            let mut y = Output::filled(sizes.y_len(), f32::NAN);
+            let (mean, variance) = algorithm.conv2d_moments(isa, &sizes, &x, &w, ending, y.slice());
+            let mut plain = Output::filled(sizes.y_len(), f32::NAN);
+            algorithm.conv2d(isa, &sizes, &x, &w, ending, plain.slice());
+            let (y, plain) = (y.checked(), plain.checked());
+            assert_eq!(y, plain);
+            let wanted = moments(isa, &y, sizes.out_channels);
+            for c in 0..sizes.out_channels {
+                assert!((mean[c] - wanted.0[c]).abs() <= 1e-6 * wanted.0[c].abs().max(1.0));
+                assert!((variance[c] - wanted.1[c]).abs() <= 1e-5 * wanted.1[c], "{isa:?} {sizes:?}");
             }
         }
     }

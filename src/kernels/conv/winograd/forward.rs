@@ -20,8 +20,9 @@ use super::transforms::{Input, Output, Transform};
 use super::weights::Weights;
 use super::{INPUTS, OUTPUTS, POINTS, spread};
 use crate::kernels::conv::Conv2d;
-use crate::kernels::epilogue::Ending;
+use crate::kernels::epilogue::{Block, Ending, Epilogue};
 use crate::kernels::microkernel::{Layout, PanelProduct, RowMajor, Start, TileShape};
+use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::product::{Output as Shared, Split};
 use crate::kernels::scratch;
 use crate::kernels::simd::Simd;
@@ -48,7 +49,20 @@ pub(in super::super) fn forward(
     ending: Ending<'_>,
     y: &mut [f32],
 ) {
-    convolution(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, y);
+    convolution(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, &(), y);
+}
+
+/// [`forward`], and mean and biased variance of every channel of y, in f64, taken while y is in the cache.
+pub(in super::super) fn forward_moments(
+    isa: Isa,
+    sizes: &Conv2d,
+    x: &[f32],
+    w: &[f32],
+    ending: Ending<'_>,
+    y: &mut [f32],
+) -> (Vec<f64>, Vec<f64>) {
+    let convolution = convolution(sizes, x, U::Of(weights(sizes, w)), ending);
+    merge_blocks(convolution.compute(isa, &TakeMoments { first: 0 }, y))
 }
 
 /// y of the convolution, with weights that [`pack`] made.
@@ -60,7 +74,7 @@ pub(in super::super) fn forward_packed(
     ending: Ending<'_>,
     y: &mut [f32],
 ) {
-    convolution(sizes, x, U::Ready(packed), ending).compute(isa, y);
+    convolution(sizes, x, U::Ready(packed), ending).compute(isa, &(), y);
 }
 
 /// How many numbers [`pack`] makes.
@@ -104,7 +118,7 @@ pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: 
         to: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
         tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width),
     }
-    .compute(isa, dx);
+    .compute(isa, &(), dx);
 }
 
 /// The weights at the points.
@@ -168,10 +182,10 @@ impl Plan {
 }
 
 impl Convolution<'_> {
-    fn compute(&self, isa: Isa, y: &mut [f32]) {
+    fn compute<E: Epilogue>(&self, isa: Isa, epilogue: &E, y: &mut [f32]) -> Vec<E::Output> {
         let (tiles, depth, columns) = (self.tiles.count(), self.from.channels, self.to.channels);
         if tiles == 0 || columns == 0 {
-            return;
+            return vec![];
         }
         assert!(depth > 0, "no channels to sum over");
         assert!(self.x.len() == self.tiles.images * self.from.height * self.from.width * depth);
@@ -182,28 +196,43 @@ impl Convolution<'_> {
         match &self.u {
             U::Ready(u) => {
                 assert!(u.len() >= ready, "weights that do not fit the geometry");
-                self.parts(isa, &plan, Some(u), y);
+                self.parts(isa, &plan, Some(u), epilogue, y)
             }
-            U::Of(_) if plan.tiles.parts == 1 => self.parts(isa, &plan, None, y),
+            U::Of(_) if plan.tiles.parts == 1 => self.parts(isa, &plan, None, epilogue, y),
             U::Of(weights) => scratch::with(ready, |ready| {
                 let blocks = blocks_of_depth(depth, POINTS * plan.padded(columns), ready);
                 blocks.into_par_iter().with_max_len(1).for_each(|(depth, piece)| {
                     weights.transform(isa, depth, 0..columns, piece);
                 });
-                self.parts(isa, &plan, Some(ready), y);
+                self.parts(isa, &plan, Some(ready), epilogue, y)
             }),
         }
     }
 
     /// All blocks of the tiles and parts of the output channels, with the transformed weights, if they are.
-    fn parts(&self, isa: Isa, plan: &Plan, ready: Option<&[f32]>, y: &mut [f32]) {
+    fn parts<E: Epilogue>(
+        &self,
+        isa: Isa,
+        plan: &Plan,
+        ready: Option<&[f32]>,
+        epilogue: &E,
+        y: &mut [f32],
+    ) -> Vec<E::Output> {
         let y = Shared(y.as_mut_ptr());
-        (0..plan.tiles.parts * plan.columns.parts).into_par_iter().with_max_len(1).for_each(|task| {
+        let tasks = (0..plan.tiles.parts * plan.columns.parts).into_par_iter().with_max_len(1).map(|task| {
             let tiles = plan.tiles.range(task / plan.columns.parts);
             let columns = plan.columns.range(task % plan.columns.parts);
+            let mut offsets = vec![];
+            if E::ACTIVE {
+                self.tiles.pixels(tiles.clone(), self.to, &mut offsets);
+            }
             // SAFETY: tasks differ in their tiles or their channels, and tiles do not share outputs.
-            unsafe { self.task(isa, plan, tiles, columns, ready, y) };
+            unsafe {
+                self.task(isa, plan, tiles, columns.clone(), ready, y);
+                epilogue.apply(isa, &Block { columns, offsets: &offsets, c: y })
+            }
         });
+        tasks.collect()
     }
 
     /// A block of tiles, a part of the output channels.

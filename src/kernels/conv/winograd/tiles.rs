@@ -50,6 +50,18 @@ impl Tiles {
             columns: inside(x, image.width),
         }
     }
+
+    /// Where the pixels of some tiles of outputs start, those inside of the image.
+    pub(super) fn pixels(&self, tiles: Range<usize>, image: Image, offsets: &mut Vec<usize>) {
+        for tile in tiles {
+            let Window { first, line, pixel, rows, columns } =
+                self.window(tile, image, super::OUTPUTS, [0, 0]);
+            for row in rows[0]..rows[1] {
+                let start = first as usize + row * line;
+                offsets.extend((columns[0]..columns[1]).map(|column| start + column * pixel));
+            }
+        }
+    }
 }
 
 /// The pixels of a tile in an image, some of which may lie outside.
