@@ -70,6 +70,18 @@ pub fn pad_channels(
     });
 }
 
+/// `out[r, start + c]` = `x[r, c]` for `x[rows, width]`: the slot of a part in `out[rows, channels]`, whose other channels stay
+/// as they are.
+pub fn put_channels(isa: Isa, x: &[f32], width: usize, out: &mut [f32], channels: usize, start: usize) {
+    let rows = whole_rows(out.len(), channels);
+    assert!(start + width <= channels, "room for the channels");
+    assert_eq!(x.len(), rows * width, "as many rows in both");
+    for_each_piece(out, channels, |rows, out| {
+        let x = Columns { data: &x[rows.start * width..rows.end * width], channels: width, start: 0 };
+        isa.dispatch(CopyColumns { x, width, out, channels, start });
+    });
+}
+
 /// Calls `f` with ranges of rows and what `out` holds of them, in parallel.
 fn for_each_piece(out: &mut [f32], channels: usize, f: impl Fn(Range<usize>, &mut [f32]) + Sync) {
     if out.is_empty() {
@@ -149,6 +161,11 @@ mod tests {
                         let mut back = Guarded::new(x.len());
                         slice_channels(isa, &all, channels, start..start + width, &mut back);
                         assert_eq!(back[..], x[..]);
+
+                        let mut slot = all.to_vec();
+                        slot.iter_mut().skip(start).step_by(channels).for_each(|first| *first = f32::NAN);
+                        put_channels(isa, x, width, &mut slot, channels, start);
+                        assert!(width == 0 || slot[..] == all[..]);
 
                         let mut padded = Guarded::new(rows * channels);
                         pad_channels(isa, x, width, start, &mut padded, channels);

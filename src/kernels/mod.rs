@@ -25,6 +25,7 @@ mod testing;
 mod scratch;
 
 pub mod conv;
+mod dense;
 pub mod gemm;
 mod microkernel;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use conv::{
     Algorithm, Conv2d, Packing, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with,
     im2col,
 };
+pub use dense::*;
 pub use elementwise::*;
 pub use epilogue::Ending;
 pub use gemm::{Gemm, gemm};

@@ -2,7 +2,7 @@
 
 use super::forward::conv2d_moments;
 use super::{Conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
-use crate::kernels::{Ending, Isa};
+use crate::kernels::{Ending, Isa, NormRelu};
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,10 +85,50 @@ impl Algorithm {
     /// As that.
     pub fn weight_gradient(self, isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
         if self.winograd(sizes) {
-            winograd::weight_gradient(isa, sizes, x, dy, dw);
+            winograd::weight_gradient(isa, sizes, x, None, dy, dw);
         } else {
             conv2d_weight_gradient(isa, sizes, x, dy, dw);
         }
+    }
+
+    /// Whether the convolution has a form for an input that is to be normalised: [`Algorithm::conv2d_of_norm`].
+    pub fn takes_norm(self, sizes: &Conv2d) -> bool {
+        self.winograd(sizes)
+    }
+
+    /// y of the convolution of `max(x * scale + shift, 0)`, in which the zeros around the image are zeros behind the norm, and the
+    /// moments of y as [`Algorithm::conv2d_moments`]. The normalised numbers are never in memory as a whole.
+    ///
+    /// # Panics
+    /// As [`conv2d`](super::conv2d), and unless [`Algorithm::takes_norm`].
+    pub fn conv2d_of_norm(
+        self,
+        isa: Isa,
+        sizes: &Conv2d,
+        x: &[f32],
+        norm: NormRelu<'_>,
+        w: &[f32],
+        y: &mut [f32],
+    ) -> (Vec<f64>, Vec<f64>) {
+        assert!(self.takes_norm(sizes), "this convolution has no form for a norm");
+        winograd::forward_of_norm(isa, sizes, x, norm, w, y)
+    }
+
+    /// dw of [`Algorithm::conv2d_of_norm`].
+    ///
+    /// # Panics
+    /// As that.
+    pub fn weight_gradient_of_norm(
+        self,
+        isa: Isa,
+        sizes: &Conv2d,
+        x: &[f32],
+        norm: NormRelu<'_>,
+        dy: &[f32],
+        dw: &mut [f32],
+    ) {
+        assert!(self.takes_norm(sizes), "this convolution has no form for a norm");
+        winograd::weight_gradient(isa, sizes, x, Some(norm), dy, dw);
     }
 
     fn winograd(self, sizes: &Conv2d) -> bool {

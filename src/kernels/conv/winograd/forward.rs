@@ -20,6 +20,7 @@ use super::transforms::{Input, Output, Transform};
 use super::weights::Weights;
 use super::{INPUTS, OUTPUTS, POINTS, spread};
 use crate::kernels::conv::Conv2d;
+use crate::kernels::dense::NormRelu;
 use crate::kernels::epilogue::{Block, Ending, Epilogue};
 use crate::kernels::microkernel::{Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
@@ -65,6 +66,20 @@ pub(in super::super) fn forward_moments(
     merge_blocks(convolution.compute(isa, &TakeMoments { first: 0 }, y))
 }
 
+/// y of the convolution of the normalised x, and mean and biased variance of every channel of y, as [`forward_moments`].
+pub(in super::super) fn forward_of_norm(
+    isa: Isa,
+    sizes: &Conv2d,
+    x: &[f32],
+    norm: NormRelu<'_>,
+    w: &[f32],
+    y: &mut [f32],
+) -> (Vec<f64>, Vec<f64>) {
+    norm.check(sizes.in_channels);
+    let convolution = convolution(sizes, x, U::Of(weights(sizes, w)), Ending::default());
+    merge_blocks(Convolution { norm: Some(norm), ..convolution }.compute(isa, &TakeMoments { first: 0 }, y))
+}
+
 /// y of the convolution, with weights that [`pack`] made.
 pub(in super::super) fn forward_packed(
     isa: Isa,
@@ -98,6 +113,7 @@ fn convolution<'a>(sizes: &Conv2d, x: &'a [f32], u: U<'a>, ending: Ending<'a>) -
     let (height, width) = (sizes.out_height(), sizes.out_width());
     Convolution {
         x,
+        norm: None,
         from: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
         before: sizes.padding.map(|[before, _]| before as isize),
         u,
@@ -111,6 +127,7 @@ fn convolution<'a>(sizes: &Conv2d, x: &'a [f32], u: U<'a>, ending: Ending<'a>) -
 pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     Convolution {
         x: dy,
+        norm: None,
         from: Image { height: sizes.out_height(), width: sizes.out_width(), channels: sizes.out_channels },
         before: sizes.padding.map(|[before, _]| 2 - before as isize),
         u: U::Of(Weights { turned: true, ..weights(sizes, w) }),
@@ -144,6 +161,8 @@ fn blocks_of_depth(inputs: usize, numbers: usize, ready: &mut [f32]) -> Vec<(Ran
 
 struct Convolution<'a> {
     x: &'a [f32],
+    /// What is done to x before.
+    norm: Option<NormRelu<'a>>,
     from: Image,
     /// Zeros above and left of an image, or, below zero, pixels that no output sees.
     before: [isize; 2],
@@ -328,7 +347,10 @@ impl Task for ReadTiles<'_, '_> {
             for first in (0..channels.len()).step_by(S::LANES) {
                 let image = convolution.x.as_ptr().wrapping_add(channels.start + first);
                 // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
-                let half = unsafe { window.read::<S, Input, 6, 6>(simd, image, channels.len() - first) };
+                let half = unsafe {
+                    let channel = channels.start + first;
+                    window.read_inputs(simd, image, channels.len() - first, convolution.norm, channel)
+                };
                 let to = to.as_mut_ptr().wrapping_add(row * RowMajor::PITCH + first);
                 for (i, half) in half.iter().enumerate() {
                     for (j, value) in Input::apply(simd, *half).into_iter().enumerate() {

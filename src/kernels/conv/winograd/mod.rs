@@ -46,7 +46,9 @@ mod transforms;
 mod weight_gradient;
 mod weights;
 
-pub(super) use forward::{forward, forward_moments, forward_packed, input_gradient, pack, packed_len};
+pub(super) use forward::{
+    forward, forward_moments, forward_of_norm, forward_packed, input_gradient, pack, packed_len,
+};
 pub(super) use weight_gradient::weight_gradient;
 
 use super::Conv2d;

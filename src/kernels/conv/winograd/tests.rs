@@ -3,7 +3,7 @@
 use super::*;
 use crate::kernels::conv::tests::endings;
 use crate::kernels::naive::{self, Input, Output, Sum};
-use crate::kernels::{Ending, Isa};
+use crate::kernels::{Ending, Isa, NormRelu};
 
 /// The largest error that is allowed, relative to the largest number of the result; see `mod` for what was measured.
 const BOUND: f64 = 1e-5;
@@ -31,6 +31,10 @@ fn check_all(sizes: &Conv2d) {
     let y_want = naive::conv2d(sizes, &x, &w);
     let dx_want = naive::conv2d_input_gradient(sizes, &dy, &w);
     let dw_want = naive::conv2d_weight_gradient(sizes, &x, &dy);
+    let [scale, shift] = [6, 7].map(|seed| Input::random(sizes.in_channels, seed));
+    let channels = sizes.in_channels;
+    let norm = |(i, x): (usize, &f32)| (x * scale[i % channels] + shift[i % channels]).max(0.0);
+    let normalised: Vec<f32> = x.iter().enumerate().map(norm).collect();
     for isa in Isa::available() {
         let case = (isa, sizes);
         for ending in endings(&bias, &residual) {
@@ -51,8 +55,17 @@ fn check_all(sizes: &Conv2d) {
         input_gradient(isa, sizes, &dy, &w, dx.slice());
         assert_close(&dx.checked(), &dx_want, &("dx", case));
         let mut dw = Output::filled(sizes.w_len(), f32::NAN);
-        weight_gradient(isa, sizes, &x, &dy, dw.slice());
+        weight_gradient(isa, sizes, &x, None, &dy, dw.slice());
         assert_close(&dw.checked(), &dw_want, &("dw", case));
+
+        let norm = NormRelu { scale: &scale, shift: &shift };
+        let mut y = Output::filled(sizes.y_len(), f32::NAN);
+        forward_of_norm(isa, sizes, &x, norm, &w, y.slice());
+        assert_close(&y.checked(), &naive::conv2d(sizes, &normalised, &w), &("y of a norm", case));
+        let mut dw = Output::filled(sizes.w_len(), f32::NAN);
+        weight_gradient(isa, sizes, &x, Some(norm), &dy, dw.slice());
+        let want = naive::conv2d_weight_gradient(sizes, &normalised, &dy);
+        assert_close(&dw.checked(), &want, &("dw of a norm", case));
     }
 }
 
@@ -119,7 +132,7 @@ fn any_number_of_threads_gives_the_same_bits() {
                     let [y, dx, dw] = &mut results;
                     forward(isa, &sizes, &x, &w, Ending::default(), y);
                     input_gradient(isa, &sizes, &dy, &w, dx);
-                    weight_gradient(isa, &sizes, &x, &dy, dw);
+                    weight_gradient(isa, &sizes, &x, None, &dy, dw);
                     results.map(|result| result.into_iter().map(f32::to_bits).collect::<Vec<_>>())
                 })
             });

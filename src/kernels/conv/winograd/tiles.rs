@@ -1,6 +1,8 @@
 //! Where tiles lie in images, and how a tile is read and written.
 
-use super::transforms::Transform;
+use super::INPUTS;
+use super::transforms::{Input, Transform};
+use crate::kernels::dense::NormRelu;
 use crate::kernels::simd::Simd;
 use std::ops::Range;
 
@@ -80,7 +82,8 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The `count` channels from the first on (at most a vector) of every pixel, transformed along the columns.
+    /// The `count` channels from the first on (at most a vector) of every pixel, behind `map` where it is inside of the image,
+    /// transformed along the columns.
     ///
     /// # Safety
     /// `image` is where the image starts that the window was made for, plus the first of the channels; `count` channels
@@ -91,6 +94,7 @@ impl Window {
         simd: S,
         image: *const f32,
         count: usize,
+        map: impl Fn(S::Vector) -> S::Vector,
     ) -> [[S::Vector; I]; O]
     where
         S: Simd,
@@ -105,9 +109,7 @@ impl Window {
                     if self.rows[0] <= row && row < self.rows[1] {
                         let from = from.wrapping_add(row * self.line);
                         // SAFETY: the pixel lies inside of the image.
-                        *pixel = unsafe {
-                            if count >= S::LANES { simd.load(from) } else { simd.load_first(from, count) }
-                        };
+                        *pixel = map(unsafe { simd.load_up_to(from, count.min(S::LANES)) });
                     }
                 }
             }
@@ -117,6 +119,35 @@ impl Window {
             }
         }
         half
+    }
+
+    /// [`Window::read`] for the transform of the inputs, of normalised pixels if there is a norm, in which the first of the
+    /// channels is number `channel`.
+    ///
+    /// # Safety
+    /// As [`Window::read`].
+    #[inline(always)]
+    pub(super) unsafe fn read_inputs<S: Simd>(
+        &self,
+        simd: S,
+        image: *const f32,
+        count: usize,
+        norm: Option<NormRelu<'_>>,
+        channel: usize,
+    ) -> [[S::Vector; INPUTS]; INPUTS] {
+        let Some(norm) = norm else {
+            // SAFETY: as promised.
+            return unsafe { self.read::<S, Input, INPUTS, INPUTS>(simd, image, count, |x| x) };
+        };
+        let vector = |numbers: &[f32]| {
+            let numbers = &numbers[channel..channel + count.min(S::LANES)];
+            // SAFETY: the slice has as many numbers.
+            unsafe { simd.load_up_to(numbers.as_ptr(), numbers.len()) }
+        };
+        let (scale, shift, zero) = (vector(norm.scale), vector(norm.shift), simd.splat(0.0));
+        let map = |x| simd.max(zero, simd.mul_add(x, scale, shift));
+        // SAFETY: as promised.
+        unsafe { self.read::<S, Input, INPUTS, INPUTS>(simd, image, count, map) }
     }
 
     /// Writes `channels` (at most a vector) of a row of pixels, those inside of the image, each as

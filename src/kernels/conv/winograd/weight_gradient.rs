@@ -19,6 +19,7 @@ use super::tiles::{Image, Tiles};
 use super::transforms::{Input, OutputGradient, Transform, WeightGradient};
 use super::{INPUTS, OUTPUTS, POINTS, spread};
 use crate::kernels::conv::Conv2d;
+use crate::kernels::dense::NormRelu;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, Start, TileShape};
 use crate::kernels::product::{Output as Shared, Split};
 use crate::kernels::simd::Simd;
@@ -36,11 +37,22 @@ const FEWEST_TILES: usize = 128;
 /// Tasks wanted.
 const TASKS: usize = 16;
 
-/// dw of the convolution.
-pub(in super::super) fn weight_gradient(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+/// dw of the convolution, of the normalised x if there is a norm.
+pub(in super::super) fn weight_gradient(
+    isa: Isa,
+    sizes: &Conv2d,
+    x: &[f32],
+    norm: Option<NormRelu<'_>>,
+    dy: &[f32],
+    dw: &mut [f32],
+) {
+    if let Some(norm) = norm {
+        norm.check(sizes.in_channels);
+    }
     let (height, width) = (sizes.out_height(), sizes.out_width());
     Gradient {
         x,
+        norm,
         from: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
         before: sizes.padding.map(|[before, _]| before as isize),
         dy,
@@ -52,6 +64,8 @@ pub(in super::super) fn weight_gradient(isa: Isa, sizes: &Conv2d, x: &[f32], dy:
 
 struct Gradient<'a> {
     x: &'a [f32],
+    /// What is done to x before.
+    norm: Option<NormRelu<'a>>,
     from: Image,
     /// Zeros above and left of an image of x.
     before: [isize; 2],
@@ -209,7 +223,10 @@ impl Task for ReadX<'_, '_> {
             for first in (0..channels.len()).step_by(S::LANES) {
                 let image = gradient.x.as_ptr().wrapping_add(channels.start + first);
                 // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
-                let half = unsafe { window.read::<S, Input, 6, 6>(simd, image, channels.len() - first) };
+                let half = unsafe {
+                    let channel = channels.start + first;
+                    window.read_inputs(simd, image, channels.len() - first, gradient.norm, channel)
+                };
                 let to = to.as_mut_ptr().wrapping_add(row * DepthMajor::PITCH + first);
                 for (i, half) in half.iter().enumerate() {
                     for (j, value) in Input::apply(simd, *half).into_iter().enumerate() {
@@ -250,8 +267,9 @@ impl Task for ReadDy<'_, '_> {
             for first in (0..channels.len()).step_by(S::LANES) {
                 let image = gradient.dy.as_ptr().wrapping_add(channels.start + first);
                 // SAFETY: `compute` asserts that dy has the images that the window is made for; channels are in range.
-                let half =
-                    unsafe { window.read::<S, OutputGradient, 4, 6>(simd, image, channels.len() - first) };
+                let half = unsafe {
+                    window.read::<S, OutputGradient, 4, 6>(simd, image, channels.len() - first, |x| x)
+                };
                 let start = first / tile_columns * tile_columns;
                 let width = tile_columns.min(padded - start);
                 let to = to.as_mut_ptr().wrapping_add(depth * start + row * width + first - start);
