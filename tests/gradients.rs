@@ -4,19 +4,23 @@
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{Var, gradient_check},
-    ops::{BatchNorm, Conv2dOptions, FoldedConv2d, Normalisation, Padding, Pool2dOptions, Targets},
+    ops::{
+        Algorithm, BatchNorm, Conv2dOptions, DenseBlockLayer, DenseBlockNorm, FoldedConv2d, Normalisation,
+        Padding, Pool2dOptions, Targets,
+    },
 };
 use std::collections::BTreeSet;
 
 /// A file of `src/ops`, and the check of what it defines.
 type Row = (&'static str, fn() -> Result<()>);
 
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 22] = [
     ("add", add),
     ("batch_norm", batch_norm),
     ("concat", concat),
     ("conv2d", conv2d),
     ("cross_entropy", cross_entropy),
+    ("dense_block", dense_block),
     ("drop_path", drop_path),
     ("dropout", dropout),
     ("folded_conv2d", folded_conv2d),
@@ -258,6 +262,52 @@ fn concat() -> Result<()> {
     check_shapes(1, |v| Var::concat(&[&v[0]]))?;
     check_shapes(2, |v| Var::concat(&[&v[0], &v[1], &v[0]]))?;
     check(&normals(&[&[2, 3, 1], &[2, 3, 5], &[2, 3, 17]])?, |v| Var::concat(&[&v[2], &v[0], &v[1]]))
+}
+
+/// Two layers of each form on two images. What enters a ReLU is away from its kink: of the input's channels it is about 1 or -1;
+/// the channels of other norms are wholly on one side or the other.
+fn dense_block() -> Result<()> {
+    let (inputs, growth, width) = (3, 2, 3);
+    for (bottleneck, given) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut rng = Rng::seed(11);
+        let mut all = vec![Tensor::from_fn([2, 3, 3, inputs], |_| {
+            let side = if rng.chance(0.5) { 2.0 } else { -2.0 };
+            side + 0.2 * rng.uniform()
+        })?];
+        for channels in [inputs, inputs + growth] {
+            let aside = |i: usize| if i % 3 == 1 { -6.0 } else { 6.0 };
+            all.push(Tensor::uniform([channels], 0.8, 1.2, &mut rng)?);
+            all.push(Tensor::from_fn([channels], |i| if i < inputs { 0.1 } else { aside(i) })?);
+            if bottleneck {
+                // Constants do not hold what they normalise within bounds; small weights do.
+                let std = if given { 0.1 } else { 0.5 };
+                all.push(Tensor::normal([1, 1, channels, width], std, &mut rng)?);
+                all.push(Tensor::uniform([width], 0.8, 1.2, &mut rng)?);
+                all.push(Tensor::from_fn([width], aside)?);
+            }
+            let channels = if bottleneck { width } else { channels };
+            all.push(Tensor::normal([3, 3, channels, growth], 0.2, &mut rng)?);
+        }
+        check(&all, |v| {
+            let norm = |at: usize| {
+                let channels = v[at].shape().to_vec();
+                let given = given.then(|| (Tensor::full(&channels, 0.1), Tensor::full(&channels, 1.5)));
+                let given = given.map(|(mean, var)| Ok::<_, skipgrad::Error>((mean?, var?))).transpose()?;
+                let (gamma, beta) = (v[at].clone(), v[at + 1].clone());
+                Ok::<_, skipgrad::Error>(DenseBlockNorm { gamma, beta, eps: 1e-5, given })
+            };
+            let operands = if bottleneck { 6 } else { 3 };
+            let layer = |i: usize| {
+                let at = 1 + i * operands;
+                let bottleneck = bottleneck.then(|| Ok((v[at + 2].clone(), norm(at + 3)?))).transpose()?;
+                let weight = v[at + operands - 1].clone();
+                let norm1 = norm(at)?;
+                Ok(DenseBlockLayer { norm1, bottleneck, weight, algorithm: Algorithm::Auto, dropout: 0.3 })
+            };
+            Ok(v[0].dense_block(&[layer(0)?, layer(1)?])?.0)
+        })?;
+    }
+    Ok(())
 }
 
 fn slice_channels() -> Result<()> {

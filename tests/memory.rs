@@ -3,6 +3,7 @@
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{State, Tape},
+    blocks::DenseBlock,
     memory,
     models::{ResNet, ResNetConfig},
     nn::Module,
@@ -28,6 +29,7 @@ fn step(model: &mut ResNet, sgd: &mut Sgd, images: &Tensor) -> Result<()> {
 #[test]
 fn memory_is_what_the_network_needs() -> Result<()> {
     resnet18()?;
+    dense_block()?;
     two_hundred_steps()
 }
 
@@ -77,6 +79,23 @@ fn resnet18() -> Result<()> {
     );
     step(&mut model, &mut sgd, &images)?;
     assert!(memory::stats().live.abs_diff(before.live) < 4096, "training lets the packed weights go");
+    Ok(())
+}
+
+/// By its definition a dense block of L layers makes L²/2 times the maps of one. Here four times the layers take four times the
+/// memory.
+fn dense_block() -> Result<()> {
+    let peak = |layers: usize| -> Result<usize> {
+        let block = DenseBlock::bottleneck(12, 12, layers).build(&mut Rng::seed(1))?;
+        let images = Tensor::normal([BATCH, 16, 16, 12], 1.0, &mut Rng::seed(2))?;
+        let before = memory::stats().live;
+        memory::reset_peak();
+        let tape = Tape::train(Rng::seed(0));
+        block.forward(&tape.watch(images))?.sum().backward()?;
+        Ok(memory::stats().peak - before)
+    };
+    let (short, long) = (peak(12)?, peak(48)?);
+    assert!(long < 4 * short, "{short} bytes for 12 layers, {long} for 48");
     Ok(())
 }
 

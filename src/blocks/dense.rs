@@ -3,8 +3,9 @@
 use super::NormConv;
 use crate::{
     At, Error, Result, Rng,
-    autograd::{Slot, SlotMut, State, Var, join},
-    nn::{AvgPool2d, Module, conv1x1, conv3x3, init::Fan},
+    autograd::{Slot, SlotMut, State, Tape, Var, join},
+    nn::{AvgPool2d, BatchNorm2d, Module, conv1x1, conv3x3, init::Fan},
+    ops::{Conv2dOptions, DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, Padding},
     state,
 };
 
@@ -55,6 +56,55 @@ impl DenseLayer {
     pub fn plain(inputs: usize, growth: usize, rng: &mut Rng) -> Result<DenseLayer> {
         let first = NormConv::new(conv3x3(inputs, growth).fan(Fan::In), rng)?.named("norm1", "conv1");
         Ok(DenseLayer { first, second: None, dropout: 0.0 })
+    }
+
+    /// The layer as a part of [`Var::dense_block`], if its convolutions are those that [`DenseLayer::bottleneck`] or
+    /// [`DenseLayer::plain`] made.
+    fn operands<'t>(&self, tape: &'t Tape) -> Option<DenseBlockLayer<'t>> {
+        let (bottleneck, last) = match &self.second {
+            None => (None, &self.first),
+            Some(second) => {
+                let conv = &self.first.conv;
+                let usual = Conv2dOptions { algorithm: conv.options.algorithm, ..Conv2dOptions::default() };
+                if conv.options != usual || conv.bias.is_some() {
+                    return None;
+                }
+                (Some((tape.param(&conv.weight), operands_of_norm(&second.norm, tape))), second)
+            }
+        };
+        let conv = &last.conv;
+        let algorithm = conv.options.algorithm;
+        let usual = Conv2dOptions { padding: Padding::Zeros([1, 1]), algorithm, ..Conv2dOptions::default() };
+        (conv.options == usual && conv.bias.is_none()).then(|| DenseBlockLayer {
+            norm1: operands_of_norm(&self.first.norm, tape),
+            bottleneck,
+            weight: tape.param(&conv.weight),
+            algorithm,
+            dropout: self.dropout,
+        })
+    }
+
+    /// Has its norms observe the statistics that [`Var::dense_block`] used for them.
+    fn observe(&self, tape: &Tape, moments: &DenseBlockMoments) {
+        let second = self.second.as_ref().zip(moments.norm2.as_ref());
+        let norms = [Some((&self.first, &moments.norm1)), second];
+        for (NormConv { norm, .. }, moments) in norms.into_iter().flatten() {
+            if !norm.is_constant(tape) {
+                norm.observe(tape, moments);
+            }
+        }
+    }
+}
+
+/// The norm as a part of [`Var::dense_block`].
+fn operands_of_norm<'t>(norm: &BatchNorm2d, tape: &'t Tape) -> DenseBlockNorm<'t> {
+    DenseBlockNorm {
+        gamma: tape.param(&norm.weight),
+        beta: tape.param(&norm.bias),
+        eps: norm.eps,
+        given: norm
+            .is_constant(tape)
+            .then(|| (norm.running_mean.value().clone(), norm.running_var.value().clone())),
     }
 }
 
@@ -107,14 +157,48 @@ impl DenseBlock {
     pub fn outputs(&self) -> usize {
         self.outputs
     }
-}
 
-impl Module for DenseBlock {
-    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+    /// [`Module::forward`] as the paper defines it, layer after layer with a concatenation behind each. Up to rounding the
+    /// same, but slower, and in training it remembers as many copies of the maps as there are layers.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::DenseBlock, nn::Module};
+    /// let mut rng = Rng::seed(0);
+    /// let block = DenseBlock::bottleneck(16, 12, 3).build(&mut rng)?;
+    /// let tape = Tape::eval();
+    /// let x = tape.input(Tensor::uniform([1, 4, 4, 16], 0.0, 1.0, &mut rng)?);
+    /// let (y, defined) = (block.forward(&x)?, block.forward_by_concatenation(&x)?);
+    /// assert!(y.value().data().iter().zip(defined.value().data()).all(|(a, b)| (a - b).abs() < 1e-4));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn forward_by_concatenation<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         self.layers.iter().enumerate().try_fold(x.clone(), |maps, (i, layer)| {
             let new = layer.forward(&maps).at(layer_name(i))?;
             Var::concat(&[&maps, &new])
         })
+    }
+
+    /// By [`Var::dense_block`], if all layers are of the form that it knows and it has nothing to object.
+    fn forward_in_place<'t>(&self, x: &Var<'t>) -> Option<Var<'t>> {
+        let tape = x.tape();
+        let operands: Vec<_> = self.layers.iter().map(|layer| layer.operands(tape)).collect::<Option<_>>()?;
+        let (y, moments) = x.dense_block(&operands).ok()?;
+        self.layers.iter().zip(&moments).for_each(|(layer, moments)| layer.observe(tape, moments));
+        Some(y)
+    }
+}
+
+/// Computed in place, see [`Var::dense_block`]. Layers whose convolutions were given other settings are concatenated, and
+/// errors are those of [`DenseBlock::forward_by_concatenation`], which name the layer.
+impl Module for DenseBlock {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        match self.forward_in_place(x) {
+            Some(y) => Ok(y),
+            None => self.forward_by_concatenation(x),
+        }
     }
 }
 

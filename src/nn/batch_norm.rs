@@ -117,7 +117,8 @@ impl BatchNorm2d {
         Ok(y)
     }
 
-    fn observe(&self, tape: &Tape, batch: &Moments) {
+    /// Has the tape observe new running moments, those of a batch that an operation normalised with on this layer's behalf.
+    pub fn observe(&self, tape: &Tape, batch: &Moments) {
         let blend = |old: &Tensor, new: &Tensor, correction: f32| {
             let mut blend = old.clone();
             blend.scale(1.0 - self.momentum);

@@ -151,16 +151,16 @@ impl<'t> Var<'t> {
 }
 
 /// A number for each channel, computed in `f64` and rounded once.
-fn vector(channels: Shape, value: impl Fn(usize) -> f64) -> Tensor {
+pub(super) fn vector(channels: Shape, value: impl Fn(usize) -> f64) -> Tensor {
     Tensor::build(channels, |out| out.iter_mut().enumerate().for_each(|(c, out)| *out = value(c) as f32))
 }
 
 /// The normalisation as one multiplication and one addition, `y = x scale + shift`; vectors of one number a channel.
 #[derive(Clone)]
 pub(super) struct Affine {
-    mean: Tensor,
+    pub(super) mean: Tensor,
     /// 1 / sqrt(var + eps).
-    inverse_std: Tensor,
+    pub(super) inverse_std: Tensor,
     /// gamma / sqrt(var + eps).
     pub(super) scale: Tensor,
     /// beta - mean scale.
@@ -182,7 +182,7 @@ impl Affine {
         }
     }
 
-    fn apply(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool) -> Tensor {
+    pub(super) fn apply(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool) -> Tensor {
         let residual = residual.map(Tensor::data);
         let (scale, shift) = (self.scale.data(), self.shift.data());
         Tensor::build(*x.shape(), |y| {

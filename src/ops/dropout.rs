@@ -44,7 +44,7 @@ impl<'t> Var<'t> {
 }
 
 /// Drops and scales in place; the same elements for the same seed.
-fn drop_elements(p: f32, seed: u64, x: &mut Tensor) {
+pub(super) fn drop_elements(p: f32, seed: u64, x: &mut Tensor) {
     let scale = 1.0 / (1.0 - p);
     x.data_mut().par_chunks_mut(BLOCK).enumerate().for_each(|(block, x)| {
         let mut rng = Rng::keyed(seed, block as u64, 0);

@@ -8,6 +8,7 @@ mod batch_norm;
 mod concat;
 mod conv2d;
 mod cross_entropy;
+mod dense_block;
 mod drop_path;
 mod dropout;
 mod folded_conv2d;
@@ -28,6 +29,7 @@ mod sum;
 pub use batch_norm::{BatchNorm, Moments};
 pub use conv2d::{Algorithm, Conv2dOptions, Padding};
 pub use cross_entropy::Targets;
+pub use dense_block::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm};
 pub use folded_conv2d::{FoldedConv2d, Normalisation};
 pub use pool::Pool2dOptions;
 
