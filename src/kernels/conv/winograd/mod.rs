@@ -66,13 +66,13 @@ pub(super) fn possible(sizes: &Conv2d) -> bool {
 }
 
 /// Whether it is worthwhile: it was measured to be faster for at least 16 tiles (fewer do not pay for the transform of the
-/// weights) and 16 channels on both sides. Small problems, of fewer than 12 000 tiles times channels, are done directly all
+/// weights) and 12 channels on both sides. Small problems, of fewer than 12 000 tiles times channels, are done directly all
 /// the same: there is little time to win, and a network in training mode on two or three images amplifies any rounding, as
 /// its batch statistics rest on few pixels.
 pub(super) fn worthwhile(sizes: &Conv2d) -> bool {
     let tiles = sizes.batch * sizes.out_height().div_ceil(OUTPUTS) * sizes.out_width().div_ceil(OUTPUTS);
     let channels = sizes.in_channels.min(sizes.out_channels);
-    tiles >= 16 && channels >= 16 && tiles * channels >= 12_000
+    tiles >= 16 && channels >= 12 && tiles * channels >= 12_000
 }
 
 /// Whether it is worthwhile with weights that are transformed already: for one image of 14x14 pixels, 16 tiles, it was
