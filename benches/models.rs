@@ -6,6 +6,7 @@
 //!
 //! prints `NAME median_ms min_ms memory_mib` a case; without names, every case. Each case runs in a process of its own:
 //! memory is the process's peak resident set less what was resident before the model was built (Linux; `-` elsewhere).
+//! With `--faults` a column more says how many pages the system had to provide a step or inference, after the first two.
 //! A training step is forward, cross-entropy, backward and SGD (momentum 0.9, weight decay 5e-4).
 
 use skipgrad::{
@@ -61,10 +62,14 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         arguments.drain(at..(at + 2).min(arguments.len())).nth(1)
     };
     let threads = option("--threads").map_or(Ok(0), |n| n.parse())?;
-    if let Some(name) = option("--one") {
+    let one = option("--one");
+    let with_faults = arguments.iter().any(|a| a == "--faults");
+    arguments.retain(|a| a != "--faults");
+    if let Some(name) = one {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         let case = CASES.iter().find(|c| c.name == name).ok_or(name)?;
-        println!("{}", measure(case)?);
+        let (columns, faults) = measure(case)?;
+        println!("{columns}{}", if with_faults { faults } else { String::new() });
         return Ok(());
     }
     let names = match arguments.first() {
@@ -77,6 +82,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
         let exit = Command::new(std::env::current_exe()?)
             .args(["--one", &name, "--threads", &threads.to_string()])
+            .args(with_faults.then_some("--faults"))
             .status()?;
         if !exit.success() {
             return Err(format!("{name}: {exit}").into());
@@ -85,7 +91,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn measure(case: &Case) -> Result<String> {
+/// The four columns, and the one about page faults.
+fn measure(case: &Case) -> Result<(String, String)> {
     let before = status("VmRSS");
     let mut rng = Rng::seed(0);
     let options = ModelOptions { classes: case.classes, ..ModelOptions::default() };
@@ -104,18 +111,23 @@ fn measure(case: &Case) -> Result<String> {
     };
     pass()?;
     pass()?;
+    let faults_before = faults();
     let (start, mut times) = (Instant::now(), vec![]);
     while times.len() < 5 || (start.elapsed() < Duration::from_secs(4) && times.len() < 50) {
         let start = Instant::now();
         pass()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    let faults = match (faults_before, faults()) {
+        (Some(before), Some(after)) => format!(" {:.1}", (after - before) as f64 / times.len() as f64),
+        _ => " -".to_string(),
+    };
     times.sort_by(f64::total_cmp);
     let memory = match (before, status("VmHWM")) {
         (Some(before), Some(peak)) => format!("{}", peak.saturating_sub(before) / 1024),
         _ => "-".to_string(),
     };
-    Ok(format!("{} {:.1} {:.1} {memory}", case.name, times[times.len() / 2], times[0]))
+    Ok((format!("{} {:.1} {:.1} {memory}", case.name, times[times.len() / 2], times[0]), faults))
 }
 
 /// A line of this process's status file, in KiB.
@@ -123,4 +135,12 @@ fn status(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Page faults of this process so far for which nothing was read from a disk.
+fn faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the command's name, which may hold anything, the numbers begin with the third; this is the tenth.
+    let (_, numbers) = stat.rsplit_once(')')?;
+    numbers.split_whitespace().nth(7)?.parse().ok()
 }
