@@ -66,12 +66,12 @@ fn resnet18() -> Result<()> {
     evaluate()?;
     let packed = memory::stats().live - after.live;
     assert!(packed < 4 * state / 2 + state / 8, "{packed} bytes packed, of {state}");
-    // A block in evaluation: the maps that come into the block, and two of its own.
+    // A block in evaluation: the maps that come into the stage and into the block, and two of its own.
     memory::reset_peak();
     evaluate()?;
     let eval = memory::stats();
     let held = eval.peak - packed - after.live;
-    assert!(held < 3 * MAP + MAP / 8, "evaluation holds {held} bytes");
+    assert!(held < 4 * MAP + MAP / 8, "evaluation holds {held} bytes");
     assert_eq!(
         (eval.live - packed, eval.fresh),
         (after.live, memory::stats().fresh),

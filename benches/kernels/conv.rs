@@ -2,7 +2,7 @@
 
 use crate::{flops, measure, operand};
 use criterion::Criterion;
-use skipgrad::kernels::{Algorithm, Conv2d, Isa};
+use skipgrad::kernels::{Algorithm, Conv2d, Ending, Isa};
 
 /// Channels of the images, whose gradient no network asks for.
 const COLOURS: usize = 3;
@@ -126,7 +126,7 @@ fn run(algorithm: Algorithm, sizes: Conv2d, direction: Direction) -> impl FnMut(
     let mut w = operand(sizes.kernel[0] * sizes.kernel[1] * sizes.in_channels * sizes.out_channels);
     let mut y = operand(sizes.batch * sizes.out_height() * sizes.out_width() * sizes.out_channels);
     move || match direction {
-        Direction::Forward => algorithm.conv2d(isa, &sizes, &x, &w, None, &mut y),
+        Direction::Forward => algorithm.conv2d(isa, &sizes, &x, &w, Ending::default(), &mut y),
         Direction::InputGradient => algorithm.input_gradient(isa, &sizes, &y, &w, &mut x),
         Direction::WeightGradient => algorithm.weight_gradient(isa, &sizes, &x, &y, &mut w),
     }

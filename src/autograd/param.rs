@@ -39,7 +39,7 @@ impl Layout {
     /// The tensor as a file has it.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the tensor has another number of axes.
+    /// [`Error::Argument`](crate::Error::Argument) if the tensor has another number of axes.
     pub fn to_file(self, tensor: &Tensor) -> Result<Tensor> {
         match self {
             Layout::Plain => Ok(tensor.clone()),

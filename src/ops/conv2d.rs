@@ -127,7 +127,7 @@ impl<'t> Var<'t> {
         bias: Option<&Var<'t>>,
         options: &Conv2dOptions,
         take_moments: bool,
-    ) -> Result<(Var<'t>, Option<(Vec<f64>, Vec<f64>)>)> {
+    ) -> Result<(Var<'t>, Option<MeanAndVariance>)> {
         let sizes = options.geometry(self.shape(), weight.shape())?;
         if let Some(bias) = bias {
             expect_vector("conv2d", "bias", sizes.out_channels, bias.shape())?;
@@ -151,6 +151,9 @@ impl<'t> Var<'t> {
         Ok((y, moments))
     }
 }
+
+/// Of each channel.
+type MeanAndVariance = (Vec<f64>, Vec<f64>);
 
 fn gradients(
     algorithm: Algorithm,

@@ -15,10 +15,13 @@
 //! split where there are too few tiles to keep the cores busy, though every part transforms the inputs anew, for which the
 //! products take ten times as long. All splits depend on the sizes alone.
 
+mod exchange;
+
+use self::exchange::{ReadTiles, WriteTiles};
 use super::tiles::{Image, Tiles};
-use super::transforms::{Input, Output, Transform};
 use super::weights::Weights;
-use super::{INPUTS, OUTPUTS, POINTS, spread};
+use super::{POINTS, spread};
+use crate::kernels::Isa;
 use crate::kernels::conv::Conv2d;
 use crate::kernels::dense::NormRelu;
 use crate::kernels::epilogue::{Block, Ending, Epilogue};
@@ -26,8 +29,6 @@ use crate::kernels::microkernel::{Layout, PanelProduct, RowMajor, Start, TileSha
 use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::product::{Output as Shared, Split};
 use crate::kernels::scratch;
-use crate::kernels::simd::Simd;
-use crate::kernels::{Isa, Task};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -320,114 +321,5 @@ impl Convolution<'_> {
                 });
             });
         });
-    }
-}
-
-/// `V = B^T d B` of some tiles and channels.
-struct ReadTiles<'a, 'b> {
-    convolution: &'a Convolution<'a>,
-    tiles: Range<usize>,
-    channels: Range<usize>,
-    /// Numbers from a panel to the next.
-    panel: usize,
-    to: &'b mut [f32],
-}
-
-impl Task for ReadTiles<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let ReadTiles { convolution, tiles, channels, panel, to } = self;
-        assert!(channels.len() <= RowMajor::WIDTH && RowMajor::PITCH >= RowMajor::WIDTH + S::LANES);
-        assert!(panel >= tiles.len() * RowMajor::PITCH && to.len() >= POINTS * panel);
-        assert!(tiles.end <= convolution.tiles.count() && channels.end <= convolution.from.channels);
-        for (row, tile) in tiles.enumerate() {
-            let window = convolution.tiles.window(tile, convolution.from, INPUTS, convolution.before);
-            for first in (0..channels.len()).step_by(S::LANES) {
-                let image = convolution.x.as_ptr().wrapping_add(channels.start + first);
-                // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
-                let half = unsafe {
-                    let channel = channels.start + first;
-                    window.read_inputs(simd, image, channels.len() - first, convolution.norm, channel)
-                };
-                let to = to.as_mut_ptr().wrapping_add(row * RowMajor::PITCH + first);
-                for (i, half) in half.iter().enumerate() {
-                    for (j, value) in Input::apply(simd, *half).into_iter().enumerate() {
-                        // SAFETY: a row of a panel has room for the channels in whole vectors, see the asserts.
-                        unsafe { simd.store(to.add((i * INPUTS + j) * panel), value) };
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// `y = A^T M A`, and its end, of some tiles and channels.
-struct WriteTiles<'a> {
-    convolution: &'a Convolution<'a>,
-    tiles: Range<usize>,
-    channels: Range<usize>,
-    m: &'a [f32],
-    /// Numbers from a tile to the next.
-    m_row: usize,
-    /// Numbers from a panel to the next.
-    m_panel: usize,
-    y: Shared,
-}
-
-impl WriteTiles<'_> {
-    /// Computes it.
-    ///
-    /// # Safety
-    /// Nobody else may access these tiles and channels of y meanwhile, which has the size that the geometry says.
-    unsafe fn compute(self, isa: Isa) {
-        isa.dispatch(Write(self));
-    }
-}
-
-/// [`WriteTiles::compute`], whose promise it rests on.
-struct Write<'a>(WriteTiles<'a>);
-
-impl Task for Write<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let WriteTiles { convolution, tiles, channels, m, m_row, m_panel, y } = self.0;
-        assert!(channels.len().next_multiple_of(S::LANES) <= m_row);
-        assert!(tiles.len() * m_row <= m_panel && POINTS * m_panel <= m.len());
-        assert!(tiles.end <= convolution.tiles.count() && channels.end <= convolution.to.channels);
-        for (row, tile) in tiles.enumerate() {
-            let window = convolution.tiles.window(tile, convolution.to, OUTPUTS, [0, 0]);
-            for first in (0..channels.len()).step_by(S::LANES) {
-                let count = channels.len() - first;
-                let from = m.as_ptr().wrapping_add(row * m_row + first);
-                let mut half = [[simd.splat(0.0); INPUTS]; OUTPUTS];
-                for j in 0..INPUTS {
-                    let mut column = [simd.splat(0.0); INPUTS];
-                    for (i, value) in column.iter_mut().enumerate() {
-                        // SAFETY: a row of a panel holds the channels in whole vectors, see the asserts.
-                        *value = unsafe { simd.load(from.add((i * INPUTS + j) * m_panel)) };
-                    }
-                    for (half, value) in half.iter_mut().zip(Output::apply(simd, column)) {
-                        half[j] = value;
-                    }
-                }
-                let channel = channels.start + first;
-                let count = count.min(S::LANES);
-                let bias = convolution.ending.bias_at(simd, channel, count);
-                for (i, half) in half.iter().enumerate() {
-                    let values = Output::apply(simd, *half);
-                    // SAFETY: y, and so a residual (see `Ending::check`), has the images that the window is made for, and
-                    // nobody else has the tile.
-                    unsafe {
-                        window.write(simd, y.offset(0), channel..channel + count, i, values, |value, at| {
-                            convolution.ending.of(simd, value, bias, at, count)
-                        });
-                    }
-                }
-            }
-        }
     }
 }
