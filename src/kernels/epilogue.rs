@@ -96,7 +96,7 @@ impl Ending<'_> {
         if let Some(residual) = self.residual {
             let from = residual.as_ptr().wrapping_add(at);
             // SAFETY: as promised.
-            sum = simd.add(sum, unsafe { load_up_to(simd, from, count) });
+            sum = simd.add(sum, unsafe { simd.load_up_to(from, count) });
         }
         if self.relu { simd.max(simd.splat(0.0), sum) } else { sum }
     }
@@ -107,17 +107,9 @@ impl Ending<'_> {
         self.bias.map(|bias| {
             let bias = &bias[channel..channel + count];
             // SAFETY: the slice has `count` numbers.
-            unsafe { load_up_to(simd, bias.as_ptr(), count) }
+            unsafe { simd.load_up_to(bias.as_ptr(), count) }
         })
     }
-}
-
-/// # Safety
-/// As [`Simd::load_first`].
-#[inline(always)]
-unsafe fn load_up_to<S: Simd>(simd: S, from: *const f32, count: usize) -> S::Vector {
-    // SAFETY: as promised.
-    unsafe { if count == S::LANES { simd.load(from) } else { simd.load_first(from, count) } }
 }
 
 /// An [`Ending`] for a product whose columns are the channels from `first` on. The residual lies as C does.
@@ -155,8 +147,8 @@ impl Task for End<'_> {
                 let to = c.offset(at);
                 // SAFETY: the numbers are the block's, and the residual, checked by `Ending::check`, is as long as C.
                 unsafe {
-                    let sum = ending.of(simd, load_up_to(simd, to, count), bias, at, count);
-                    if count == S::LANES { simd.store(to, sum) } else { simd.store_first(to, sum, count) }
+                    let sum = ending.of(simd, simd.load_up_to(to, count), bias, at, count);
+                    simd.store_up_to(to, sum, count);
                 }
             }
         }

@@ -72,18 +72,21 @@ pub(crate) struct BlockMoments {
     moments: Moments,
 }
 
-/// The moments of all channels from those of blocks, which are merged in the order given.
-pub(super) fn merge_blocks(blocks: Vec<BlockMoments>) -> (Vec<f64>, Vec<f64>) {
+/// Mean and biased variance of each of `channels` from the moments of blocks, which are merged in the order given; zeros where
+/// there are none.
+pub(super) fn merge_blocks(channels: usize, blocks: Vec<BlockMoments>) -> (Vec<f64>, Vec<f64>) {
     let mut merged: BTreeMap<usize, Moments> = BTreeMap::new();
     for BlockMoments { first, moments: Moments { rows, mean, squares } } in blocks {
         merged.entry(first).or_insert_with(|| Moments::empty(mean.len())).merge(rows, &mean, &squares);
     }
-    let of_columns = merged.into_values().map(|Moments { rows, mean, squares }| {
-        let rows = rows.max(1) as f64;
-        (mean, squares.into_iter().map(|squares| squares / rows).collect::<Vec<f64>>())
-    });
-    let (mean, variance): (Vec<_>, Vec<_>) = of_columns.unzip();
-    (mean.concat(), variance.concat())
+    let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
+    for (first, moments) in merged {
+        let columns = first..first + moments.mean.len();
+        let rows = moments.rows.max(1) as f64;
+        mean[columns.clone()].copy_from_slice(&moments.mean);
+        variance[columns].iter_mut().zip(moments.squares).for_each(|(var, squares)| *var = squares / rows);
+    }
+    (mean, variance)
 }
 
 /// Finds out the moments of what a product computed, while that is in the cache. `first` is the channel of the product's first column.
@@ -124,9 +127,7 @@ impl Task for RowsMoments<'_> {
                 from_fn::<_, VECTORS, _>(|v| {
                     let from = c.offset(offset + columns.start + column + v * S::LANES);
                     // SAFETY: the numbers are the block's.
-                    unsafe {
-                        if counts[v] == S::LANES { simd.load(from) } else { simd.load_first(from, counts[v]) }
-                    }
+                    unsafe { simd.load_up_to(from, counts[v]) }
                 })
             };
             let shift = load(offsets[0]);

@@ -87,8 +87,7 @@ impl Destination<'_> {
                     // SAFETY: `from` reaches to the last of `count` columns, and `to` to the end of its vector.
                     unsafe {
                         let x = from.as_ptr().add(column + v);
-                        let x =
-                            if count - v >= S::LANES { simd.load(x) } else { simd.load_first(x, count - v) };
+                        let x = simd.load_up_to(x, (count - v).min(S::LANES));
                         simd.store(to.as_mut_ptr().add(v), x);
                     }
                 }

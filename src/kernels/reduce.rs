@@ -116,6 +116,20 @@ pub fn add_bias_rows(isa: Isa, bias: &[f32], y: &mut [f32]) {
     update_rows(isa, bias.len(), y, [], [bias], |y, [], [bias]| y + bias);
 }
 
+/// Adds the parts of a sum, each as long as `to`, to it in order.
+pub(super) fn add_in_order(partial: &[f32], to: &mut [f32]) {
+    const PIECE: usize = 1024;
+    if partial.is_empty() {
+        return;
+    }
+    let len = to.len();
+    to.par_chunks_mut(PIECE).enumerate().for_each(|(i, to)| {
+        for partial in partial.chunks_exact(len) {
+            to.iter_mut().zip(&partial[i * PIECE..]).for_each(|(to, x)| *to += x);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::rows::tests::{CHANNELS, ROWS};

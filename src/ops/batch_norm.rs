@@ -17,7 +17,7 @@
 //! residual, also for an operation behind that needs y in backward: a map less in memory for a pass over it. Where the
 //! residual would itself have to be computed again by way of another residual, y is kept.
 
-use super::{expect_shape, expect_vector};
+use super::{expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::{Kept, Var},
@@ -74,9 +74,8 @@ pub struct Moments {
 
 impl Moments {
     /// From mean and biased variance of each channel.
-    pub(super) fn new((mean, var): (Vec<f64>, Vec<f64>), count: usize) -> Result<Moments> {
-        let channels = Shape::new(&[mean.len()])?;
-        Ok(Moments { mean: vector(channels, |c| mean[c]), var: vector(channels, |c| var[c]), count })
+    pub(super) fn new(channels: Shape, (mean, var): (Vec<f64>, Vec<f64>), count: usize) -> Moments {
+        Moments { mean: vector(channels, |c| mean[c]), var: vector(channels, |c| var[c]), count }
     }
 }
 
@@ -95,7 +94,8 @@ impl<'t> Var<'t> {
             (Some((mean, var)), _) => Moments { mean: mean.clone(), var: var.clone(), count },
             (None, Some(batch)) => batch.clone(),
             (None, None) => {
-                Moments::new(kernels::moments(Isa::active(), self.value().data(), channels), count)?
+                let moments = kernels::moments(Isa::active(), self.value().data(), channels);
+                Moments::new(*norm.gamma.shape(), moments, count)
             }
         };
         let affine =
@@ -128,9 +128,7 @@ impl<'t> Var<'t> {
         if let Some(residual) = norm.residual {
             expect_shape("batch_norm", "residual", self.shape(), residual.shape())?;
         }
-        if norm.eps.is_nan() || norm.eps < 0.0 {
-            return Err(Error::argument("batch_norm", "eps", "a number of at least 0", norm.eps));
-        }
+        expect_eps("batch_norm", norm.eps)?;
         if let (None, Some(batch)) = (norm.given, norm.batch) {
             expect_vector("batch_norm", "mean", channels, batch.mean.shape())?;
             expect_vector("batch_norm", "var", channels, batch.var.shape())?;
@@ -180,6 +178,13 @@ impl Affine {
             scale: vector(channels, scale),
             shift: vector(channels, |c| f64::from(beta[c]) - f64::from(mean[c]) * scale(c)),
         }
+    }
+
+    /// The gradients of gamma and beta.
+    pub(super) fn gradients(&self, sums: &BatchNormSums) -> (Tensor, Tensor) {
+        let (channels, inverse_std) = (*self.inverse_std.shape(), self.inverse_std.data());
+        let dgamma = vector(channels, |c| sums.dy_deviation[c] * f64::from(inverse_std[c]));
+        (dgamma, vector(channels, |c| sums.dy[c]))
     }
 
     pub(super) fn apply(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool) -> Tensor {
@@ -242,12 +247,8 @@ impl Rule {
             let mean = affine.mean.data();
             kernels::batch_norm_sums(Isa::active(), x.data(), dy.data(), mean, activation)
         });
-        let (channels, inverse_std) = (*affine.mean.shape(), affine.inverse_std.data());
-        let of_sums = |needed: bool, value: &dyn Fn(&BatchNormSums, usize) -> f64| {
-            sums.as_ref().filter(|_| needed).map(|sums| vector(channels, |c| value(sums, c)))
-        };
-        let dgamma = of_sums(gamma_needs, &|sums, c| sums.dy_deviation[c] * f64::from(inverse_std[c]));
-        let dbeta = of_sums(beta_needs, &|sums, c| sums.dy[c]);
+        let (dgamma, dbeta) = sums.as_ref().map(|sums| affine.gradients(sums)).unzip();
+        let (dgamma, dbeta) = (dgamma.filter(|_| gamma_needs), dbeta.filter(|_| beta_needs));
         let sums = sums.filter(|_| !self.given);
         if !residual_needs {
             if x_needs {

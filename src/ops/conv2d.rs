@@ -116,8 +116,8 @@ impl<'t> Var<'t> {
         options: &Conv2dOptions,
     ) -> Result<(Var<'t>, Moments)> {
         let (y, moments) = self.convolve(weight, bias, options, true)?;
-        let count = y.shape().rows();
-        Ok((y, Moments::new(moments.unwrap_or_default(), count)?))
+        let (channels, count) = (Shape::new(&[y.shape().channels()])?, y.shape().rows());
+        Ok((y, Moments::new(channels, moments.unwrap_or_default(), count)))
     }
 
     /// The convolution, and perhaps mean and variance of each channel.

@@ -13,7 +13,7 @@
 //! same function with all gradients, which also is what the tests hold this one to.
 
 use super::batch_norm::Affine;
-use super::{Conv2dOptions, expect_shape, expect_vector};
+use super::{Conv2dOptions, expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::Var,
@@ -86,9 +86,7 @@ impl FoldedConv2d {
         {
             expect_vector("batch_norm", argument, channels, vector.shape())?;
         }
-        if norm.eps.is_nan() || norm.eps < 0.0 {
-            return Err(Error::argument("batch_norm", "eps", "a number of at least 0", norm.eps));
-        }
+        expect_eps("batch_norm", norm.eps)?;
         let Affine { scale, mut shift, .. } =
             Affine::new([norm.gamma, norm.beta], [norm.mean, norm.var], norm.eps);
         if let Some(bias) = bias {

@@ -58,6 +58,11 @@ fn expect_images(op: &'static str, input: &Shape) -> Result<[usize; 4]> {
     Ok(sizes)
 }
 
+/// Refuses a term under the root of a normalisation that is negative.
+fn expect_eps(op: &'static str, eps: f32) -> Result<()> {
+    if eps >= 0.0 { Ok(()) } else { Err(Error::argument(op, "eps", "a number of at least 0", eps)) }
+}
+
 /// Refuses a probability of dropping that is not in [0, 1).
 fn expect_drop_probability(op: &'static str, p: f32) -> Result<()> {
     if (0.0..1.0).contains(&p) { Ok(()) } else { Err(Error::argument(op, "p", "a probability in [0, 1)", p)) }

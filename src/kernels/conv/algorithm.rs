@@ -1,7 +1,8 @@
 //! Which way a convolution is computed.
 
-use super::forward::conv2d_moments;
+use super::forward::convolve;
 use super::{Conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
+use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::{Ending, Isa, NormRelu};
 
 /// How a convolution is computed.
@@ -36,7 +37,7 @@ impl Algorithm {
     /// ```
     pub fn conv2d(self, isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
         if self.winograd(sizes) {
-            winograd::forward(isa, sizes, x, w, ending, y);
+            winograd::forward(isa, sizes, x, w, ending, &(), y);
         } else {
             conv2d_with(isa, sizes, x, w, ending, y);
         }
@@ -56,15 +57,11 @@ impl Algorithm {
         ending: Ending<'_>,
         y: &mut [f32],
     ) -> (Vec<f64>, Vec<f64>) {
-        let (mean, variance) = match self.winograd(sizes) {
-            true => winograd::forward_moments(isa, sizes, x, w, ending, y),
-            false => conv2d_moments(isa, sizes, x, w, ending, y),
+        let blocks = match self.winograd(sizes) {
+            true => winograd::forward(isa, sizes, x, w, ending, &TakeMoments { first: 0 }, y),
+            false => convolve(isa, sizes, x, w, ending, |first| TakeMoments { first }, y),
         };
-        if mean.is_empty() {
-            (vec![0.0; sizes.out_channels], vec![0.0; sizes.out_channels])
-        } else {
-            (mean, variance)
-        }
+        merge_blocks(sizes.out_channels, blocks)
     }
 
     /// dx of a convolution: [`conv2d_input_gradient`].

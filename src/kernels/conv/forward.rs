@@ -6,7 +6,6 @@ use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
 use crate::kernels::epilogue::{EndOfChannels, Ending, Epilogue};
 use crate::kernels::microkernel::{RowMajor, Start};
-use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::pack::Factor;
 use crate::kernels::product::{Grid, Product, Right};
 
@@ -34,38 +33,34 @@ pub fn conv2d(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], y: &mut [f32]) {
 /// # Panics
 /// As [`conv2d`], and if the bias has not one number a channel or the residual not y's length.
 pub fn conv2d_with(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
-    sizes.check(x.len(), w.len(), y.len());
-    ending.check(sizes.out_channels, y.len());
-    with_spread(sizes, w, |sizes, w| {
-        let weights = |group| Right::Factor(factor(sizes, w, group));
-        group_by_group(isa, sizes, x, weights, |first| EndOfChannels { ending, first }, y);
-    });
+    convolve(isa, sizes, x, w, ending, |_| (), y);
 }
 
-/// [`conv2d_with`], and mean and biased variance of every channel of y, in f64, taken while y is in the cache.
-pub(super) fn conv2d_moments(
+/// [`conv2d_with`], and what an epilogue, made for the first output channel of each group, finds out about the ended blocks.
+pub(super) fn convolve<E: Epilogue>(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
     w: &[f32],
     ending: Ending<'_>,
+    epilogue: impl Fn(usize) -> E,
     y: &mut [f32],
-) -> (Vec<f64>, Vec<f64>) {
+) -> Vec<E::Output> {
     sizes.check(x.len(), w.len(), y.len());
     ending.check(sizes.out_channels, y.len());
-    merge_blocks(with_spread(sizes, w, |sizes, w| {
+    with_spread(sizes, w, |sizes, w| {
         let weights = |group| Right::Factor(factor(sizes, w, group));
-        let epilogue = |first| (EndOfChannels { ending, first }, TakeMoments { first });
-        group_by_group(isa, sizes, x, weights, epilogue, y)
-    }))
+        group_by_group(isa, sizes, x, weights, ending, epilogue, y)
+    })
 }
 
-/// Computes the groups one by one, with the weights and the epilogue for a group, and for its first output channel.
+/// Computes the groups one by one, with the weights for a group, and the epilogue for its first output channel.
 pub(super) fn group_by_group<'a, E: Epilogue>(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
     weights: impl Fn(usize) -> Right<'a>,
+    ending: Ending<'_>,
     epilogue: impl Fn(usize) -> E,
     y: &mut [f32],
 ) -> Vec<E::Output> {
@@ -86,7 +81,7 @@ pub(super) fn group_by_group<'a, E: Epilogue>(
                 start: first,
             },
             start: Start::Zero,
-            epilogue: epilogue(first),
+            epilogue: (EndOfChannels { ending, first }, epilogue(first)),
         };
         found.extend(product.compute(isa, y));
     }

@@ -3,7 +3,6 @@
 use super::forward::{factor, group_by_group};
 use super::groups::{merged, with_spread};
 use super::{Algorithm, Conv2d, winograd};
-use crate::kernels::epilogue::EndOfChannels;
 use crate::kernels::microkernel::RowMajor;
 use crate::kernels::product::{Right, pack_ahead, packed_len};
 use crate::kernels::{Ending, Isa};
@@ -100,7 +99,7 @@ impl Packing {
                 let wide = merged(sizes);
                 let len = group_len(isa, &wide);
                 let right = |group: usize| Right::Packed(&packed[group * len..][..len]);
-                group_by_group(isa, &wide, x, right, |first| EndOfChannels { ending, first }, y);
+                group_by_group(isa, &wide, x, right, ending, |_| (), y);
             }
             Packing::Winograd => winograd::forward_packed(isa, sizes, x, packed, ending, y),
         }

@@ -68,7 +68,8 @@ pub fn activate_product_moments(
     y: &mut [f32],
 ) -> (Vec<f64>, Vec<f64>) {
     assert!(!y.is_empty(), "moments of something");
-    merge_blocks(multiply(isa, x, norm, w, y, TakeMoments { first: 0 }))
+    let columns = w.len() / x.channels.max(1);
+    merge_blocks(columns, multiply(isa, x, norm, w, y, TakeMoments { first: 0 }))
 }
 
 /// The product, and what its end finds out.

@@ -23,6 +23,7 @@ use crate::kernels::batch_norm::BatchNormSums;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::pack::{Factor, Pack};
 use crate::kernels::product::{Output, Split, shifted};
+use crate::kernels::reduce::add_in_order;
 use crate::kernels::{Isa, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -161,20 +162,6 @@ fn merge(sums: Vec<[Vec<f64>; 2]>, parts: &Split, channels: usize) -> BatchNormS
     }
     let [dy, dy_deviation] = all;
     BatchNormSums { dy, dy_deviation }
-}
-
-/// Adds the matrices of `partial` to `to`, in order.
-fn add_in_order(partial: &[f32], to: &mut [f32]) {
-    const PIECE: usize = 1024;
-    if partial.is_empty() {
-        return;
-    }
-    let len = to.len();
-    to.par_chunks_mut(PIECE).enumerate().for_each(|(i, to)| {
-        for partial in partial.chunks_exact(len) {
-            to.iter_mut().zip(&partial[i * PIECE..]).for_each(|(to, x)| *to += x);
-        }
-    });
 }
 
 /// Packs w transposed, step after step of dz's columns, `width` numbers for each.

@@ -1,8 +1,8 @@
 //! From the last layer to the first.
 
-use super::DenseBlockNorm;
+use super::{DenseBlockNorm, with_channels};
 use crate::{
-    Shape, Tensor,
+    Tensor,
     autograd::Var,
     kernels::{
         self, Activation, Algorithm, BatchNormSums, DenseGradient, Features, Isa, Line, NormGradient,
@@ -182,7 +182,7 @@ impl LayerRule {
         let sums = match &self.bottleneck {
             Some(bottleneck) => {
                 let (line, sums) = bottleneck.line(&da);
-                let of_sums = bottleneck.norm.of_sums(&sums);
+                let of_sums = bottleneck.norm.affine.gradients(&sums);
                 (results[3], results[4]) = (needs[3].then_some(of_sums.0), needs[4].then_some(of_sums.1));
                 if !below && !needs[..3].contains(&true) {
                     return results;
@@ -201,7 +201,7 @@ impl LayerRule {
             }
             None => sweep.add_through(&self.norm, |gradient, dx| gradient.of_activation(isa, da.data(), dx)),
         };
-        let of_sums = self.norm.of_sums(&sums);
+        let of_sums = self.norm.affine.gradients(&sums);
         (results[0], results[1]) = (needs[0].then_some(of_sums.0), needs[1].then_some(of_sums.1));
         results
     }
@@ -238,14 +238,6 @@ impl LayerRule {
 }
 
 impl Norm {
-    /// The gradients of gamma and beta.
-    fn of_sums(&self, sums: &BatchNormSums) -> (Tensor, Tensor) {
-        let inverse_std = &self.affine.inverse_std;
-        let channels = *inverse_std.shape();
-        let dgamma = |c: usize| sums.dy_deviation[c] * f64::from(inverse_std.data()[c]);
-        (vector(channels, dgamma), vector(channels, |c| sums.dy[c]))
-    }
-
     /// What batch statistics of so many rows add to the gradient of what is normalised: offset and slope, see [`Line`].
     fn line(&self, sums: &BatchNormSums, rows: usize) -> [Vec<f64>; 2] {
         let Affine { scale, inverse_std, .. } = &self.affine;
@@ -266,11 +258,4 @@ impl Bottleneck {
         let line = self.norm.line(&sums, self.z.shape().rows());
         (line.map(|line| vector(*mean.shape(), |c| line[c])), sums)
     }
-}
-
-/// The shape of the maps with other channels; the sizes of the convolutions were made from such shapes.
-fn with_channels(maps: &Tensor, channels: usize) -> Shape {
-    let mut sizes = maps.shape().to_vec();
-    sizes[3] = channels;
-    Shape::new(&sizes).expect("a shape that was checked")
 }

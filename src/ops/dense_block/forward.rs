@@ -1,7 +1,7 @@
 //! From the first layer to the last.
 
 use super::backward::{Bottleneck, LayerRule, Norm, Rule};
-use super::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm};
+use super::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, with_channels};
 use crate::{
     Shape, Tensor,
     kernels::{self, Ending, Features, Isa},
@@ -103,7 +103,7 @@ impl<'v, 't> Forward<'v, 't> {
         let norm1_moments = self.moments_of_maps(&layer.norm1);
         let norm1 = Norm::new(&layer.norm1, &norm1_moments);
         let features = Features { data: self.maps.data(), row: self.mean.len(), channels };
-        let inner = self.with_channels(convolution.in_channels);
+        let inner = with_channels(&self.maps, convolution.in_channels);
         let weight = layer.weight.value().clone();
         let (new, norm2_moments, bottleneck) = match &layer.bottleneck {
             None => {
@@ -136,7 +136,7 @@ impl<'v, 't> Forward<'v, 't> {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], &self.convolutions[i]);
         let (algorithm, weight) = (layer.algorithm, layer.weight.value().data());
         let mut moments = None;
-        let maps = Tensor::build(self.with_channels(convolution.out_channels), |y| match norm {
+        let maps = Tensor::build(with_channels(&self.maps, convolution.out_channels), |y| match norm {
             Some(norm) if algorithm.takes_norm(convolution) => {
                 let norm = norm.relu();
                 moments = Some(algorithm.conv2d_of_norm(isa, convolution, x.data(), norm, weight, y));
@@ -182,8 +182,7 @@ impl<'v, 't> Forward<'v, 't> {
                 let z = Tensor::build(shape, |z| {
                     moments = kernels::activate_product_moments(isa, features, relu, weight.data(), z);
                 });
-                let [mean, var] = <[_; 2]>::from(moments).map(|all| vector(*norm2.gamma.shape(), |c| all[c]));
-                (z, Moments { mean, var, count })
+                (z, Moments::new(*norm2.gamma.shape(), moments, count))
             }
         };
         let norm2 = Norm::new(norm2, &moments);
@@ -198,13 +197,6 @@ impl<'v, 't> Forward<'v, 't> {
             Some(given) => constant(given, count),
             None => Moments { mean: first(&self.mean), var: first(&self.var), count },
         }
-    }
-
-    /// The shape of the maps with other channels; the sizes of the convolutions were made from such shapes.
-    fn with_channels(&self, channels: usize) -> Shape {
-        let mut sizes = self.maps.shape().to_vec();
-        sizes[3] = channels;
-        Shape::new(&sizes).expect("a shape that was checked")
     }
 }
 

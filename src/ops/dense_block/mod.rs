@@ -26,7 +26,8 @@ mod backward;
 mod forward;
 
 use super::{
-    Algorithm, Conv2dOptions, Moments, Padding, expect_drop_probability, expect_images, expect_vector,
+    Algorithm, Conv2dOptions, Moments, Padding, expect_drop_probability, expect_eps, expect_images,
+    expect_vector,
 };
 use crate::{
     At, Error, Result, Shape, Tensor,
@@ -140,9 +141,7 @@ impl<'t> DenseBlockNorm<'t> {
     fn check(&self, rows: usize, channels: usize) -> Result<()> {
         expect_vector("dense_block", "gamma", channels, self.gamma.shape())?;
         expect_vector("dense_block", "beta", channels, self.beta.shape())?;
-        if self.eps.is_nan() || self.eps < 0.0 {
-            return Err(Error::argument("dense_block", "eps", "a number of at least 0", self.eps));
-        }
+        expect_eps("dense_block", self.eps)?;
         match &self.given {
             Some((mean, var)) => {
                 expect_vector("dense_block", "mean", channels, mean.shape())?;
@@ -197,6 +196,13 @@ fn check_weight(weight: &Shape, size: usize, channels: usize) -> Result<usize> {
             Err(Error::argument("dense_block", "weight", expected, weight))
         }
     }
+}
+
+/// The shape of the maps with other channels; the sizes of the convolutions were made from such shapes.
+fn with_channels(maps: &Tensor, channels: usize) -> Shape {
+    let mut sizes = maps.shape().to_vec();
+    sizes[3] = channels;
+    Shape::new(&sizes).expect("a shape that was checked")
 }
 
 #[cfg(test)]

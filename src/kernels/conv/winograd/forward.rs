@@ -42,32 +42,21 @@ const FEWEST_COLUMNS: usize = 64;
 /// Tasks wanted.
 const TASKS: usize = 16;
 
-/// y of the convolution.
-pub(in super::super) fn forward(
+/// y of the convolution, and what the epilogue finds out about the ended blocks.
+pub(in super::super) fn forward<E: Epilogue>(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
     w: &[f32],
     ending: Ending<'_>,
+    epilogue: &E,
     y: &mut [f32],
-) {
-    convolution(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, &(), y);
+) -> Vec<E::Output> {
+    convolution(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, epilogue, y)
 }
 
-/// [`forward`], and mean and biased variance of every channel of y, in f64, taken while y is in the cache.
-pub(in super::super) fn forward_moments(
-    isa: Isa,
-    sizes: &Conv2d,
-    x: &[f32],
-    w: &[f32],
-    ending: Ending<'_>,
-    y: &mut [f32],
-) -> (Vec<f64>, Vec<f64>) {
-    let convolution = convolution(sizes, x, U::Of(weights(sizes, w)), ending);
-    merge_blocks(convolution.compute(isa, &TakeMoments { first: 0 }, y))
-}
-
-/// y of the convolution of the normalised x, and mean and biased variance of every channel of y, as [`forward_moments`].
+/// y of the convolution of the normalised x, and mean and biased variance of every channel of y, in f64, taken while y is in the
+/// cache.
 pub(in super::super) fn forward_of_norm(
     isa: Isa,
     sizes: &Conv2d,
@@ -78,7 +67,8 @@ pub(in super::super) fn forward_of_norm(
 ) -> (Vec<f64>, Vec<f64>) {
     norm.check(sizes.in_channels);
     let convolution = convolution(sizes, x, U::Of(weights(sizes, w)), Ending::default());
-    merge_blocks(Convolution { norm: Some(norm), ..convolution }.compute(isa, &TakeMoments { first: 0 }, y))
+    let blocks = Convolution { norm: Some(norm), ..convolution }.compute(isa, &TakeMoments { first: 0 }, y);
+    merge_blocks(sizes.out_channels, blocks)
 }
 
 /// y of the convolution, with weights that [`pack`] made.

@@ -46,9 +46,7 @@ mod transforms;
 mod weight_gradient;
 mod weights;
 
-pub(super) use forward::{
-    forward, forward_moments, forward_of_norm, forward_packed, input_gradient, pack, packed_len,
-};
+pub(super) use forward::{forward, forward_of_norm, forward_packed, input_gradient, pack, packed_len};
 pub(super) use weight_gradient::weight_gradient;
 
 use super::Conv2d;
@@ -70,8 +68,7 @@ pub(super) fn possible(sizes: &Conv2d) -> bool {
 /// the same: there is little time to win, and a network in training mode on two or three images amplifies any rounding, as
 /// its batch statistics rest on few pixels.
 pub(super) fn worthwhile(sizes: &Conv2d) -> bool {
-    let tiles = sizes.batch * sizes.out_height().div_ceil(OUTPUTS) * sizes.out_width().div_ceil(OUTPUTS);
-    let channels = sizes.in_channels.min(sizes.out_channels);
+    let (tiles, channels) = extent(sizes);
     tiles >= 16 && channels >= 12 && tiles * channels >= 12_000
 }
 
@@ -79,8 +76,14 @@ pub(super) fn worthwhile(sizes: &Conv2d) -> bool {
 /// maps of 28x28 and 1.5 times on maps of 14x14, 16 tiles; with fewer tiles the reading of the transformed weights, four
 /// times as many, takes longer than it saves.
 pub(super) fn worthwhile_packed(sizes: &Conv2d) -> bool {
+    let (tiles, channels) = extent(sizes);
+    tiles >= 16 && channels >= 16
+}
+
+/// The tiles, and the channels of the side that has fewer.
+fn extent(sizes: &Conv2d) -> (usize, usize) {
     let tiles = sizes.batch * sizes.out_height().div_ceil(OUTPUTS) * sizes.out_width().div_ceil(OUTPUTS);
-    tiles >= 16 && sizes.in_channels.min(sizes.out_channels) >= 16
+    (tiles, sizes.in_channels.min(sizes.out_channels))
 }
 
 /// Pads the size of each of 36 panels, so that the same number in all of them does not lie in few sets of a cache.

@@ -39,7 +39,7 @@ fn check_all(sizes: &Conv2d) {
         let case = (isa, sizes);
         for ending in endings(&bias, &residual) {
             let mut y = Output::filled(sizes.y_len(), f32::NAN);
-            forward(isa, sizes, &x, &w, ending, y.slice());
+            forward(isa, sizes, &x, &w, ending, &(), y.slice());
             assert_close(
                 &y.checked(),
                 &naive::end(&y_want, sizes.out_channels, ending),
@@ -130,7 +130,7 @@ fn any_number_of_threads_gives_the_same_bits() {
                     let mut results =
                         [vec![0.0; sizes.y_len()], vec![0.0; sizes.x_len()], vec![0.0; sizes.w_len()]];
                     let [y, dx, dw] = &mut results;
-                    forward(isa, &sizes, &x, &w, Ending::default(), y);
+                    forward(isa, &sizes, &x, &w, Ending::default(), &(), y);
                     input_gradient(isa, &sizes, &dy, &w, dx);
                     weight_gradient(isa, &sizes, &x, None, &dy, dw);
                     results.map(|result| result.into_iter().map(f32::to_bits).collect::<Vec<_>>())

@@ -172,13 +172,7 @@ impl Window {
                     let at = (first + (column * self.pixel) as isize) as usize;
                     let (to, value) = (images.wrapping_add(at), end(value, at));
                     // SAFETY: the pixel lies inside of the image.
-                    unsafe {
-                        if channels.len() >= S::LANES {
-                            simd.store(to, value);
-                        } else {
-                            simd.store_first(to, value, channels.len());
-                        }
-                    }
+                    unsafe { simd.store_up_to(to, value, channels.len()) };
                 }
             }
         }

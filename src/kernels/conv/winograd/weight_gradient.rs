@@ -22,6 +22,7 @@ use crate::kernels::conv::Conv2d;
 use crate::kernels::dense::NormRelu;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, Start, TileShape};
 use crate::kernels::product::{Output as Shared, Split};
+use crate::kernels::reduce::add_in_order;
 use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task, scratch};
 use rayon::prelude::*;
@@ -119,16 +120,7 @@ impl Gradient<'_> {
                 // SAFETY: tasks of a chunk differ in their channels, and each chunk has a dw of its own.
                 unsafe { self.task(isa, &plan, plan.chunks.range(chunk), inputs, outputs, to) };
             });
-            if !partial.is_empty() {
-                let len = dw.len();
-                dw.par_chunks_mut(outputs).with_min_len(16).enumerate().for_each(|(row, dw)| {
-                    for partial in partial.chunks_exact(len) {
-                        for (dw, x) in dw.iter_mut().zip(&partial[row * outputs..]) {
-                            *dw += x;
-                        }
-                    }
-                });
-            }
+            add_in_order(partial, dw);
         });
     }
 
