@@ -98,7 +98,7 @@ impl Ending<'_> {
             // SAFETY: as promised.
             sum = simd.add(sum, unsafe { simd.load_up_to(from, count) });
         }
-        if self.relu { simd.max(simd.splat(0.0), sum) } else { sum }
+        if self.relu { simd.relu(sum) } else { sum }
     }
 
     /// The bias of `count` channels (at most a vector) from `channel` on.

@@ -24,10 +24,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`, rounded once except in the portable set.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-    /// The larger of each lane; `b` where a lane of `a` is NaN.
-    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// Each lane of `x`, zero where that of `y` is zero or less: what a ReLU with the input `y` lets through of a gradient.
     fn gate(self, y: Self::Vector, x: Self::Vector) -> Self::Vector;
+
+    /// `max(x, 0)` of each lane; NaN stays NaN, as in PyTorch.
+    #[inline(always)]
+    fn relu(self, x: Self::Vector) -> Self::Vector {
+        self.gate(x, x)
+    }
 
     /// `LANES` numbers from `p`.
     ///
@@ -142,10 +146,6 @@ impl Simd for Portable {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
-    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
     fn gate(self, y: [f32; 8], x: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| if y[i] <= 0.0 { 0.0 } else { x[i] })
     }
@@ -166,7 +166,7 @@ impl Simd for Portable {
 macro_rules! simd {
     ($(#[$doc:meta])* $name:ident: $vector:ty, lanes $lanes:literal, tile $rows:literal x $vectors:literal, if $detect:expr;
      splat $splat:path; add $add:path; sub $sub:path; mul $mul:path; mul_add |$a:ident, $b:ident, $c:ident| $mul_add:expr;
-     max $max:path; gate |$y:ident, $x:ident| $gate:expr; load $load:path; store $store:path$(;
+     gate |$y:ident, $x:ident| $gate:expr; load $load:path; store $store:path$(;
      load_first |$lp:ident, $ln:ident| $load_first:expr; store_first |$sp:ident, $sa:ident, $sn:ident| $store_first:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -212,11 +212,6 @@ macro_rules! simd {
                 unsafe { $mul_add }
             }
             #[inline(always)]
-            fn max(self, a: $vector, b: $vector) -> $vector {
-                // SAFETY: `self` proves that the processor has the set.
-                unsafe { $max(a, b) }
-            }
-            #[inline(always)]
             fn gate(self, $y: $vector, $x: $vector) -> $vector {
                 // SAFETY: `self` proves that the processor has the set.
                 unsafe { $gate }
@@ -259,7 +254,6 @@ mod x86 {
         Avx2: __m256, lanes 8, tile 6 x 2, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         splat _mm256_set1_ps; add _mm256_add_ps; sub _mm256_sub_ps; mul _mm256_mul_ps;
         mul_add |a, b, c| _mm256_fmadd_ps(a, b, c);
-        max _mm256_max_ps;
         gate |y, x| _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(y, _mm256_setzero_ps()), x);
         load _mm256_loadu_ps; store _mm256_storeu_ps;
         load_first |p, n| _mm256_maskload_ps(p, first_lanes(n));
@@ -280,7 +274,6 @@ mod x86 {
         Avx512: __m512, lanes 16, tile 14 x 2, if is_x86_feature_detected!("avx512f");
         splat _mm512_set1_ps; add _mm512_add_ps; sub _mm512_sub_ps; mul _mm512_mul_ps;
         mul_add |a, b, c| _mm512_fmadd_ps(a, b, c);
-        max _mm512_max_ps;
         gate |y, x| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(y, _mm512_setzero_ps()), x);
         load _mm512_loadu_ps; store _mm512_storeu_ps;
         load_first |p, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p);
@@ -300,7 +293,6 @@ mod arm {
         Neon: float32x4_t, lanes 4, tile 8 x 3, if std::arch::is_aarch64_feature_detected!("neon");
         splat vdupq_n_f32; add vaddq_f32; sub vsubq_f32; mul vmulq_f32;
         mul_add |a, b, c| vfmaq_f32(c, a, b);
-        max vmaxnmq_f32;
         gate |y, x| vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x), vcleq_f32(y, vdupq_n_f32(0.0))));
         load vld1q_f32; store vst1q_f32
     }

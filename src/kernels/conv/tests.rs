@@ -173,6 +173,19 @@ fn every_ending_is_as_the_oracle_says() {
 }
 
 #[test]
+fn a_relu_at_the_end_hides_no_nan() {
+    let sizes = square(1, 2, [3, 11], 1, 1, 0);
+    let mut x = vec![-1.0; sizes.x_len()];
+    x[0] = f32::NAN;
+    let ending = Ending { relu: true, ..Ending::default() };
+    for isa in Isa::available() {
+        let mut y = vec![7.0; sizes.y_len()];
+        conv2d_with(isa, &sizes, &x, &vec![1.0; sizes.w_len()], ending, &mut y);
+        assert!(y[..11].iter().all(|y| y.is_nan()) && y[11..].iter().all(|&y| y == 0.0), "{isa:?} {y:?}");
+    }
+}
+
+#[test]
 fn moments_are_those_of_the_result() {
     for sizes in [
         square(1, 4, [50, 21], 3, 1, 1),

@@ -205,7 +205,6 @@ impl Rows {
     /// the end of the last vector.
     #[inline(always)]
     unsafe fn run<S: Simd, const R: usize>(&self, simd: S) {
-        let zero = simd.splat(0.0);
         let mut at = 0;
         while at + S::LANES <= self.count {
             // SAFETY: a whole vector lies within each row, as promised.
@@ -213,7 +212,7 @@ impl Rows {
                 let (scale, shift) = (simd.load(self.scale.add(at)), simd.load(self.shift.add(at)));
                 for r in 0..R {
                     let x = simd.load(self.from.add(r * self.from_row + at));
-                    let y = simd.max(zero, simd.mul_add(x, scale, shift));
+                    let y = simd.relu(simd.mul_add(x, scale, shift));
                     simd.store(self.to.add(r * self.pitch + at), y);
                 }
             }
@@ -227,7 +226,7 @@ impl Rows {
                 let shift = simd.load_first(self.shift.add(at), rest);
                 for r in 0..R {
                     let x = simd.load_first(self.from.add(r * self.from_row + at), rest);
-                    let y = simd.max(zero, simd.mul_add(x, scale, shift));
+                    let y = simd.relu(simd.mul_add(x, scale, shift));
                     let to = self.to.add(r * self.pitch + at);
                     if self.over { simd.store(to, y) } else { simd.store_first(to, y, rest) }
                 }

@@ -144,8 +144,8 @@ impl Window {
             // SAFETY: the slice has as many numbers.
             unsafe { simd.load_up_to(numbers.as_ptr(), numbers.len()) }
         };
-        let (scale, shift, zero) = (vector(norm.scale), vector(norm.shift), simd.splat(0.0));
-        let map = |x| simd.max(zero, simd.mul_add(x, scale, shift));
+        let (scale, shift) = (vector(norm.scale), vector(norm.shift));
+        let map = |x| simd.relu(simd.mul_add(x, scale, shift));
         // SAFETY: as promised.
         unsafe { self.read::<S, Input, INPUTS, INPUTS>(simd, image, count, map) }
     }
