@@ -3,7 +3,7 @@
 use crate::{measure, numbers, operand};
 use criterion::Criterion;
 use skipgrad::kernels::{
-    Activation, BatchNormGradient, Isa, Pool2d, SgdStep, add, batch_norm_dx, batch_norm_sums,
+    Activation, BatchNormGradient, Isa, Pool2d, SgdStep, add, axpy, batch_norm_dx, batch_norm_sums,
     global_avg_pool, global_avg_pool_backward, max_pool2d, max_pool2d_backward, moments, normalise, relu,
     relu_backward_in_place, sgd,
 };
@@ -110,6 +110,11 @@ fn elementwise(criterion: &mut Criterion, map: [usize; 2]) {
     measure(criterion, "elementwise/relu_backward", &map_name(map), numbers(3 * n), || {
         let (y, mut dy) = (operand(n), operand(n));
         move || relu_backward_in_place(isa, &y, &mut dy)
+    });
+    measure(criterion, "elementwise/axpy", &map_name(map), numbers(3 * n), || {
+        let (x, mut y) = (operand(n), operand(n));
+        // A zero, because the sum would grow from one measurement to the next.
+        move || axpy(isa, black_box(0.0), &x, &mut y)
     });
     measure(criterion, "elementwise/add", &map_name(map), numbers(3 * n), || {
         let (a, b, mut y) = (operand(n), operand(n), operand(n));

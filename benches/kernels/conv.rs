@@ -1,8 +1,10 @@
-//! Every distinct convolution of the networks in `benches/models.rs`, in all three directions.
+//! Every distinct convolution of a ResNet-18 and a ResNet-50: in all three directions (forward also as training has it, with
+//! the moments of the output), or with packed weights, as inference on one image has it.
 
 use crate::{flops, measure, operand};
 use criterion::Criterion;
-use skipgrad::kernels::{Algorithm, Conv2d, Ending, Isa};
+use skipgrad::kernels::{Algorithm, Conv2d, Ending, Isa, Packing};
+use std::hint::black_box;
 
 /// Channels of the images, whose gradient no network asks for.
 const COLOURS: usize = 3;
@@ -67,15 +69,17 @@ const RESNET50: [Row; 23] = [
 #[derive(Clone, Copy)]
 enum Direction {
     Forward,
+    ForwardMoments,
+    ForwardPacked,
     InputGradient,
     WeightGradient,
 }
 
 pub(crate) fn bench(criterion: &mut Criterion) {
-    use Direction::{Forward, InputGradient, WeightGradient};
-    let training = [Forward, InputGradient, WeightGradient];
+    use Direction::{Forward, ForwardMoments, ForwardPacked, InputGradient, WeightGradient};
+    let training = [Forward, ForwardMoments, InputGradient, WeightGradient];
     let cases: [(&[Row], usize, &[Direction]); 3] =
-        [(&RESNET18_CIFAR, 128, &training), (&RESNET18, 1, &[Forward]), (&RESNET50, 8, &training)];
+        [(&RESNET18_CIFAR, 128, &training), (&RESNET18, 1, &[ForwardPacked]), (&RESNET50, 8, &training)];
     for (rows, batch, directions) in cases {
         for &direction in directions {
             rows.iter().for_each(|row| algorithms(criterion, row, batch, direction));
@@ -87,6 +91,8 @@ fn algorithms(criterion: &mut Criterion, row: &Row, batch: usize, direction: Dir
     let &[taps, inputs, outputs, stride, edge] = row;
     let group = match direction {
         Direction::Forward => "conv/forward",
+        Direction::ForwardMoments => "conv/forward_moments",
+        Direction::ForwardPacked => "conv/forward_packed",
         Direction::InputGradient if inputs == COLOURS => return,
         Direction::InputGradient => "conv/input_gradient",
         Direction::WeightGradient => "conv/weight_gradient",
@@ -125,8 +131,15 @@ fn run(algorithm: Algorithm, sizes: Conv2d, direction: Direction) -> impl FnMut(
     let mut x = operand(sizes.batch * sizes.height * sizes.width * sizes.in_channels);
     let mut w = operand(sizes.kernel[0] * sizes.kernel[1] * sizes.in_channels * sizes.out_channels);
     let mut y = operand(sizes.batch * sizes.out_height() * sizes.out_width() * sizes.out_channels);
+    let packing = Packing::fastest(algorithm, &sizes);
+    let mut packed = vec![0.0; packing.len(isa, &sizes)];
+    packing.pack(isa, &sizes, &w, &mut packed);
     move || match direction {
         Direction::Forward => algorithm.conv2d(isa, &sizes, &x, &w, Ending::default(), &mut y),
+        Direction::ForwardMoments => {
+            black_box(algorithm.conv2d_moments(isa, &sizes, &x, &w, Ending::default(), &mut y));
+        }
+        Direction::ForwardPacked => packing.conv2d(isa, &sizes, &x, &packed, Ending::default(), &mut y),
         Direction::InputGradient => algorithm.input_gradient(isa, &sizes, &y, &w, &mut x),
         Direction::WeightGradient => algorithm.weight_gradient(isa, &sizes, &x, &y, &mut w),
     }

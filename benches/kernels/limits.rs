@@ -37,7 +37,7 @@ struct MultiplyAdd;
 
 impl MultiplyAdd {
     const CHAINS: usize = 12;
-    const STEPS: usize = 100_000;
+    const STEPS: usize = 1_000_000;
 
     fn flops(isa: Isa) -> usize {
         struct Lanes;
@@ -74,9 +74,13 @@ fn memory(criterion: &mut Criterion) {
     measure(criterion, "limit/memory", "read", numbers(LEN), || {
         let x = operand(LEN);
         move || {
-            let least = |x: &[f32]| x.iter().fold(f32::MAX, |least, &x| if x < least { x } else { least });
             x.par_chunks(PIECE).for_each(|x| {
-                black_box(least(x));
+                // Many sums, which need not wait for each other.
+                let mut sums = [0.0; 32];
+                for x in x.chunks_exact(sums.len()) {
+                    sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+                }
+                black_box(sums);
             });
         }
     });
