@@ -48,6 +48,14 @@ fn resnet18() -> Result<()> {
     }
     let after = memory::stats();
     assert_eq!(after.fresh, before.fresh, "a step takes all its memory from the pool");
+    let faults_before = faults();
+    for _ in 0..5 {
+        step(&mut model, &mut sgd, &images)?;
+    }
+    // A page for every map of a step would be tens of thousands. The few are lists for which the allocator extends its heap.
+    if let Some((before, after)) = faults_before.zip(faults()) {
+        assert!(after - before < 5 * 100, "five steps take {} fresh pages", after - before);
+    }
     // Not to the byte: a buffer may have got a block of the pool that is a little larger than it.
     assert!(after.live.abs_diff(before.live) < 4096, "a step leaves nothing behind: {before:?}, {after:?}");
 
@@ -113,4 +121,12 @@ fn two_hundred_steps() -> Result<()> {
     }
     assert!(held[20..].iter().all(|&bytes| bytes == held[20]), "{held:?}");
     Ok(())
+}
+
+/// Pages that the system had to provide to this process so far, where it says.
+fn faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the command's name, which may hold anything, the numbers begin with the third; this is the tenth.
+    let (_, numbers) = stat.rsplit_once(')')?;
+    numbers.split_whitespace().nth(7)?.parse().ok()
 }
