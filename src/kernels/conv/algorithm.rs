@@ -3,7 +3,7 @@
 use super::forward::convolve;
 use super::{Conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
-use crate::kernels::{Ending, Isa, NormRelu};
+use crate::kernels::{Ending, Isa, NormRelu, Slot};
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,10 @@ impl Algorithm {
     ) -> (Vec<f64>, Vec<f64>) {
         let blocks = match self.winograd(sizes) {
             true => winograd::forward(isa, sizes, x, w, ending, &TakeMoments { first: 0 }, y),
-            false => convolve(isa, sizes, x, w, ending, |first| TakeMoments { first }, y),
+            false => {
+                let y = Slot::whole(y, sizes.out_channels);
+                convolve(isa, sizes, x, w, ending, |first| TakeMoments { first }, y)
+            }
         };
         merge_blocks(sizes.out_channels, blocks)
     }
@@ -88,30 +91,35 @@ impl Algorithm {
         }
     }
 
-    /// Whether the convolution has a form for an input that is to be normalised: [`Algorithm::conv2d_of_norm`].
+    /// Whether the convolution has a form for an input that is to be normalised: [`Algorithm::conv2d_into`].
     pub fn takes_norm(self, sizes: &Conv2d) -> bool {
         self.winograd(sizes)
     }
 
-    /// y of the convolution of `max(x * scale + shift, 0)`, in which the zeros around the image are zeros behind the norm, and the
-    /// moments of y as [`Algorithm::conv2d_moments`]. The normalised numbers are never in memory as a whole.
+    /// y of the convolution of x, or with a norm of `max(x * scale + shift, 0)`, in which the zeros around the image are zeros behind
+    /// the norm; y goes to the channels of a slot. Returns the moments of y as [`Algorithm::conv2d_moments`]. The normalised
+    /// numbers are never in memory as a whole.
     ///
     /// # Panics
-    /// As [`conv2d`](super::conv2d), and unless [`Algorithm::takes_norm`].
-    pub fn conv2d_of_norm(
+    /// As [`conv2d`](super::conv2d), and if there is a norm without that [`Algorithm::takes_norm`].
+    pub fn conv2d_into(
         self,
         isa: Isa,
         sizes: &Conv2d,
         x: &[f32],
-        norm: NormRelu<'_>,
+        norm: Option<NormRelu<'_>>,
         w: &[f32],
-        y: &mut [f32],
+        y: Slot<'_>,
     ) -> (Vec<f64>, Vec<f64>) {
-        assert!(self.takes_norm(sizes), "this convolution has no form for a norm");
-        winograd::forward_of_norm(isa, sizes, x, norm, w, y)
+        if self.winograd(sizes) {
+            return winograd::forward_into(isa, sizes, x, norm, w, y);
+        }
+        assert!(norm.is_none(), "this convolution has no form for a norm");
+        let blocks = convolve(isa, sizes, x, w, Ending::default(), |first| TakeMoments { first }, y);
+        merge_blocks(sizes.out_channels, blocks)
     }
 
-    /// dw of [`Algorithm::conv2d_of_norm`].
+    /// dw of [`Algorithm::conv2d_into`] with a norm.
     ///
     /// # Panics
     /// As that.

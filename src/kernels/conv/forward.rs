@@ -3,11 +3,11 @@
 use super::Conv2d;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
-use crate::kernels::Isa;
 use crate::kernels::epilogue::{EndOfChannels, Ending, Epilogue};
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
 use crate::kernels::product::{Grid, Product, Right};
+use crate::kernels::{Isa, Slot};
 
 /// Convolves x `[N, H, W, C]` with w `[KH, KW, C/groups, OC]` into y `[N, OH, OW, OC]`.
 ///
@@ -33,7 +33,7 @@ pub fn conv2d(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], y: &mut [f32]) {
 /// # Panics
 /// As [`conv2d`], and if the bias has not one number a channel or the residual not y's length.
 pub fn conv2d_with(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
-    convolve(isa, sizes, x, w, ending, |_| (), y);
+    convolve(isa, sizes, x, w, ending, |_| (), Slot::whole(y, sizes.out_channels));
 }
 
 /// [`conv2d_with`], and what an epilogue, made for the first output channel of each group, finds out about the ended blocks.
@@ -44,17 +44,18 @@ pub(super) fn convolve<E: Epilogue>(
     w: &[f32],
     ending: Ending<'_>,
     epilogue: impl Fn(usize) -> E,
-    y: &mut [f32],
+    y: Slot<'_>,
 ) -> Vec<E::Output> {
-    sizes.check(x.len(), w.len(), y.len());
-    ending.check(sizes.out_channels, y.len());
+    sizes.check(x.len(), w.len(), sizes.y_len());
+    ending.check(sizes.out_channels, y.data.len());
     with_spread(sizes, w, |sizes, w| {
         let weights = |group| Right::Factor(factor(sizes, w, group));
         group_by_group(isa, sizes, x, weights, ending, epilogue, y)
     })
 }
 
-/// Computes the groups one by one, with the weights for a group, and the epilogue for its first output channel.
+/// Computes the groups one by one, with the weights for a group, and the epilogue for its first output channel, into a slot, for
+/// which there is no residual unless it is all of y.
 pub(super) fn group_by_group<'a, E: Epilogue>(
     isa: Isa,
     sizes: &Conv2d,
@@ -62,12 +63,13 @@ pub(super) fn group_by_group<'a, E: Epilogue>(
     weights: impl Fn(usize) -> Right<'a>,
     ending: Ending<'_>,
     epilogue: impl Fn(usize) -> E,
-    y: &mut [f32],
+    y: Slot<'_>,
 ) -> Vec<E::Output> {
     let mut found = vec![];
     let [vertical, horizontal] = axes(sizes);
-    let (channels, group_out) = (sizes.out_channels, sizes.group_out());
+    let (row, group_out) = (y.row, sizes.group_out());
     let size = [sizes.batch, vertical.grid, horizontal.grid];
+    y.check(size.iter().product(), sizes.out_channels);
     for group in 0..sizes.groups {
         let first = group * group_out;
         let product = Product {
@@ -75,15 +77,11 @@ pub(super) fn group_by_group<'a, E: Epilogue>(
             depth: sizes.kernel[0] * sizes.kernel[1] * sizes.group_in(),
             a: Patches::<RowMajor>::new(source(sizes, x, group), &[vertical.clone(), horizontal.clone()]),
             b: weights(group),
-            c: Grid {
-                size,
-                stride: [size[1] * size[2] * channels, size[2] * channels, channels],
-                start: first,
-            },
+            c: Grid { size, stride: [size[1] * size[2] * row, size[2] * row, row], start: y.first + first },
             start: Start::Zero,
             epilogue: (EndOfChannels { ending, first }, epilogue(first)),
         };
-        found.extend(product.compute(isa, y));
+        found.extend(product.compute(isa, y.data));
     }
     found
 }

@@ -5,7 +5,7 @@ use super::groups::{merged, with_spread};
 use super::{Algorithm, Conv2d, winograd};
 use crate::kernels::microkernel::RowMajor;
 use crate::kernels::product::{Right, pack_ahead, packed_len};
-use crate::kernels::{Ending, Isa};
+use crate::kernels::{Ending, Isa, Slot};
 
 /// An order of a convolution's weights in which the kernels read them. It depends on the instruction set, on the kernel, its channels
 /// and groups; not on the size or the number of images.
@@ -91,8 +91,21 @@ impl Packing {
         ending: Ending<'_>,
         y: &mut [f32],
     ) {
-        sizes.check(x.len(), sizes.w_len(), y.len());
-        ending.check(sizes.out_channels, y.len());
+        self.into_slot(isa, sizes, x, packed, ending, Slot::whole(y, sizes.out_channels));
+    }
+
+    /// [`Packing::conv2d`] without an end, to the channels of a slot.
+    ///
+    /// # Panics
+    /// As that.
+    pub fn conv2d_into(self, isa: Isa, sizes: &Conv2d, x: &[f32], packed: &[f32], y: Slot<'_>) {
+        self.into_slot(isa, sizes, x, packed, Ending::default(), y);
+    }
+
+    fn into_slot(self, isa: Isa, sizes: &Conv2d, x: &[f32], packed: &[f32], ending: Ending<'_>, y: Slot<'_>) {
+        sizes.check(x.len(), sizes.w_len(), sizes.y_len());
+        y.check(sizes.batch * sizes.out_height() * sizes.out_width(), sizes.out_channels);
+        ending.check(sizes.out_channels, y.data.len());
         assert!(packed.len() == self.len(isa, sizes), "a slice does not fit the geometry");
         match self {
             Packing::Direct => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernels::naive::{self, Input, Output, assert_sums};
-use crate::kernels::{Ending, Gemm, Isa, gemm, moments};
+use crate::kernels::{Ending, Gemm, Isa, Slot, gemm, moments};
 use proptest::prelude::*;
 
 /// Holds the three directions of one geometry against the oracle.
@@ -213,6 +213,46 @@ fn moments_are_those_of_the_result() {
                 assert!((mean[c] - wanted.0[c]).abs() <= 1e-6 * wanted.0[c].abs().max(1.0));
                 assert!((variance[c] - wanted.1[c]).abs() <= 1e-5 * wanted.1[c], "{isa:?} {sizes:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_slot_gets_the_convolution_and_other_channels_stay() {
+    for sizes in [
+        square(2, 9, [4, 7], 3, 2, 1),
+        Conv2d { groups: 2, ..square(1, 5, [6, 10], 3, 1, 1) },
+        square(2, 30, [40, 37], 3, 1, 1),
+    ] {
+        let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
+        let (channels, row, first) = (sizes.out_channels, sizes.out_channels + 9, 4);
+        for (isa, algorithm) in
+            Isa::available().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
+        {
+            let mut plain = Output::filled(sizes.y_len(), f32::NAN);
+            let wanted = algorithm.conv2d_moments(isa, &sizes, &x, &w, Ending::default(), plain.slice());
+            let plain = plain.checked();
+            let slot_of = |run: &mut dyn FnMut(Slot<'_>)| {
+                let mut y = Output::filled(sizes.y_len() / channels * row, 7.5);
+                run(Slot { data: y.slice(), row, first });
+                let y = y.checked();
+                let mut slot = vec![];
+                for y in y.chunks_exact(row) {
+                    assert!(y[..first].iter().chain(&y[first + channels..]).all(|&other| other == 7.5));
+                    slot.extend_from_slice(&y[first..first + channels]);
+                }
+                slot
+            };
+            let slot = slot_of(&mut |y| {
+                assert_eq!(algorithm.conv2d_into(isa, &sizes, &x, None, &w, y), wanted);
+            });
+            assert_eq!(slot, plain);
+            let packing = Packing::fastest(algorithm, &sizes);
+            let mut packed = vec![f32::NAN; packing.len(isa, &sizes)];
+            packing.pack(isa, &sizes, &w, &mut packed);
+            let mut y = vec![f32::NAN; sizes.y_len()];
+            packing.conv2d(isa, &sizes, &x, &packed, Ending::default(), &mut y);
+            assert_eq!(slot_of(&mut |y| packing.conv2d_into(isa, &sizes, &x, &packed, y)), y);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! * [`DenseGradient`] is its gradient: with respect to the weight, to gamma and beta, and, added to what a matrix like that of
 //!   the maps already holds, to the maps; it starts from the gradient behind the second norm ([`NormGradient`]);
 //! * [`activate`] writes the normalised numbers down, for a convolution that has no form of its own here;
+//! * [`Slot`] is where a convolution writes a layer's own channels;
 //! * [`take_slot`] reads a layer's own channels of the gradient, when all later layers have added theirs.
 //!
 //! # The gradient of a shared statistic
@@ -45,6 +46,30 @@ impl Features<'_> {
     fn rows(&self) -> usize {
         assert!(self.channels <= self.row, "as many channels as a row has numbers, or fewer");
         super::rows::whole_rows(self.data.len(), self.row)
+    }
+}
+
+/// Neighbouring channels of a matrix, to be written.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    /// The matrix.
+    pub data: &'a mut [f32],
+    /// The length of its rows.
+    pub row: usize,
+    /// The first of the channels.
+    pub first: usize,
+}
+
+impl<'a> Slot<'a> {
+    /// All channels of a matrix.
+    pub fn whole(data: &'a mut [f32], channels: usize) -> Slot<'a> {
+        Slot { data, row: channels, first: 0 }
+    }
+
+    /// Panics unless there are so many rows, each with the channels.
+    pub(super) fn check(&self, rows: usize, channels: usize) {
+        assert!(self.first + channels <= self.row, "as many channels as a row has numbers, or fewer");
+        assert_eq!(self.data.len(), rows * self.row, "a slice does not fit the geometry");
     }
 }
 

@@ -4,12 +4,8 @@ use super::backward::{Bottleneck, LayerRule, Norm, Rule};
 use super::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, with_channels};
 use crate::{
     Shape, Tensor,
-    kernels::{self, Ending, Features, Isa},
-    ops::{
-        Moments,
-        batch_norm::{Affine, vector},
-        dropout::drop_elements,
-    },
+    kernels::{self, Ending, Features, Isa, Slot},
+    ops::{Moments, batch_norm::vector, dropout::drop_elements},
 };
 
 /// The pass, and what it has made so far.
@@ -30,12 +26,6 @@ pub(super) struct Forward<'v, 't> {
     var: Vec<f32>,
 }
 
-/// The new maps of a layer, and mean and variance of their channels, if those came with them.
-struct New {
-    maps: Tensor,
-    moments: Option<(Vec<f64>, Vec<f64>)>,
-}
-
 impl<'v, 't> Forward<'v, 't> {
     pub(super) fn new(
         x: &Tensor,
@@ -51,7 +41,9 @@ impl<'v, 't> Forward<'v, 't> {
         });
         let (mean, var) = (vec![0.0; channels], vec![0.0; channels]);
         let mut forward = Forward { layers, convolutions, drops, recorded, inputs, maps, mean, var };
-        forward.observe(New { maps: x.clone(), moments: None }, 0, 0);
+        if forward.is_wanted(0) {
+            forward.note(kernels::moments(Isa::active(), x.data(), inputs), 0);
+        }
         forward
     }
 
@@ -60,15 +52,8 @@ impl<'v, 't> Forward<'v, 't> {
         let (mut moments, mut rules) = (vec![], vec![]);
         let (mut channels, mut operand) = (self.inputs, 1);
         for i in 0..self.layers.len() {
-            let (mut new, used, rule) = self.layer(i, channels, operand);
-            if let Some((p, seed)) = self.drops[i] {
-                drop_elements(p, seed, &mut new.maps);
-                new.moments = None;
-            }
-            let (width, row) = (new.maps.shape().channels(), self.mean.len());
-            kernels::put_channels(Isa::active(), new.maps.data(), width, self.maps.data_mut(), row, channels);
-            self.observe(new, i + 1, channels);
-            channels += width;
+            let (used, rule) = self.layer(i, channels, operand);
+            channels += self.convolutions[i].out_channels;
             operand += self.layers[i].operands().len();
             moments.push(used);
             rules.extend(rule);
@@ -78,43 +63,40 @@ impl<'v, 't> Forward<'v, 't> {
         (maps, moments, rule)
     }
 
-    /// Notes mean and variance of new maps, whose first channel is `start`, if a layer from `next` on wants them.
-    fn observe(&mut self, new: New, next: usize, start: usize) {
-        if self.layers[next..].iter().any(|layer| layer.norm1.given.is_none()) {
-            let (mean, var) = new.moments.unwrap_or_else(|| {
-                kernels::moments(Isa::active(), new.maps.data(), new.maps.shape().channels())
-            });
-            let note = |to: &mut [f32], from: Vec<f64>| {
-                to[start..].iter_mut().zip(from).for_each(|(to, from)| *to = from as f32);
-            };
-            note(&mut self.mean, mean);
-            note(&mut self.var, var);
-        }
+    /// Whether a layer from `next` on wants statistics of the maps.
+    fn is_wanted(&self, next: usize) -> bool {
+        self.layers[next..].iter().any(|layer| layer.norm1.given.is_none())
     }
 
-    /// The new maps, `[N, H, W, k]`, of a layer that reads `channels`; its first operand is number `operand`.
-    fn layer(
-        &self,
-        i: usize,
-        channels: usize,
-        operand: usize,
-    ) -> (New, DenseBlockMoments, Option<LayerRule>) {
+    /// Notes mean and variance of maps, whose first channel is `start`.
+    fn note(&mut self, (mean, var): (Vec<f64>, Vec<f64>), start: usize) {
+        let note = |to: &mut [f32], from: Vec<f64>| {
+            to[start..].iter_mut().zip(from).for_each(|(to, from)| *to = from as f32);
+        };
+        note(&mut self.mean, mean);
+        note(&mut self.var, var);
+    }
+
+    /// Makes the new maps of a layer that reads `channels`; its first operand is number `operand`.
+    fn layer(&mut self, i: usize, channels: usize, operand: usize) -> (DenseBlockMoments, Option<LayerRule>) {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
         let norm1_moments = self.moments_of_maps(&layer.norm1);
         let norm1 = Norm::new(&layer.norm1, &norm1_moments);
         let features = Features { data: self.maps.data(), row: self.mean.len(), channels };
         let inner = with_channels(&self.maps, convolution.in_channels);
         let weight = layer.weight.value().clone();
-        let (new, norm2_moments, bottleneck) = match &layer.bottleneck {
+        let (norm2_moments, bottleneck) = match &layer.bottleneck {
             None => {
                 let a = Tensor::build(inner, |a| kernels::activate(isa, features, norm1.relu(), a));
-                (self.convolve(i, &a, None), None, None)
+                self.convolve(i, &a, None, channels);
+                (None, None)
             }
             Some((weight, norm2)) => {
-                let (z, moments, norm) = self.product(features, &norm1, weight.value(), norm2, inner);
-                let new = self.convolve(i, &z, norm.as_ref());
+                let (z, moments) = self.product(features, &norm1, weight.value(), norm2, inner);
+                let norm = Norm::new(norm2, &moments);
+                self.convolve(i, &z, Some(&norm), channels);
                 let weight = weight.value().clone();
-                (new, Some(moments), norm.map(|norm| Bottleneck { weight, z, norm }))
+                (Some(moments), Some(Bottleneck { weight, z, norm }))
             }
         };
         let algorithm = layer.algorithm;
@@ -128,30 +110,39 @@ impl<'v, 't> Forward<'v, 't> {
             algorithm,
             drops: self.drops[i],
         });
-        (new, DenseBlockMoments { norm1: norm1_moments, norm2: norm2_moments }, rule)
+        (DenseBlockMoments { norm1: norm1_moments, norm2: norm2_moments }, rule)
     }
 
-    /// The 3x3 convolution of a layer, of a normalised input if there is a norm.
-    fn convolve(&self, i: usize, x: &Tensor, norm: Option<&Norm>) -> New {
-        let (isa, layer, convolution) = (Isa::active(), &self.layers[i], &self.convolutions[i]);
-        let (algorithm, weight) = (layer.algorithm, layer.weight.value().data());
-        let mut moments = None;
-        let maps = Tensor::build(with_channels(&self.maps, convolution.out_channels), |y| match norm {
-            Some(norm) if algorithm.takes_norm(convolution) => {
-                let norm = norm.relu();
-                moments = Some(algorithm.conv2d_of_norm(isa, convolution, x.data(), norm, weight, y));
+    /// The 3x3 convolution of a layer, of a normalised input if there is a norm, into the channels from `start` on.
+    fn convolve(&mut self, i: usize, x: &Tensor, norm: Option<&Norm>, start: usize) {
+        let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
+        let (algorithm, weight, channels) =
+            (layer.algorithm, layer.weight.value().data(), convolution.out_channels);
+        let within = norm.filter(|_| algorithm.takes_norm(&convolution)).map(Norm::relu);
+        let normalised = norm.filter(|_| within.is_none()).map(|norm| norm.affine.apply(x, None, true));
+        let x = normalised.as_ref().unwrap_or(x).data();
+        let row = self.mean.len();
+        let moments = match self.drops[i] {
+            None => {
+                let slot = Slot { data: self.maps.data_mut(), row, first: start };
+                algorithm.conv2d_into(isa, &convolution, x, within, weight, slot)
             }
-            _ => {
-                let normalised = norm.map(|norm| norm.affine.apply(x, None, true));
-                let x = normalised.as_ref().unwrap_or(x);
-                algorithm.conv2d(isa, convolution, x.data(), weight, Ending::default(), y);
+            Some((p, seed)) => {
+                // What is dropped depends on where a number is in the new maps by themselves.
+                let mut new = Tensor::build(with_channels(&self.maps, channels), |y| {
+                    algorithm.conv2d_into(isa, &convolution, x, within, weight, Slot::whole(y, channels));
+                });
+                drop_elements(p, seed, &mut new);
+                kernels::put_channels(isa, new.data(), channels, self.maps.data_mut(), row, start);
+                kernels::moments(isa, new.data(), channels)
             }
-        });
-        New { maps, moments }
+        };
+        if self.is_wanted(i + 1) {
+            self.note(moments, start);
+        }
     }
 
-    /// The product of a bottleneck layer, the statistics of the second norm, and that norm, unless it is folded into the product
-    /// together with the ReLU.
+    /// The product of a bottleneck layer, and the statistics of the second norm.
     fn product(
         &self,
         features: Features<'_>,
@@ -159,34 +150,18 @@ impl<'v, 't> Forward<'v, 't> {
         weight: &Tensor,
         norm2: &DenseBlockNorm<'t>,
         shape: Shape,
-    ) -> (Tensor, Moments, Option<Norm>) {
-        let (isa, relu, count) = (Isa::active(), norm1.relu(), shape.rows());
-        let product = |weight: &[f32], ending: Ending<'_>| {
-            Tensor::build(shape, |z| kernels::activate_product(isa, features, relu, weight, ending, z))
+    ) -> (Tensor, Moments) {
+        let (isa, relu, weight) = (Isa::active(), norm1.relu(), weight.data());
+        let mut moments = (vec![], vec![]);
+        let z = Tensor::build(shape, |z| match norm2.given {
+            Some(_) => kernels::activate_product(isa, features, relu, weight, Ending::default(), z),
+            None => moments = kernels::activate_product_moments(isa, features, relu, weight, z),
+        });
+        let moments = match &norm2.given {
+            Some(given) => constant(given, shape.rows()),
+            None => Moments::new(*norm2.gamma.shape(), moments, shape.rows()),
         };
-        let (z, moments) = match &norm2.given {
-            Some(given) if !self.recorded => {
-                // A constant affine map behind a product: its factors go into the weight, the rest is a bias.
-                let moments = constant(given, count);
-                let Affine { scale, shift, .. } = Norm::new(norm2, &moments).affine;
-                let zeros = vec![0.0; scale.data().len()];
-                let weight = Tensor::build(*weight.shape(), |w| {
-                    kernels::normalise(isa, weight.data(), scale.data(), &zeros, None, false, w);
-                });
-                let ending = Ending { bias: Some(shift.data()), relu: true, ..Ending::default() };
-                return (product(weight.data(), ending), moments, None);
-            }
-            Some(given) => (product(weight.data(), Ending::default()), constant(given, count)),
-            None => {
-                let mut moments = (vec![], vec![]);
-                let z = Tensor::build(shape, |z| {
-                    moments = kernels::activate_product_moments(isa, features, relu, weight.data(), z);
-                });
-                (z, Moments::new(*norm2.gamma.shape(), moments, count))
-            }
-        };
-        let norm2 = Norm::new(norm2, &moments);
-        (z, moments, Some(norm2))
+        (z, moments)
     }
 
     /// The statistics that the first norm of a layer uses.

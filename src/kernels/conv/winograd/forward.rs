@@ -23,7 +23,7 @@ use super::weights::Weights;
 use super::{POINTS, spread};
 use crate::kernels::Isa;
 use crate::kernels::conv::Conv2d;
-use crate::kernels::dense::NormRelu;
+use crate::kernels::dense::{NormRelu, Slot};
 use crate::kernels::epilogue::{Block, Ending, Epilogue};
 use crate::kernels::microkernel::{Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
@@ -52,22 +52,25 @@ pub(in super::super) fn forward<E: Epilogue>(
     epilogue: &E,
     y: &mut [f32],
 ) -> Vec<E::Output> {
+    let y = Slot::whole(y, sizes.out_channels);
     convolution(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, epilogue, y)
 }
 
-/// y of the convolution of the normalised x, and mean and biased variance of every channel of y, in f64, taken while y is in the
-/// cache.
-pub(in super::super) fn forward_of_norm(
+/// y of the convolution of x, of the normalised x if there is a norm, and mean and biased variance of every channel of y, in f64,
+/// taken while y is in the cache.
+pub(in super::super) fn forward_into(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
-    norm: NormRelu<'_>,
+    norm: Option<NormRelu<'_>>,
     w: &[f32],
-    y: &mut [f32],
+    y: Slot<'_>,
 ) -> (Vec<f64>, Vec<f64>) {
-    norm.check(sizes.in_channels);
+    if let Some(norm) = norm {
+        norm.check(sizes.in_channels);
+    }
     let convolution = convolution(sizes, x, U::Of(weights(sizes, w)), Ending::default());
-    let blocks = Convolution { norm: Some(norm), ..convolution }.compute(isa, &TakeMoments { first: 0 }, y);
+    let blocks = Convolution { norm, ..convolution }.compute(isa, &TakeMoments { first: 0 }, y);
     merge_blocks(sizes.out_channels, blocks)
 }
 
@@ -78,7 +81,7 @@ pub(in super::super) fn forward_packed(
     x: &[f32],
     packed: &[f32],
     ending: Ending<'_>,
-    y: &mut [f32],
+    y: Slot<'_>,
 ) {
     convolution(sizes, x, U::Ready(packed), ending).compute(isa, &(), y);
 }
@@ -105,11 +108,11 @@ fn convolution<'a>(sizes: &Conv2d, x: &'a [f32], u: U<'a>, ending: Ending<'a>) -
     Convolution {
         x,
         norm: None,
-        from: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
+        from: Image::new(sizes.height, sizes.width, sizes.in_channels),
         before: sizes.padding.map(|[before, _]| before as isize),
         u,
         ending,
-        to: Image { height, width, channels: sizes.out_channels },
+        to: Image::new(height, width, sizes.out_channels),
         tiles: Tiles::covering(sizes.batch, height, width),
     }
 }
@@ -119,14 +122,14 @@ pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: 
     Convolution {
         x: dy,
         norm: None,
-        from: Image { height: sizes.out_height(), width: sizes.out_width(), channels: sizes.out_channels },
+        from: Image::new(sizes.out_height(), sizes.out_width(), sizes.out_channels),
         before: sizes.padding.map(|[before, _]| 2 - before as isize),
         u: U::Of(Weights { turned: true, ..weights(sizes, w) }),
         ending: Ending::default(),
-        to: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
+        to: Image::new(sizes.height, sizes.width, sizes.in_channels),
         tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width),
     }
-    .compute(isa, &(), dx);
+    .compute(isa, &(), Slot::whole(dx, sizes.in_channels));
 }
 
 /// The weights at the points.
@@ -192,15 +195,17 @@ impl Plan {
 }
 
 impl Convolution<'_> {
-    fn compute<E: Epilogue>(&self, isa: Isa, epilogue: &E, y: &mut [f32]) -> Vec<E::Output> {
+    /// Computes it into the channels of a slot, for which there is no residual unless the slot is all of y.
+    fn compute<E: Epilogue>(mut self, isa: Isa, epilogue: &E, y: Slot<'_>) -> Vec<E::Output> {
+        self.to.pixel = y.row;
         let (tiles, depth, columns) = (self.tiles.count(), self.from.channels, self.to.channels);
         if tiles == 0 || columns == 0 {
             return vec![];
         }
         assert!(depth > 0, "no channels to sum over");
         assert!(self.x.len() == self.tiles.images * self.from.height * self.from.width * depth);
-        assert!(y.len() == self.tiles.images * self.to.height * self.to.width * columns);
-        self.ending.check(columns, y.len());
+        y.check(self.tiles.images * self.to.height * self.to.width, columns);
+        self.ending.check(columns, y.data.len());
         let plan = Plan::new(isa, tiles, depth, columns);
         let ready = POINTS * depth * plan.padded(columns);
         match &self.u {
@@ -226,9 +231,9 @@ impl Convolution<'_> {
         plan: &Plan,
         ready: Option<&[f32]>,
         epilogue: &E,
-        y: &mut [f32],
+        y: Slot<'_>,
     ) -> Vec<E::Output> {
-        let y = Shared(y.as_mut_ptr());
+        let y = Shared(y.data[y.first..].as_mut_ptr());
         let tasks = (0..plan.tiles.parts * plan.columns.parts).into_par_iter().with_max_len(1).map(|task| {
             let tiles = plan.tiles.range(task / plan.columns.parts);
             let columns = plan.columns.range(task % plan.columns.parts);

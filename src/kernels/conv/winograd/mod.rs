@@ -46,7 +46,7 @@ mod transforms;
 mod weight_gradient;
 mod weights;
 
-pub(super) use forward::{forward, forward_of_norm, forward_packed, input_gradient, pack, packed_len};
+pub(super) use forward::{forward, forward_into, forward_packed, input_gradient, pack, packed_len};
 pub(super) use weight_gradient::weight_gradient;
 
 use super::Conv2d;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::kernels::conv::tests::endings;
 use crate::kernels::naive::{self, Input, Output, Sum};
-use crate::kernels::{Ending, Isa, NormRelu};
+use crate::kernels::{Ending, Isa, NormRelu, Slot};
 
 /// The largest error that is allowed, relative to the largest number of the result; see `mod` for what was measured.
 const BOUND: f64 = 1e-5;
@@ -49,7 +49,8 @@ fn check_all(sizes: &Conv2d) {
         let mut again = Output::filled(sizes.y_len(), f32::NAN);
         let mut packed = Output::filled(packed_len(isa, sizes), f32::NAN);
         pack(isa, sizes, &w, packed.slice());
-        forward_packed(isa, sizes, &x, &packed.checked(), Ending::default(), again.slice());
+        let y = Slot::whole(again.slice(), sizes.out_channels);
+        forward_packed(isa, sizes, &x, &packed.checked(), Ending::default(), y);
         assert_close(&again.checked(), &y_want, &("y of packed weights", case));
         let mut dx = Output::filled(sizes.x_len(), f32::NAN);
         input_gradient(isa, sizes, &dy, &w, dx.slice());
@@ -60,7 +61,7 @@ fn check_all(sizes: &Conv2d) {
 
         let norm = NormRelu { scale: &scale, shift: &shift };
         let mut y = Output::filled(sizes.y_len(), f32::NAN);
-        forward_of_norm(isa, sizes, &x, norm, &w, y.slice());
+        forward_into(isa, sizes, &x, Some(norm), &w, Slot::whole(y.slice(), sizes.out_channels));
         assert_close(&y.checked(), &naive::conv2d(sizes, &normalised, &w), &("y of a norm", case));
         let mut dw = Output::filled(sizes.w_len(), f32::NAN);
         weight_gradient(isa, sizes, &x, Some(norm), &dy, dw.slice());

@@ -12,6 +12,15 @@ pub(super) struct Image {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) channels: usize,
+    /// Numbers from a pixel to the next.
+    pub(super) pixel: usize,
+}
+
+impl Image {
+    /// One whose pixels lie side by side.
+    pub(super) fn new(height: usize, width: usize, channels: usize) -> Image {
+        Image { height, width, channels, pixel: channels }
+    }
 }
 
 /// The tiles of a batch, counted image by image and line by line.
@@ -45,9 +54,9 @@ impl Tiles {
             [bound(0), bound(len as isize)]
         };
         Window {
-            first: (first * image.width as isize + x) * image.channels as isize,
-            line: image.width * image.channels,
-            pixel: image.channels,
+            first: (first * image.width as isize + x) * image.pixel as isize,
+            line: image.width * image.pixel,
+            pixel: image.pixel,
             rows: inside(y, image.height),
             columns: inside(x, image.width),
         }

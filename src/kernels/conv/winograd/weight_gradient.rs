@@ -54,10 +54,10 @@ pub(in super::super) fn weight_gradient(
     Gradient {
         x,
         norm,
-        from: Image { height: sizes.height, width: sizes.width, channels: sizes.in_channels },
+        from: Image::new(sizes.height, sizes.width, sizes.in_channels),
         before: sizes.padding.map(|[before, _]| before as isize),
         dy,
-        to: Image { height, width, channels: sizes.out_channels },
+        to: Image::new(height, width, sizes.out_channels),
         tiles: Tiles::covering(sizes.batch, height, width),
     }
     .compute(isa, dw);
