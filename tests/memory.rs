@@ -102,8 +102,27 @@ fn dense_block() -> Result<()> {
         block.forward(&tape.watch(images))?.sum().backward()?;
         Ok(memory::stats().peak - before)
     };
+    evaluation_of_a_dense_block()?;
     let (short, long) = (peak(12)?, peak(48)?);
     assert!(long < 4 * short, "{short} bytes for 12 layers, {long} for 48");
+    Ok(())
+}
+
+/// Folds and packs once, and then takes all its memory from the pool and holds the maps, and what a bottleneck made of them.
+fn evaluation_of_a_dense_block() -> Result<()> {
+    let block = DenseBlock::bottleneck(16, 16, 6).build(&mut Rng::seed(1))?;
+    let images = Tensor::normal([BATCH, 16, 16, 16], 1.0, &mut Rng::seed(2))?;
+    let evaluate = || block.forward(&Tape::eval().input(images.clone())).map(drop);
+    let empty = memory::stats().live;
+    evaluate()?;
+    let before = memory::stats();
+    assert!(before.live > empty, "packed weights are kept");
+    memory::reset_peak();
+    evaluate()?;
+    let after = memory::stats();
+    assert_eq!((after.live, after.fresh), (before.live, before.fresh));
+    let map = 4 * BATCH * 16 * 16 * 16;
+    assert!(after.peak - before.live <= (7 + 4) * map + 4096, "{} bytes", after.peak - before.live);
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! A convolution and a batch normalisation, in both orders.
 
+use super::folding::{Folding, Origin};
 use crate::{
     At, Result, Rng,
-    autograd::{Mode, Param, Revision, Slot, SlotMut, State, Var, join},
+    autograd::{Mode, Param, Slot, SlotMut, State, Var, join},
     nn::{BatchNorm2d, Conv2d, Conv2dBuilder, Module},
-    ops::{Conv2dOptions, FoldedConv2d, Normalisation},
+    ops::{FoldedConv2d, Normalisation},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{iter, sync::Arc};
 
 /// A convolution, the normalisation of its output, and what may follow in the same pass: the addition of a shortcut and a
 /// ReLU (He et al. 2015, section 3.4: "BN right after each convolution and before activation").
@@ -36,7 +37,7 @@ pub struct ConvNorm {
     /// The normalisation of its output.
     pub norm: BatchNorm2d,
     names: [&'static str; 2],
-    folding: Folding,
+    folding: Folding<FoldedConv2d>,
 }
 
 impl ConvNorm {
@@ -72,10 +73,25 @@ impl ConvNorm {
         self.apply(x, Some(shortcut), true)
     }
 
+    fn folded(&self) -> Result<Arc<FoldedConv2d>> {
+        let ConvNorm { conv, norm, .. } = self;
+        self.folding.of(iter::once(Origin::of(conv, norm)), || {
+            let constants = Normalisation {
+                gamma: norm.weight.value(),
+                beta: norm.bias.value(),
+                mean: norm.running_mean.value(),
+                var: norm.running_var.value(),
+                eps: norm.eps,
+            };
+            let bias = conv.bias.as_ref().map(Param::value);
+            FoldedConv2d::new(conv.weight.value(), bias, conv.options, constants)
+        })
+    }
+
     fn apply<'t>(&self, x: &Var<'t>, shortcut: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
         let [conv, norm] = self.names;
         if !x.tape().is_recording() && self.norm.is_constant(x.tape()) {
-            let folded = self.folding.of(&self.conv, &self.norm).at(norm)?;
+            let folded = self.folded().at(norm)?;
             return folded.apply(x, shortcut, relu).at(conv);
         }
         if x.tape().mode() == Mode::Train {
@@ -104,63 +120,6 @@ impl State for ConvNorm {
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
         self.conv.visit_mut(&join(path, self.names[0]), f);
         self.norm.visit_mut(&join(path, self.names[1]), f);
-    }
-}
-
-/// What [`ConvNorm`] folded, and of what. A copy begins without.
-#[derive(Debug, Default)]
-struct Folding(Mutex<Option<(Origin, Arc<FoldedConv2d>)>>);
-
-/// All that folded weights depend on: the revisions of weight, bias, gamma, beta, mean and variance, and the settings.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Origin {
-    revisions: [Option<Revision>; 6],
-    options: Conv2dOptions,
-    eps: f32,
-}
-
-impl Clone for Folding {
-    fn clone(&self) -> Folding {
-        Folding::default()
-    }
-}
-
-impl Folding {
-    fn of(&self, conv: &Conv2d, norm: &BatchNorm2d) -> Result<Arc<FoldedConv2d>> {
-        let bias = conv.bias.as_ref();
-        let revisions = [
-            Some(conv.weight.revision()),
-            bias.map(Param::revision),
-            Some(norm.weight.revision()),
-            Some(norm.bias.revision()),
-            Some(norm.running_mean.revision()),
-            Some(norm.running_var.revision()),
-        ];
-        let origin = Origin { revisions, options: conv.options, eps: norm.eps };
-        let mut kept = self.lock();
-        if let Some((of, folded)) = &*kept
-            && *of == origin
-        {
-            return Ok(folded.clone());
-        }
-        let constants = Normalisation {
-            gamma: norm.weight.value(),
-            beta: norm.bias.value(),
-            mean: norm.running_mean.value(),
-            var: norm.running_var.value(),
-            eps: norm.eps,
-        };
-        let folded = FoldedConv2d::new(conv.weight.value(), bias.map(Param::value), conv.options, constants)?;
-        Ok(kept.insert((origin, folded)).1.clone())
-    }
-
-    fn clear(&self) {
-        *self.lock() = None;
-    }
-
-    /// What a thread that panicked left behind is whole: it is replaced in one step.
-    fn lock(&self) -> MutexGuard<'_, Option<(Origin, Arc<FoldedConv2d>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

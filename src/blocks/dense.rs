@@ -1,13 +1,15 @@
 //! The blocks of Huang et al. 2017.
 
 use super::NormConv;
+use super::folding::{Folding, Origin};
 use crate::{
     At, Error, Result, Rng,
-    autograd::{Slot, SlotMut, State, Tape, Var, join},
+    autograd::{Mode, Slot, SlotMut, State, Tape, Var, join},
     nn::{AvgPool2d, BatchNorm2d, Module, conv1x1, conv3x3, init::Fan},
-    ops::{Conv2dOptions, DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, Padding},
+    ops::{Conv2dOptions, DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock, Padding},
     state,
 };
+use std::sync::Arc;
 
 /// One layer of a dense block, from all maps so far to `growth` new ones (Huang et al. 2017, section 3): BN, ReLU and a 3x3
 /// convolution, in the bottleneck form with BN, ReLU and a 1x1 convolution to `4 * growth` maps before.
@@ -84,6 +86,17 @@ impl DenseLayer {
         })
     }
 
+    /// Its normalisations and convolutions.
+    fn parts(&self) -> impl Iterator<Item = &NormConv> + Clone {
+        [Some(&self.first), self.second.as_ref()].into_iter().flatten()
+    }
+
+    /// Whether it is the same function of the maps in every pass.
+    fn is_constant(&self, tape: &Tape) -> bool {
+        let drops = self.dropout != 0.0 && tape.mode() == Mode::Train;
+        !drops && self.parts().all(|part| part.norm.is_constant(tape))
+    }
+
     /// Has its norms observe the statistics that [`Var::dense_block`] used for them.
     fn observe(&self, tape: &Tape, moments: &DenseBlockMoments) {
         let second = self.second.as_ref().zip(moments.norm2.as_ref());
@@ -140,6 +153,7 @@ pub struct DenseBlock {
     /// The layers, first to last.
     pub layers: Vec<DenseLayer>,
     outputs: usize,
+    folding: Folding<FoldedDenseBlock>,
 }
 
 impl DenseBlock {
@@ -182,23 +196,40 @@ impl DenseBlock {
     }
 
     /// By [`Var::dense_block`], if all layers are of the form that it knows and it has nothing to object.
-    fn forward_in_place<'t>(&self, x: &Var<'t>) -> Option<Var<'t>> {
+    fn forward_in_place<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let tape = x.tape();
-        let operands: Vec<_> = self.layers.iter().map(|layer| layer.operands(tape)).collect::<Option<_>>()?;
-        let (y, moments) = x.dense_block(&operands).ok()?;
+        if tape.mode() == Mode::Train {
+            self.folding.clear();
+        }
+        if !tape.is_recording() && self.layers.iter().all(|layer| layer.is_constant(tape)) {
+            return Ok(tape.input(self.folded(tape)?.apply(x.value())?));
+        }
+        let (y, moments) = x.dense_block(&self.operands(tape)?)?;
         self.layers.iter().zip(&moments).for_each(|(layer, moments)| layer.observe(tape, moments));
-        Some(y)
+        Ok(y)
+    }
+
+    fn folded(&self, tape: &Tape) -> Result<Arc<FoldedDenseBlock>> {
+        let parts = self.layers.iter().flat_map(DenseLayer::parts);
+        let origins = parts.map(|NormConv { conv, norm, .. }| Origin::of(conv, norm));
+        self.folding.of(origins, || {
+            let inputs = self.layers.first().map_or(0, |layer| layer.first.norm.channels());
+            FoldedDenseBlock::new(inputs, &self.operands(tape)?).map(Arc::new)
+        })
+    }
+
+    fn operands<'t>(&self, tape: &'t Tape) -> Result<Vec<DenseBlockLayer<'t>>> {
+        let unusual = || Error::argument("dense_block", "layers", "convolutions as made", "other settings");
+        self.layers.iter().map(|layer| layer.operands(tape).ok_or_else(unusual)).collect()
     }
 }
 
-/// Computed in place, see [`Var::dense_block`]. Layers whose convolutions were given other settings are concatenated, and
+/// Computed in place, see [`Var::dense_block`]; where statistics are constants and nothing is recorded, with weights that are
+/// folded and packed once, see [`FoldedDenseBlock`], until a parameter, a statistic or a setting changes. Layers whose convolutions were given other settings are concatenated, and
 /// errors are those of [`DenseBlock::forward_by_concatenation`], which name the layer.
 impl Module for DenseBlock {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        match self.forward_in_place(x) {
-            Some(y) => Ok(y),
-            None => self.forward_by_concatenation(x),
-        }
+        self.forward_in_place(x).or_else(|_| self.forward_by_concatenation(x))
     }
 }
 
@@ -255,7 +286,8 @@ impl DenseBlockBuilder {
         let make = if bottleneck { DenseLayer::bottleneck } else { DenseLayer::plain };
         let layer =
             |i| Ok(DenseLayer { dropout, ..make(inputs + i * growth, growth, rng).at(layer_name(i))? });
-        Ok(DenseBlock { layers: (0..layers).map(layer).collect::<Result<_>>()?, outputs })
+        let layers = (0..layers).map(layer).collect::<Result<_>>()?;
+        Ok(DenseBlock { layers, outputs, folding: Folding::default() })
     }
 }
 
@@ -301,6 +333,7 @@ impl Module for Transition {
 mod tests {
     use super::*;
     use crate::{Tensor, autograd::Tape};
+    use std::iter;
 
     #[test]
     fn pooling_before_the_convolution_changes_nothing() {
@@ -313,6 +346,88 @@ mod tests {
         for (a, b) in fast.value().data().iter().zip(drawn.value().data()) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }
+    }
+
+    /// What evaluation computes, folded, and as it is defined.
+    fn outputs(block: &DenseBlock, x: &Tensor) -> [Tensor; 2] {
+        let tape = Tape::eval();
+        let x = tape.input(x.clone());
+        [block.forward(&x), block.forward_by_concatenation(&x)].map(|y| y.unwrap().value().clone())
+    }
+
+    #[track_caller]
+    fn assert_alike([folded, defined]: &[Tensor; 2]) {
+        assert_eq!(folded.shape(), defined.shape());
+        let largest = defined.data().iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        for (a, b) in folded.data().iter().zip(defined.data()) {
+            assert!((a - b).abs() <= 2e-5 * largest, "{a} {b} of {largest}");
+        }
+    }
+
+    #[test]
+    fn whatever_changes_is_folded_anew() {
+        let mut rng = Rng::seed(4);
+        for builder in [DenseBlock::bottleneck(6, 5, 3), DenseBlock::plain(6, 16, 3)] {
+            let mut block = builder.build(&mut rng).unwrap();
+            let layers = block.layers.iter_mut();
+            for part in layers.flat_map(|layer| iter::once(&mut layer.first).chain(&mut layer.second)) {
+                let (channels, norm) = (part.norm.channels(), &mut part.norm);
+                *norm.running_mean.value_mut() = Tensor::normal([channels], 0.3, &mut rng).unwrap();
+                *norm.running_var.value_mut() = Tensor::uniform([channels], 0.5, 2.0, &mut rng).unwrap();
+                *norm.bias.value_mut() = Tensor::normal([channels], 0.3, &mut rng).unwrap();
+            }
+            // Two sizes: weights are packed for either algorithm.
+            let small = Tensor::normal([1, 5, 4, 6], 1.0, &mut rng).unwrap();
+            let large = Tensor::normal([2, 17, 14, 6], 1.0, &mut rng).unwrap();
+            let mut before = outputs(&block, &small);
+            assert_alike(&before);
+            assert_alike(&outputs(&block, &large));
+            let changes: [fn(&mut NormConv); 6] = [
+                |part| part.conv.weight.value_mut().scale(1.5),
+                |part| part.norm.weight.value_mut().scale(-2.0),
+                |part| part.norm.bias.value_mut().data_mut().fill(0.7),
+                |part| part.norm.running_mean.value_mut().data_mut().fill(0.2),
+                |part| part.norm.running_var.value_mut().scale(0.5),
+                |part| part.norm.eps = 0.5,
+            ];
+            for change in changes {
+                let layer = &mut block.layers[1];
+                change(layer.second.as_mut().unwrap_or(&mut layer.first));
+                let after = outputs(&block, &small);
+                assert_alike(&after);
+                assert_alike(&outputs(&block, &large));
+                assert_ne!(after, before);
+                before = after;
+            }
+            // What is not of the usual form is concatenated.
+            let layer = &mut block.layers[1];
+            layer.second.as_mut().unwrap_or(&mut layer.first).conv.options.padding = Padding::Same;
+            let [other, defined] = outputs(&block, &small);
+            assert!(other == defined);
+            assert_alike(&[other, before[0].clone()]);
+            assert_alike(&outputs(&block.clone(), &small));
+        }
+    }
+
+    #[test]
+    fn a_training_pass_lets_the_folded_weights_go() {
+        let block = DenseBlock::bottleneck(6, 5, 2).build(&mut Rng::seed(6)).unwrap();
+        let x = Tensor::zeros([2, 5, 4, 6]).unwrap();
+        let weight = block.layers[1].first.conv.weight.value();
+        block.forward(&Tape::eval().input(x.clone())).unwrap();
+        assert!(!weight.is_unique());
+        block.forward(&Tape::train(Rng::seed(0)).input(x)).unwrap();
+        assert!(weight.is_unique(), "an update is in place");
+    }
+
+    #[test]
+    fn a_frozen_block_drops_in_training_all_the_same() {
+        let mut block = DenseBlock::plain(4, 32, 1).dropout(0.5).build(&mut Rng::seed(4)).unwrap();
+        block.layers[0].first.norm.frozen = true;
+        let x = Tensor::normal([4, 6, 6, 4], 1.0, &mut Rng::seed(5)).unwrap();
+        let tape = Tape::train(Rng::seed(0)).recording(false);
+        let y = block.forward(&tape.input(x)).unwrap();
+        assert!(y.value().data().iter().filter(|&&y| y == 0.0).count() > 2000);
     }
 
     #[test]

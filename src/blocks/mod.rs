@@ -34,6 +34,7 @@
 
 mod conv_norm;
 mod dense;
+mod folding;
 mod res_block;
 mod residual;
 mod shortcut;

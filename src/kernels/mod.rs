@@ -31,6 +31,7 @@ mod microkernel;
 #[cfg(test)]
 mod naive;
 mod narrow;
+mod on_pool;
 mod pack;
 mod product;
 
@@ -47,6 +48,7 @@ pub use gemm::{Gemm, gemm};
 pub use global_pool::*;
 pub use isa::{Isa, Task};
 pub use moments::*;
+pub use on_pool::on_pool;
 pub use optimizer::*;
 pub use pool::*;
 pub use reduce::*;

@@ -21,7 +21,7 @@ use super::{expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::{Kept, Var},
-    kernels::{self, Activation, BatchNormGradient, BatchNormSums, Isa},
+    kernels::{self, Activation, BatchNormGradient, BatchNormSums, Isa, NormRelu},
 };
 
 /// The arguments of [`Var::batch_norm`] besides the input, whose channels are C.
@@ -154,7 +154,7 @@ pub(super) fn vector(channels: Shape, value: impl Fn(usize) -> f64) -> Tensor {
 }
 
 /// The normalisation as one multiplication and one addition, `y = x scale + shift`; vectors of one number a channel.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Affine {
     pub(super) mean: Tensor,
     /// 1 / sqrt(var + eps).
@@ -178,6 +178,11 @@ impl Affine {
             scale: vector(channels, scale),
             shift: vector(channels, |c| f64::from(beta[c]) - f64::from(mean[c]) * scale(c)),
         }
+    }
+
+    /// As what stands in front of a ReLU.
+    pub(super) fn relu(&self) -> NormRelu<'_> {
+        NormRelu { scale: self.scale.data(), shift: self.shift.data() }
     }
 
     /// The gradients of gamma and beta.

@@ -13,16 +13,14 @@
 //! same function with all gradients, which also is what the tests hold this one to.
 
 use super::batch_norm::Affine;
+use super::folded_weight::FoldedWeight;
 use super::{Conv2dOptions, expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::Var,
-    kernels::{self, Conv2d, Ending, Isa, Packing},
+    kernels::{self, Conv2d, Ending, Isa},
 };
-use std::{
-    iter,
-    sync::{Arc, OnceLock},
-};
+use std::{iter, sync::Arc};
 
 /// Constants to normalise with, `[C]` each.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +53,8 @@ pub struct Normalisation<'a> {
 /// ```
 #[derive(Debug)]
 pub struct FoldedConv2d {
-    weight: Tensor,
-    scale: Tensor,
+    weight: FoldedWeight,
     shift: Tensor,
-    options: Conv2dOptions,
-    direct: OnceLock<Tensor>,
-    winograd: OnceLock<Tensor>,
 }
 
 impl FoldedConv2d {
@@ -93,8 +87,7 @@ impl FoldedConv2d {
             let scaled = bias.data().iter().zip(scale.data()).map(|(bias, scale)| bias * scale);
             shift.data_mut().iter_mut().zip(scaled).for_each(|(shift, bias)| *shift += bias);
         }
-        let [direct, winograd] = [OnceLock::new(), OnceLock::new()];
-        Ok(Arc::new(FoldedConv2d { weight: weight.clone(), scale, shift, options, direct, winograd }))
+        Ok(Arc::new(FoldedConv2d { weight: FoldedWeight::new(weight, Some(scale), options), shift }))
     }
 
     /// `norm(conv(x))` of `[N, H, W, C]`, plus a residual of the result's shape, `[N, OH, OW, OC]`, and behind a ReLU, if they
@@ -108,13 +101,12 @@ impl FoldedConv2d {
         residual: Option<&Var<'t>>,
         relu: bool,
     ) -> Result<Var<'t>> {
-        let sizes = self.options.geometry(x.shape(), self.weight.shape())?;
+        let sizes = self.weight.sizes(x.shape())?;
         let shape = Shape::new(&[sizes.batch, sizes.out_height(), sizes.out_width(), sizes.out_channels])?;
         if let Some(residual) = residual {
             expect_shape("conv2d", "residual", &shape, residual.shape())?;
         }
-        let packing = Packing::fastest(self.options.algorithm, &sizes);
-        let packed = self.packed(packing, &sizes)?;
+        let (packing, packed) = self.weight.packed(&sizes)?;
         let inputs: Vec<&Var<'t>> = iter::once(x).chain(residual).collect();
         Ok(Var::op_many("folded_conv2d", &inputs, shape, |values| {
             let residual = values.get(1).map(|residual| residual.data());
@@ -134,37 +126,10 @@ impl FoldedConv2d {
     }
 
     fn input_gradient(&self, sizes: &Conv2d, dy: &Tensor, shape: Shape) -> Tensor {
-        let w = self.fold();
+        let w = self.weight.fold();
         Tensor::build(shape, |dx| {
-            self.options.algorithm.input_gradient(Isa::active(), sizes, dy.data(), w.data(), dx);
+            self.weight.options().algorithm.input_gradient(Isa::active(), sizes, dy.data(), w.data(), dx);
         })
-    }
-
-    /// `w scale`.
-    fn fold(&self) -> Tensor {
-        let (w, scale) = (self.weight.data(), self.scale.data());
-        Tensor::build(*self.weight.shape(), |folded| {
-            let channels = scale.len().max(1);
-            for (folded, w) in folded.chunks_exact_mut(channels).zip(w.chunks_exact(channels)) {
-                for (folded, (w, scale)) in folded.iter_mut().zip(w.iter().zip(scale)) {
-                    *folded = w * scale;
-                }
-            }
-        })
-    }
-
-    /// The folded weights in the order that is asked for. No thread waits for another's work inside of `get_or_init`, in which
-    /// it might come upon the same weights again.
-    fn packed(&self, packing: Packing, sizes: &Conv2d) -> Result<&Tensor> {
-        let place = match packing {
-            Packing::Direct => &self.direct,
-            Packing::Winograd => &self.winograd,
-        };
-        let shape = Shape::new(&[packing.len(Isa::active(), sizes)])?;
-        Ok(place.get_or_init(|| {
-            let folded = self.fold();
-            Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))
-        }))
     }
 }
 

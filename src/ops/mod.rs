@@ -12,6 +12,7 @@ mod dense_block;
 mod drop_path;
 mod dropout;
 mod folded_conv2d;
+mod folded_weight;
 mod linear;
 mod matmul;
 mod mean;
@@ -29,7 +30,7 @@ mod sum;
 pub use batch_norm::{BatchNorm, Moments};
 pub use conv2d::{Algorithm, Conv2dOptions, Padding};
 pub use cross_entropy::Targets;
-pub use dense_block::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm};
+pub use dense_block::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock};
 pub use folded_conv2d::{FoldedConv2d, Normalisation};
 pub use pool::Pool2dOptions;
 

@@ -30,32 +30,43 @@ pub fn activate(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, y: &mut [f32]) {
     });
 }
 
-/// `y = max(x * scale + shift, 0) * w` for w `[channels, columns]`, and its end: the first half of a bottleneck layer.
+/// `y = max(x * scale + shift, 0) * w` for w `[channels, columns]`: the first half of a bottleneck layer.
 ///
 /// # Panics
 /// If a slice does not fit, or there are no channels.
 ///
 /// ```
-/// use skipgrad::kernels::{Ending, Features, Isa, NormRelu, activate_product};
+/// use skipgrad::kernels::{Features, Isa, NormRelu, activate_product};
 /// let x = Features { data: &[1.0, -1.0, 7.0, 2.0, 3.0, 7.0], row: 3, channels: 2 }; // two rows; the last channel is another's
 /// let norm = NormRelu { scale: &[1.0, 2.0], shift: &[0.5, 0.0] };
 /// let mut y = [0.0; 2];
-/// activate_product(Isa::active(), x, norm, &[1.0, 10.0], Ending::default(), &mut y);
+/// activate_product(Isa::active(), x, norm, &[1.0, 10.0], &mut y);
 /// assert_eq!(y, [1.5, 2.5 + 60.0]);
 /// ```
-pub fn activate_product(
+pub fn activate_product(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, w: &[f32], y: &mut [f32]) {
+    let (columns, w) = right(x, w);
+    multiply(isa, x, norm, columns, w, y, ());
+}
+
+/// `y = max(max(x * scale + shift, 0) * w + bias, 0)`: with a norm folded into w and bias, and w packed, by
+/// [`Packing::Direct`](crate::kernels::Packing::Direct) for a 1x1 convolution.
+///
+/// # Panics
+/// As [`activate_product`].
+pub fn activate_product_packed(
     isa: Isa,
     x: Features<'_>,
     norm: NormRelu<'_>,
-    w: &[f32],
-    ending: Ending<'_>,
+    packed: &[f32],
+    bias: &[f32],
     y: &mut [f32],
 ) {
-    ending.check(w.len() / x.channels.max(1), y.len());
-    multiply(isa, x, norm, w, y, EndOfChannels { ending, first: 0 });
+    let ending = Ending { bias: Some(bias), relu: true, ..Ending::default() };
+    let epilogue = EndOfChannels { ending, first: 0 };
+    multiply(isa, x, norm, bias.len(), Right::Packed(packed), y, epilogue);
 }
 
-/// [`activate_product`] without an end, and mean and biased variance of every column of y, as
+/// [`activate_product`], and mean and biased variance of every column of y, as
 /// [`moments`](crate::kernels::moments) gives them: taken while y is in the cache, which saves a pass over it.
 ///
 /// # Panics
@@ -68,8 +79,16 @@ pub fn activate_product_moments(
     y: &mut [f32],
 ) -> (Vec<f64>, Vec<f64>) {
     assert!(!y.is_empty(), "moments of something");
-    let columns = w.len() / x.channels.max(1);
-    merge_blocks(columns, multiply(isa, x, norm, w, y, TakeMoments { first: 0 }))
+    let (columns, w) = right(x, w);
+    merge_blocks(columns, multiply(isa, x, norm, columns, w, y, TakeMoments { first: 0 }))
+}
+
+/// The columns of w, and w to be packed.
+fn right<'a>(x: Features<'_>, w: &'a [f32]) -> (usize, Right<'a>) {
+    let channels = x.channels;
+    assert!(channels > 0 && w.len().is_multiple_of(channels), "whole rows of weights");
+    let columns = w.len() / channels;
+    (columns, Right::Factor(Factor::matrix(w, channels, columns, 1)))
 }
 
 /// The product, and what its end finds out.
@@ -77,20 +96,20 @@ fn multiply<E: Epilogue>(
     isa: Isa,
     x: Features<'_>,
     norm: NormRelu<'_>,
-    w: &[f32],
+    columns: usize,
+    w: Right<'_>,
     y: &mut [f32],
     epilogue: E,
 ) -> Vec<E::Output> {
     let (rows, channels) = (x.rows(), x.channels);
     norm.check(channels);
-    assert!(channels > 0 && w.len().is_multiple_of(channels), "whole rows of weights");
-    let columns = w.len() / channels;
+    assert!(channels > 0, "no channels to sum over");
     assert_eq!(y.len(), rows * columns, "as many rows in both");
     let product = Product {
         columns,
         depth: channels,
         a: Activated { x, norm },
-        b: Right::Factor(Factor::matrix(w, channels, columns, 1)),
+        b: w,
         c: Grid::matrix(rows, columns),
         start: Start::Zero,
         epilogue,

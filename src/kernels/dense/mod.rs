@@ -25,7 +25,7 @@ mod gradient;
 mod norm_gradient;
 mod slot;
 
-pub use activate::{activate, activate_product, activate_product_moments};
+pub use activate::{activate, activate_product, activate_product_moments, activate_product_packed};
 pub use gradient::DenseGradient;
 pub use norm_gradient::NormGradient;
 pub use slot::{Line, take_slot};

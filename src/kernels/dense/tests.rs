@@ -1,6 +1,6 @@
 use super::*;
 use crate::kernels::testing::{Guarded, assert_close, bits, each_isa, normals, same_on_any_threads};
-use crate::kernels::{BatchNormSums, Ending, Isa, moments};
+use crate::kernels::{Algorithm, BatchNormSums, Conv2d, Isa, Packing, moments};
 
 /// Rows, numbers of a row, channels that are read, columns of the weight: every remainder of a vector and of a tile, one row,
 /// several blocks, several parts of the channels and steps of the columns.
@@ -123,6 +123,24 @@ fn assert_sums(got: &BatchNormSums, wanted: &[Vec<f64>; 2], tolerance: f64) {
     }
 }
 
+/// A 1x1 convolution of a pixel.
+fn pointwise(in_channels: usize, out_channels: usize) -> Conv2d {
+    let [kernel, stride, dilation] = [[1, 1]; 3];
+    let padding = [[0, 0], [0, 0]];
+    Conv2d {
+        batch: 1,
+        height: 1,
+        width: 1,
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        groups: 1,
+    }
+}
+
 #[test]
 fn products_are_those_of_the_normalised_numbers() {
     for isa in each_isa() {
@@ -140,7 +158,7 @@ fn products_are_those_of_the_normalised_numbers() {
             };
             let wanted: Vec<f64> = (0..rows * columns).map(sum).collect();
             let mut z = Guarded::new(rows * columns);
-            activate_product(isa, case.features(), case.norm(), &case.w, Ending::default(), &mut z);
+            activate_product(isa, case.features(), case.norm(), &case.w, &mut z);
             assert_close(&z, &wanted, 3e-5, "product");
             let (mean, variance) =
                 activate_product_moments(isa, case.features(), case.norm(), &case.w, &mut z);
@@ -151,8 +169,12 @@ fn products_are_those_of_the_normalised_numbers() {
                 assert_close(&got, &wanted, 1e-4, "moments");
             }
             let bias = normals(columns, 8);
-            let ending = Ending { bias: Some(&bias), relu: true, ..Ending::default() };
-            activate_product(isa, case.features(), case.norm(), &case.w, ending, &mut z);
+            let convolution = pointwise(channels, columns);
+            let packing = Packing::fastest(Algorithm::Auto, &convolution);
+            assert_eq!(packing, Packing::Direct);
+            let mut packed = vec![f32::NAN; packing.len(isa, &convolution)];
+            packing.pack(isa, &convolution, &case.w, &mut packed);
+            activate_product_packed(isa, case.features(), case.norm(), &packed, &bias, &mut z);
             let ended = |(i, z): (usize, &f64)| (z + f64::from(bias[i % columns])).max(0.0);
             let wanted: Vec<f64> = wanted.iter().enumerate().map(ended).collect();
             assert_close(&z, &wanted, 3e-5, "product with its end");

@@ -30,7 +30,7 @@ impl Norm {
     }
 
     pub(super) fn relu(&self) -> NormRelu<'_> {
-        NormRelu { scale: self.affine.scale.data(), shift: self.affine.shift.data() }
+        self.affine.relu()
     }
 }
 

@@ -4,7 +4,7 @@ use super::backward::{Bottleneck, LayerRule, Norm, Rule};
 use super::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, with_channels};
 use crate::{
     Shape, Tensor,
-    kernels::{self, Ending, Features, Isa, Slot},
+    kernels::{self, Features, Isa, Slot},
     ops::{Moments, batch_norm::vector, dropout::drop_elements},
 };
 
@@ -154,7 +154,7 @@ impl<'v, 't> Forward<'v, 't> {
         let (isa, relu, weight) = (Isa::active(), norm1.relu(), weight.data());
         let mut moments = (vec![], vec![]);
         let z = Tensor::build(shape, |z| match norm2.given {
-            Some(_) => kernels::activate_product(isa, features, relu, weight, Ending::default(), z),
+            Some(_) => kernels::activate_product(isa, features, relu, weight, z),
             None => moments = kernels::activate_product_moments(isa, features, relu, weight, z),
         });
         let moments = match &norm2.given {

@@ -19,10 +19,13 @@
 //!   layer's channels is complete; but for what batch statistics contribute, which for all norms together is a line in x,
 //!   see [`kernels::DenseGradient`](crate::kernels::DenseGradient), applied as the channels are read.
 //!
+//! In evaluation the second norm is folded into the 1x1 convolution, and weights are packed once: [`FoldedDenseBlock`].
+//!
 //! Backward keeps the maps, for each bottleneck what its 1x1 convolution gave, and vectors: memory in proportion to the layers.
 //! What stands in front of the 3x3 convolutions is computed again.
 
 mod backward;
+mod folded;
 mod forward;
 
 use super::{
@@ -34,6 +37,7 @@ use crate::{
     autograd::{Mode, Var},
     kernels,
 };
+pub use folded::FoldedDenseBlock;
 use forward::Forward;
 
 /// A batch normalisation inside of [`Var::dense_block`]; its vectors have a number for each channel that it reads.
@@ -195,6 +199,17 @@ fn check_weight(weight: &Shape, size: usize, channels: usize) -> Result<usize> {
             let expected = format!("[{size}, {size}, {channels}, 1 or more]");
             Err(Error::argument("dense_block", "weight", expected, weight))
         }
+    }
+}
+
+/// The sizes of images that have these channels; refuses others.
+fn check_channels(images: &Shape, channels: usize) -> Result<[usize; 4]> {
+    let sizes = expect_images("dense_block", images)?;
+    if sizes[3] == channels {
+        Ok(sizes)
+    } else {
+        let expected = format_args!("[N, H, W, {channels}]");
+        Err(Error::argument("dense_block", "input", expected, images))
     }
 }
 

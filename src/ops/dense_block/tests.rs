@@ -141,6 +141,17 @@ impl Case {
         let vars: Vec<Var> = operands.iter().map(|value| tape.input(value.clone())).collect();
         let (y, _) = vars[0].dense_block(&self.layers(&values, &vars[1..])).unwrap();
         close("y without a recording", y.value(), &defined_y);
+
+        let layers = self.layers(&values, &vars[1..]);
+        let all_given = layers.iter().all(|layer| {
+            let norms = [Some(&layer.norm1), layer.bottleneck.as_ref().map(|(_, norm2)| norm2)];
+            norms.into_iter().flatten().all(|norm| norm.given.is_some())
+        });
+        let folded = FoldedDenseBlock::new(self.input[3], &layers);
+        assert_eq!(folded.is_ok(), all_given);
+        if let Ok(folded) = folded {
+            close("folded", &folded.apply(&operands[0]).unwrap(), &defined_y);
+        }
     }
 }
 
@@ -225,6 +236,30 @@ fn evaluation_is_as_defined() {
         Case { mode: Mode::Eval, dropout: 0.5, width, ..CASE }.check();
         Case { mode: Mode::Eval, input: [1, 1, 1, 6], width, ..CASE }.check();
     }
+}
+
+#[test]
+fn packed_weights_of_either_algorithm_are_as_defined() {
+    for (edge, growth) in [(7, 16), (14, 16), (15, 20)] {
+        for width in [None, Some(4 * growth)] {
+            Case { input: [1, edge, edge, 24], growth, mode: Mode::Eval, width, ..CASE }.check();
+        }
+    }
+}
+
+#[test]
+fn what_is_folded_refuses_other_images() {
+    let tape = Tape::eval();
+    let case = Case { mode: Mode::Eval, ..CASE };
+    let values = case.values(&mut Rng::seed(3));
+    let vars: Vec<Var> =
+        values.iter().flat_map(|values| &values.operands).map(|value| tape.input(value.clone())).collect();
+    let folded = FoldedDenseBlock::new(6, &case.layers(&values, &vars)).unwrap();
+    let refusal = |input: &[usize]| folded.apply(&Tensor::zeros(input).unwrap()).unwrap_err().to_string();
+    assert_eq!(refusal(&[1, 2, 2, 5]), "dense_block: input: expected [N, H, W, 6], found [1, 2, 2, 5]");
+    assert_eq!(refusal(&[2, 6]), "dense_block: input: expected [N, H, W, C], found [2, 6]");
+    let given = FoldedDenseBlock::new(6, &CASE.layers(&values, &vars)).unwrap_err().to_string();
+    assert!(given.starts_with("layer 0: dense_block: "), "{given}");
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! The weight of a convolution in evaluation: with factors of its output channels folded in, and in the order that the kernels
+//! read, both done once, when a convolution of a size first needs them.
+
+use super::Conv2dOptions;
+use crate::{
+    Result, Shape, Tensor,
+    kernels::{Conv2d, Isa, Packing},
+};
+use std::sync::OnceLock;
+
+/// `w scale`, packed when it is needed. Threads may share it.
+#[derive(Debug)]
+pub(super) struct FoldedWeight {
+    /// `[KH, KW, C/groups, OC]`, shared with whom it is of.
+    weight: Tensor,
+    /// `[OC]`.
+    scale: Option<Tensor>,
+    options: Conv2dOptions,
+    direct: OnceLock<Tensor>,
+    winograd: OnceLock<Tensor>,
+}
+
+impl FoldedWeight {
+    pub(super) fn new(weight: &Tensor, scale: Option<Tensor>, options: Conv2dOptions) -> FoldedWeight {
+        let [direct, winograd] = [OnceLock::new(), OnceLock::new()];
+        FoldedWeight { weight: weight.clone(), scale, options, direct, winograd }
+    }
+
+    pub(super) fn options(&self) -> &Conv2dOptions {
+        &self.options
+    }
+
+    /// The sizes of the convolution of an input, which may not fit.
+    pub(super) fn sizes(&self, x: &Shape) -> Result<Conv2d> {
+        self.options.geometry(x, self.weight.shape())
+    }
+
+    /// `w scale`.
+    pub(super) fn fold(&self) -> Tensor {
+        let Some(scale) = &self.scale else {
+            return self.weight.clone();
+        };
+        let (w, scale) = (self.weight.data(), scale.data());
+        Tensor::build(*self.weight.shape(), |folded| {
+            let channels = scale.len().max(1);
+            for (folded, w) in folded.chunks_exact_mut(channels).zip(w.chunks_exact(channels)) {
+                for (folded, (w, scale)) in folded.iter_mut().zip(w.iter().zip(scale)) {
+                    *folded = w * scale;
+                }
+            }
+        })
+    }
+
+    /// The way that is fastest for these sizes, and the folded weights in its order. No thread waits for another's work inside of
+    /// `get_or_init`, in which it might come upon the same weights again.
+    pub(super) fn packed(&self, sizes: &Conv2d) -> Result<(Packing, &Tensor)> {
+        let packing = Packing::fastest(self.options.algorithm, sizes);
+        let place = match packing {
+            Packing::Direct => &self.direct,
+            Packing::Winograd => &self.winograd,
+        };
+        let shape = Shape::new(&[packing.len(Isa::active(), sizes)])?;
+        let packed = place.get_or_init(|| {
+            let folded = self.fold();
+            Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))
+        });
+        Ok((packing, packed))
+    }
+}
