@@ -78,8 +78,12 @@ enum Direction {
 pub(crate) fn bench(criterion: &mut Criterion) {
     use Direction::{Forward, ForwardMoments, ForwardPacked, InputGradient, WeightGradient};
     let training = [Forward, ForwardMoments, InputGradient, WeightGradient];
-    let cases: [(&[Row], usize, &[Direction]); 3] =
-        [(&RESNET18_CIFAR, 128, &training), (&RESNET18, 1, &[ForwardPacked]), (&RESNET50, 8, &training)];
+    let cases: [(&[Row], usize, &[Direction]); 4] = [
+        (&RESNET18_CIFAR, 128, &training),
+        (&RESNET18, 1, &[ForwardPacked]),
+        (&RESNET50, 8, &training),
+        (&RESNET50, 1, &[ForwardPacked]),
+    ];
     for (rows, batch, directions) in cases {
         for &direction in directions {
             rows.iter().for_each(|row| algorithms(criterion, row, batch, direction));

@@ -1,9 +1,9 @@
-//! What happens to a block of a product while it is in the cache: the pass over memory that a bias, a shortcut or a ReLU
-//! would cost by itself is saved.
+//! What happens to the sums of a product before they leave the registers (bias, shortcut, ReLU: [`Ending`]), and what is found out
+//! about a block of them while it is in the cache ([`Epilogue`]): each saves a pass over memory.
 
+use super::Isa;
 use super::product::Output;
 use super::simd::Simd;
-use super::{Isa, Task};
 use std::ops::Range;
 
 /// What is done with each block of C as soon as its sums are complete.
@@ -35,19 +35,6 @@ impl Epilogue for () {
     type Output = ();
     const ACTIVE: bool = false;
     unsafe fn apply(&self, _: Isa, _: &Block<'_>) {}
-}
-
-/// One after the other; what the second finds out counts.
-impl<A: Epilogue, B: Epilogue> Epilogue for (A, B) {
-    type Output = B::Output;
-    const ACTIVE: bool = A::ACTIVE || B::ACTIVE;
-    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> B::Output {
-        // SAFETY: as promised by the caller.
-        unsafe {
-            self.0.apply(isa, block);
-            self.1.apply(isa, block)
-        }
-    }
 }
 
 /// What becomes of each sum of a convolution before it is written: `sum + bias + residual`, and `max(·, 0)` of that.
@@ -112,45 +99,50 @@ impl Ending<'_> {
     }
 }
 
-/// An [`Ending`] for a product whose columns are the channels from `first` on. The residual lies as C does.
-pub(super) struct EndOfChannels<'a> {
+/// An [`Ending`] for the columns of a product, which are the channels from `first` on. The residual lies as C does.
+#[derive(Clone, Copy, Default)]
+pub(super) struct EndOfColumns<'a> {
     pub(super) ending: Ending<'a>,
+    /// The channel of column 0.
     pub(super) first: usize,
+    /// Where column 0 is in a row of C.
+    pub(super) at: usize,
 }
 
-impl Epilogue for EndOfChannels<'_> {
-    type Output = ();
-    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) {
-        if !self.ending.is_nothing() {
-            isa.dispatch(End { end: self, block });
-        }
-    }
-}
-
-/// [`EndOfChannels::apply`], whose promise it rests on.
-struct End<'a> {
-    end: &'a EndOfChannels<'a>,
-    block: &'a Block<'a>,
-}
-
-impl Task for End<'_> {
-    type Output = ();
-
+impl EndOfColumns<'_> {
+    /// It for the columns from `column` on.
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let End { end: EndOfChannels { ending, first }, block: Block { columns, offsets, c, .. } } = self;
-        for column in columns.clone().step_by(S::LANES) {
-            let count = (columns.end - column).min(S::LANES);
-            let bias = ending.bias_at(simd, first + column, count);
-            for offset in *offsets {
-                let at = offset + column;
-                let to = c.offset(at);
-                // SAFETY: the numbers are the block's, and the residual, checked by `Ending::check`, is as long as C.
-                unsafe {
-                    let sum = ending.of(simd, simd.load_up_to(to, count), bias, at, count);
-                    simd.store_up_to(to, sum, count);
-                }
-            }
-        }
+    pub(super) fn from(self, column: usize) -> Self {
+        EndOfColumns { first: self.first + column, at: self.at + column, ..self }
+    }
+
+    /// The bias of a vector of columns from `column` on.
+    #[inline(always)]
+    pub(super) fn bias<S: Simd>(&self, simd: S, column: usize) -> Option<S::Vector> {
+        self.ending.bias_at(simd, self.first + column, S::LANES)
+    }
+
+    /// The end of the sums from `column` on in the row that is at `row` of C.
+    #[inline(always)]
+    pub(super) fn of<S: Simd>(
+        &self,
+        simd: S,
+        sum: S::Vector,
+        bias: Option<S::Vector>,
+        row: usize,
+        column: usize,
+    ) -> S::Vector {
+        let at = row + self.at + column;
+        assert!(self.ending.residual.is_none_or(|residual| at + S::LANES <= residual.len()));
+        // SAFETY: a vector of the residual lies within it.
+        unsafe { self.ending.of(simd, sum, bias, at, S::LANES) }
+    }
+
+    /// The end of the sum in `column` of the row that is at `row` of C.
+    pub(super) fn of_one(&self, sum: f32, row: usize, column: usize) -> f32 {
+        let Ending { bias, residual, relu } = self.ending;
+        let sum = sum + bias.map_or(0.0, |bias| bias[self.first + column]);
+        let sum = sum + residual.map_or(0.0, |residual| residual[row + self.at + column]);
+        if relu && sum <= 0.0 { 0.0 } else { sum }
     }
 }

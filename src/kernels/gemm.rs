@@ -1,5 +1,6 @@
 //! Matrix products of strided operands.
 
+use super::epilogue::EndOfColumns;
 use super::microkernel::{DepthMajor, Layout, RowMajor, Start};
 use super::pack::Factor;
 use super::product::{Grid, Panels, Product, Right};
@@ -81,10 +82,29 @@ pub fn gemm(isa: Isa, sizes: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
     let c_rows = Grid::matrix(m, c_row);
     let start = if accumulate { Start::Add } else { Start::Zero };
     if a_row == 1 && a_column != 1 {
-        Product { columns: n, depth: k, a: Transposed(matrix), b, c: c_rows, start, epilogue: () }
-            .compute(isa, c);
+        Product {
+            columns: n,
+            depth: k,
+            a: Transposed(matrix),
+            b,
+            c: c_rows,
+            start,
+            end: EndOfColumns::default(),
+            epilogue: (),
+        }
+        .compute(isa, c);
     } else {
-        Product { columns: n, depth: k, a: matrix, b, c: c_rows, start, epilogue: () }.compute(isa, c);
+        Product {
+            columns: n,
+            depth: k,
+            a: matrix,
+            b,
+            c: c_rows,
+            start,
+            end: EndOfColumns::default(),
+            epilogue: (),
+        }
+        .compute(isa, c);
     }
 }
 
@@ -110,6 +130,10 @@ impl Panels for Matrix<'_> {
                 }
             }
         }
+    }
+
+    fn in_place(&self, rows: Range<usize>, depth: Range<usize>) -> Option<(&[f32], usize)> {
+        (self.column == 1).then(|| (&self.data[rows.start * self.row + depth.start..], self.row))
     }
 }
 

@@ -8,14 +8,15 @@
 //!     C = accumulators                                  or C += them
 //! ```
 //!
-//! The panel has a constant pitch, so that all rows of a tile are displacements from one pointer, which leaves the
-//! registers to the accumulators; the pitch is an odd number of cache lines, so that no two rows of a tile compete for
-//! one set of the cache. A panel is read along its rows ([`RowMajor`]) or across them ([`DepthMajor`]).
+//! A panel is read along its rows ([`RowMajor`]) or across them ([`DepthMajor`]). Its pitch is an odd number of cache lines, so
+//! that no two rows of it compete for one set of the cache. Read along rows that lie in memory as a panel would, though with
+//! another pitch, A need not be copied: a tile uses whole cache lines of its few rows at once.
 //!
 //! Every tile height up to the full one is compiled: rows are shared out evenly among as few tiles as can hold them, and
 //! a tile does the work of its own rows only. Columns are padded with zeros to whole vectors in B, never in C.
 
-use super::simd::{Simd, prefetch};
+use super::epilogue::EndOfColumns;
+use super::simd::{Simd, prefetch, prefetch_early};
 use super::{Isa, Task};
 use std::marker::PhantomData;
 
@@ -28,14 +29,12 @@ pub(crate) trait Layout: Send + Sync + 'static {
     const WIDTH: usize;
     /// Numbers from a row of the panel to the next.
     const PITCH: usize = Self::WIDTH + SLACK;
-    /// Numbers from A[r, k] to A[r + 1, k].
-    const ROW: usize;
-    /// Numbers from A[r, k] to A[r, k + 1].
-    const STEP: usize;
+    /// Whether a row of the panel is a column of A.
+    const ACROSS: bool;
 
     /// The length of a panel for `rows` rows of A, `depth` numbers deep.
     fn panel_len(rows: usize, depth: usize) -> usize {
-        let (height, width) = if Self::ROW == 1 { (depth, rows) } else { (rows, depth) };
+        let (height, width) = if Self::ACROSS { (depth, rows) } else { (rows, depth) };
         assert!(width <= Self::WIDTH);
         height * Self::PITCH
     }
@@ -45,19 +44,20 @@ pub(crate) trait Layout: Send + Sync + 'static {
 pub(crate) struct RowMajor;
 impl Layout for RowMajor {
     const WIDTH: usize = 288;
-    const ROW: usize = Self::PITCH;
-    const STEP: usize = 1;
+    const ACROSS: bool = false;
 }
 
 /// A row of the panel is a column of A: the rows of an outer product.
 pub(crate) struct DepthMajor;
 impl Layout for DepthMajor {
     const WIDTH: usize = 192;
-    const ROW: usize = 1;
-    const STEP: usize = Self::PITCH;
+    const ACROSS: bool = true;
 }
 
 const _: () = assert!(RowMajor::PITCH / 16 % 2 == 1 && DepthMajor::PITCH / 16 % 2 == 1);
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
 
 /// The largest tile of any instruction set.
 const MOST_ROWS: usize = 14;
@@ -102,16 +102,22 @@ impl TileShape {
 pub(crate) struct PanelProduct<'a, L> {
     /// A, `offsets.len()` rows, `depth` deep, laid out as `L`.
     pub(crate) panel: &'a [f32],
+    /// Numbers from a row of the panel to the next: where A lies across it, the layout's.
+    pub(crate) pitch: usize,
     /// The length of the sums.
     pub(crate) depth: usize,
     /// B: tile after tile of columns, each `[depth][width of the tile]`, the last one padded to whole vectors.
     pub(crate) b: &'a [f32],
+    /// What will be read next, to be fetched ahead.
+    pub(crate) then: &'a [f32],
     /// Columns of B and C.
     pub(crate) columns: usize,
     /// For each row, where it starts in C.
     pub(crate) offsets: &'a [usize],
     /// What the product is added to.
     pub(crate) start: Start,
+    /// What becomes of the sums, if these are complete.
+    pub(crate) end: Option<EndOfColumns<'a>>,
     /// The panel's layout.
     pub(crate) layout: PhantomData<L>,
 }
@@ -138,9 +144,13 @@ impl<L: Layout> Task for Compute<'_, L> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let PanelProduct { panel, depth, b, columns, offsets, start, .. } = self.product;
+        let PanelProduct { panel, pitch, depth, b, then, columns, offsets, start, end, .. } = self.product;
         let rows = offsets.len();
-        assert!(panel.len() >= L::panel_len(rows, depth));
+        if L::ACROSS {
+            assert!(pitch == L::PITCH && panel.len() >= L::panel_len(rows, depth));
+        } else {
+            assert!(rows == 0 || panel.len() >= (rows - 1) * pitch + depth);
+        }
         assert!(b.len() >= depth * columns.next_multiple_of(S::LANES));
         let tile_columns = S::TILE_VECTORS * S::LANES;
         let tiles = rows.div_ceil(S::TILE_ROWS);
@@ -148,17 +158,34 @@ impl<L: Layout> Task for Compute<'_, L> {
         while column < columns {
             let width = tile_columns.min(columns - column);
             let vectors = width.div_ceil(S::LANES);
+            // While a tile's part of B is in use, the next one's comes from wherever it is: a packed weight of an image, which meets
+            // few rows, is read from memory.
+            let next = if column + width < columns { &b[depth * (column + width)..] } else { then };
+            let lines = next.len().min(depth * width) / LINE;
             for tile in 0..tiles {
+                for line in lines * tile / tiles..lines * (tile + 1) / tiles {
+                    prefetch_early(next.as_ptr().wrapping_add(line * LINE));
+                }
                 let first = rows * tile / tiles;
                 let offsets = &offsets[first..rows * (tile + 1) / tiles];
+                if column == 0 && pitch != L::PITCH {
+                    // So do the rows of the next tile, where they were not copied.
+                    for row in rows * (tile + 1) / tiles..rows * (tile + 2).min(tiles) / tiles {
+                        for k in (0..depth).step_by(LINE) {
+                            prefetch_early(panel.as_ptr().wrapping_add(row * pitch + k));
+                        }
+                    }
+                }
                 let tile = Tile::<L> {
-                    a: panel.as_ptr().wrapping_add(first * L::ROW),
+                    a: panel.as_ptr().wrapping_add(first * if L::ACROSS { 1 } else { pitch }),
+                    pitch,
                     depth,
                     b: b.as_ptr().wrapping_add(depth * column),
                     c: self.c.wrapping_add(column),
                     offsets,
                     last: width - (vectors - 1) * S::LANES,
                     start,
+                    end: end.map(|end| end.from(column)),
                     layout: PhantomData,
                 };
                 // SAFETY: the asserts above and the caller's promise are those of `Tile`.
@@ -189,6 +216,7 @@ macro_rules! each {
 /// One register tile.
 struct Tile<'a, L> {
     a: *const f32,
+    pitch: usize,
     depth: usize,
     b: *const f32,
     c: *mut f32,
@@ -196,6 +224,7 @@ struct Tile<'a, L> {
     /// Columns in the last vector.
     last: usize,
     start: Start,
+    end: Option<EndOfColumns<'a>>,
     layout: PhantomData<L>,
 }
 
@@ -246,6 +275,7 @@ impl<L: Layout> Tile<'_, L> {
                 prefetch(self.c.wrapping_add(offsets[row] + VECTORS * S::LANES - 1));
             });
         }
+        let (row_step, depth_step) = if L::ACROSS { (1, L::PITCH) } else { (self.pitch, 1) };
         let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
         let (mut a, mut b) = (self.a, self.b);
         for _ in 0..self.depth {
@@ -254,40 +284,45 @@ impl<L: Layout> Tile<'_, L> {
             each!(vector < VECTORS: |v| bs[v] = unsafe { simd.load(b.add(v * S::LANES)) });
             each!(row < ROWS: |row| {
                 // SAFETY: A is readable over the tile.
-                let x = simd.splat(unsafe { *a.add(row * L::ROW) });
+                let x = simd.splat(unsafe { *a.add(row * row_step) });
                 each!(vector < VECTORS: |v| sums[row][v] = simd.mul_add(x, bs[v], sums[row][v]));
             });
-            a = a.wrapping_add(L::STEP);
+            a = a.wrapping_add(depth_step);
             b = b.wrapping_add(VECTORS * S::LANES);
         }
-        let whole = self.last == S::LANES;
-        match self.start {
-            Start::Zero if whole => each!(row < ROWS: |row| {
-                // SAFETY: C is writable in the columns of the tile, which are whole vectors.
+        if self.last < S::LANES {
+            let mut stored = [[0.0; MOST_COLUMNS]; MOST_ROWS];
+            each!(row < ROWS: |row| {
+                // SAFETY: a row holds the columns of the largest tile.
                 each!(vector < VECTORS: |v| unsafe {
-                    simd.store(self.c.add(offsets[row] + v * S::LANES), sums[row][v]);
+                    simd.store(stored[row].as_mut_ptr().add(v * S::LANES), sums[row][v]);
                 });
-            }),
-            Start::Add if whole => each!(row < ROWS: |row| {
-                // SAFETY: C is readable and writable in the columns of the tile, which are whole vectors.
-                each!(vector < VECTORS: |v| unsafe {
-                    let c = self.c.add(offsets[row] + v * S::LANES);
-                    simd.store(c, simd.add(simd.load(c), sums[row][v]));
-                });
-            }),
-            start => {
-                let mut stored = [[0.0; MOST_COLUMNS]; MOST_ROWS];
-                each!(row < ROWS: |row| {
-                    // SAFETY: a row holds the columns of the largest tile.
-                    each!(vector < VECTORS: |v| unsafe {
-                        simd.store(stored[row].as_mut_ptr().add(v * S::LANES), sums[row][v]);
-                    });
-                });
-                let columns = (VECTORS - 1) * S::LANES + self.last;
-                // SAFETY: C is readable and writable in the columns of the tile.
-                unsafe { finish(&stored[..ROWS], columns, start, self.c, offsets) };
-            }
+            });
+            let columns = (VECTORS - 1) * S::LANES + self.last;
+            // SAFETY: C is readable and writable in the columns of the tile.
+            unsafe { finish(&stored[..ROWS], columns, self.start, self.end, self.c, offsets) };
+            return;
         }
+        if let Start::Add = self.start {
+            each!(row < ROWS: |row| {
+                // SAFETY: C is readable in the columns of the tile, which are whole vectors.
+                each!(vector < VECTORS: |v| unsafe {
+                    sums[row][v] = simd.add(simd.load(self.c.add(offsets[row] + v * S::LANES)), sums[row][v]);
+                });
+            });
+        }
+        if let Some(end) = self.end {
+            each!(vector < VECTORS: |v| {
+                let bias = end.bias(simd, v * S::LANES);
+                each!(row < ROWS: |row| sums[row][v] = end.of(simd, sums[row][v], bias, offsets[row], v * S::LANES));
+            });
+        }
+        each!(row < ROWS: |row| {
+            // SAFETY: C is writable in the columns of the tile, which are whole vectors.
+            each!(vector < VECTORS: |v| unsafe {
+                simd.store(self.c.add(offsets[row] + v * S::LANES), sums[row][v]);
+            });
+        });
     }
 }
 
@@ -296,13 +331,23 @@ impl<L: Layout> Tile<'_, L> {
 /// # Safety
 /// `columns` numbers from `c` must be readable and writable at each offset.
 #[inline(never)]
-unsafe fn finish(sums: &[[f32; MOST_COLUMNS]], columns: usize, start: Start, c: *mut f32, offsets: &[usize]) {
+unsafe fn finish(
+    sums: &[[f32; MOST_COLUMNS]],
+    columns: usize,
+    start: Start,
+    end: Option<EndOfColumns<'_>>,
+    c: *mut f32,
+    offsets: &[usize],
+) {
     for (sums, &offset) in sums.iter().zip(offsets) {
         // SAFETY: as promised.
         let c = unsafe { std::slice::from_raw_parts_mut(c.add(offset), columns) };
         match start {
             Start::Zero => c.copy_from_slice(&sums[..columns]),
             Start::Add => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
+        }
+        if let Some(end) = end {
+            c.iter_mut().enumerate().for_each(|(column, c)| *c = end.of_one(*c, offset, column));
         }
     }
 }

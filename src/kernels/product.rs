@@ -7,8 +7,8 @@
 //!     pack that block of B, unless it was packed ahead
 //!     for each block of the rows
 //!       copy that block of A into a panel                             second-level cache
-//!       C[block] += panel * B                                         see `microkernel`
-//!       after the last block of the depth: the end of C[block]        see `epilogue`
+//!       C[block] += panel * B, and its end                            see `microkernel` and `epilogue`
+//!       after the last block of the depth: what C[block] says         see `epilogue`
 //! ```
 //!
 //! A is whatever can fill a panel ([`Panels`]): a matrix, or the patches of an image, which so never exist as a whole.
@@ -17,7 +17,7 @@
 //! large and packed where it is used, and if C is too small to give every core a block, the depth is split into parts whose
 //! sums are added in order. All splits depend on the sizes alone, never on the threads.
 
-use super::epilogue::{Block, Epilogue};
+use super::epilogue::{Block, EndOfColumns, Epilogue};
 use super::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use super::pack::{Factor, Pack};
 use super::{Isa, scratch};
@@ -42,6 +42,11 @@ pub(crate) trait Panels: Sync {
     /// Copies `rows` x `depth` to the start of `panel`. What lies behind each of its rows, within the pitch, may be
     /// overwritten.
     fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]);
+    /// `rows` x `depth`, and the numbers from a row to the next, where they need not be copied because the layout reads along rows
+    /// and rows lie in memory.
+    fn in_place(&self, _rows: Range<usize>, _depth: Range<usize>) -> Option<(&[f32], usize)> {
+        None
+    }
 }
 
 /// How a product is split, which follows from the layout of the panels: a panel and what is used with it of B are to fill
@@ -108,7 +113,9 @@ pub(crate) struct Product<'a, A, E = ()> {
     pub(crate) c: Grid,
     /// What the product is added to.
     pub(crate) start: Start,
-    /// What is done with complete sums; only where B is packed ahead.
+    /// What becomes of complete sums; only where B is packed ahead.
+    pub(crate) end: EndOfColumns<'a>,
+    /// What is done with a block of them; only where B is packed ahead.
     pub(crate) epilogue: E,
 }
 
@@ -334,13 +341,17 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
             scratch::with(packed_here, |packed_here| {
                 for step in 0..steps.parts {
                     let depth = shifted(steps.range(step), depth.start);
-                    let b = match &self.b {
+                    // Behind these columns come those of the next task.
+                    let (b, then) = match &self.b {
                         Right::Factor(factor) if !A::Layout::AHEAD => {
                             let (depth, columns) = (depth.clone(), columns.clone());
                             isa.dispatch(Pack { factor, depth, columns, packed: packed_here });
-                            &*packed_here
+                            (&*packed_here, &[][..])
                         }
-                        _ => &packed[depth.start * width(self.columns) + depth.len() * columns.start..],
+                        _ => {
+                            let first = depth.start * width(self.columns) + depth.len() * columns.start;
+                            packed[first..].split_at(depth.len() * width(columns.len()))
+                        }
                     };
                     let start = match self.start {
                         _ if step > 0 => Start::Add,
@@ -352,20 +363,31 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         let mut offsets = [0; MOST_ROWS];
                         let offsets = &mut offsets[..rows.len()];
                         place.offsets(rows.clone(), offsets);
-                        self.a.fill(isa, rows, depth.clone(), panel);
+                        let last = A::Layout::AHEAD && step + 1 == steps.parts;
+                        let (panel, pitch) = match self.a.in_place(rows.clone(), depth.clone()) {
+                            Some(in_place) => in_place,
+                            None => {
+                                self.a.fill(isa, rows, depth.clone(), panel);
+                                (&*panel, A::Layout::PITCH)
+                            }
+                        };
                         let product = PanelProduct::<A::Layout> {
                             panel,
+                            pitch,
                             depth: depth.len(),
                             b,
+                            then,
                             columns: columns.len(),
                             offsets,
                             start,
+                            end: (last && !self.end.ending.is_nothing())
+                                .then(|| self.end.from(columns.start)),
                             layout: PhantomData,
                         };
                         // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap (the partial sums are a
                         // matrix of `rows` x `columns`), and no other task has the same rows, columns and part.
                         unsafe { product.compute(isa, to.offset(columns.start)) };
-                        if A::Layout::AHEAD && step + 1 == steps.parts {
+                        if last {
                             let block = Block { columns: columns.clone(), offsets, c: to };
                             // SAFETY: as above.
                             found = Some(unsafe { self.epilogue.apply(isa, &block) });

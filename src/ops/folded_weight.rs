@@ -16,14 +16,13 @@ pub(super) struct FoldedWeight {
     /// `[OC]`.
     scale: Option<Tensor>,
     options: Conv2dOptions,
-    direct: OnceLock<Tensor>,
-    winograd: OnceLock<Tensor>,
+    /// One a packing.
+    packed: [OnceLock<Tensor>; 3],
 }
 
 impl FoldedWeight {
     pub(super) fn new(weight: &Tensor, scale: Option<Tensor>, options: Conv2dOptions) -> FoldedWeight {
-        let [direct, winograd] = [OnceLock::new(), OnceLock::new()];
-        FoldedWeight { weight: weight.clone(), scale, options, direct, winograd }
+        FoldedWeight { weight: weight.clone(), scale, options, packed: Default::default() }
     }
 
     pub(super) fn options(&self) -> &Conv2dOptions {
@@ -55,12 +54,8 @@ impl FoldedWeight {
     /// `get_or_init`, in which it might come upon the same weights again.
     pub(super) fn packed(&self, sizes: &Conv2d) -> Result<(Packing, &Tensor)> {
         let packing = Packing::fastest(self.options.algorithm, sizes);
-        let place = match packing {
-            Packing::Direct => &self.direct,
-            Packing::Winograd => &self.winograd,
-        };
         let shape = Shape::new(&[packing.len(Isa::active(), sizes)])?;
-        let packed = place.get_or_init(|| {
+        let packed = self.packed[packing as usize].get_or_init(|| {
             let folded = self.fold();
             Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))
         });

@@ -3,7 +3,7 @@
 use super::Conv2d;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
-use crate::kernels::epilogue::{EndOfChannels, Ending, Epilogue};
+use crate::kernels::epilogue::{EndOfColumns, Ending, Epilogue};
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
 use crate::kernels::product::{Grid, Product, Right};
@@ -79,7 +79,8 @@ pub(super) fn group_by_group<'a, E: Epilogue>(
             b: weights(group),
             c: Grid { size, stride: [size[1] * size[2] * row, size[2] * row, row], start: y.first + first },
             start: Start::Zero,
-            epilogue: (EndOfChannels { ending, first }, epilogue(first)),
+            end: EndOfColumns { ending, first, at: 0 },
+            epilogue: epilogue(first),
         };
         found.extend(product.compute(isa, y.data));
     }

@@ -10,6 +10,7 @@ use super::Conv2d;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
+use crate::kernels::epilogue::EndOfColumns;
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
 use crate::kernels::product::{Grid, Product, Right};
@@ -105,6 +106,7 @@ fn phase_product<'a>(
             start: vertical.first * line + horizontal.first * pixel + group * group_in,
         },
         start: Start::Zero,
+        end: EndOfColumns::default(),
         epilogue: (),
     }
 }

@@ -29,19 +29,23 @@ use crate::kernels::{Ending, Isa, Slot};
 pub enum Packing {
     /// For the sums as they are defined: about as large as the weights.
     Direct,
-    /// For Winograd's algorithm: four times as large.
-    Winograd,
+    /// For Winograd's algorithm with tiles of 4x4 outputs: four times as large.
+    Winograd4x4,
+    /// For Winograd's algorithm with tiles of 2x2 outputs: 16/9 times as large.
+    Winograd2x2,
 }
 
 impl Packing {
     /// The one that was measured to be the faster, of those that the algorithm allows. With its weights transformed ahead,
     /// Winograd's algorithm pays for fewer tiles than [`Algorithm::Auto`] takes it for otherwise.
     pub fn fastest(algorithm: Algorithm, sizes: &Conv2d) -> Packing {
-        let auto = algorithm == Algorithm::Auto;
-        if auto && winograd::possible(sizes) && winograd::worthwhile_packed(sizes) {
-            Packing::Winograd
-        } else {
-            Packing::Direct
+        if algorithm == Algorithm::Direct || !winograd::possible(sizes) {
+            return Packing::Direct;
+        }
+        match winograd::fastest_packed(sizes) {
+            None => Packing::Direct,
+            Some(2) => Packing::Winograd2x2,
+            Some(_) => Packing::Winograd4x4,
         }
     }
 
@@ -53,7 +57,8 @@ impl Packing {
                 let wide = merged(sizes);
                 wide.groups * group_len(isa, &wide)
             }
-            Packing::Winograd => winograd::packed_len(isa, sizes),
+            Packing::Winograd4x4 => winograd::packed_len::<6>(isa, sizes),
+            Packing::Winograd2x2 => winograd::packed_len::<4>(isa, sizes),
         }
     }
 
@@ -74,7 +79,8 @@ impl Packing {
                     pack_ahead::<RowMajor>(isa, &factor(sizes, w, group), sizes.group_out(), to);
                 }
             }),
-            Packing::Winograd => winograd::pack(isa, sizes, w, packed),
+            Packing::Winograd4x4 => winograd::pack::<6, 4>(isa, sizes, w, packed),
+            Packing::Winograd2x2 => winograd::pack::<4, 2>(isa, sizes, w, packed),
         }
     }
 
@@ -114,7 +120,8 @@ impl Packing {
                 let right = |group: usize| Right::Packed(&packed[group * len..][..len]);
                 group_by_group(isa, &wide, x, right, ending, |_| (), y);
             }
-            Packing::Winograd => winograd::forward_packed(isa, sizes, x, packed, ending, y),
+            Packing::Winograd4x4 => winograd::forward_packed::<6, 4>(isa, sizes, x, packed, ending, y),
+            Packing::Winograd2x2 => winograd::forward_packed::<4, 2>(isa, sizes, x, packed, ending, y),
         }
     }
 }

@@ -11,7 +11,6 @@
 //!     pixels whose run leaves the image to the left, pixels inside, pixels at the right
 //! ```
 
-use crate::kernels::microkernel::Layout;
 use crate::kernels::product::{PanelLayout, Panels};
 use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task};
@@ -89,7 +88,7 @@ impl<L: PanelLayout> Panels for Patches<'_, L> {
 
     fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
         // A row of the panel is a grid pixel in either layout; what the product calls rows and depth differs.
-        let (pixels, columns) = if <L as Layout>::ROW == 1 { (depth, rows) } else { (rows, depth) };
+        let (pixels, columns) = if L::ACROSS { (depth, rows) } else { (rows, depth) };
         assert!(panel.len() >= pixels.len() * L::PITCH && columns.len() <= L::WIDTH);
         for run in &self.runs {
             let (start, end) = (run.column, run.column + run.taps * self.source.channels);
@@ -109,6 +108,15 @@ impl<L: PanelLayout> Panels for Patches<'_, L> {
             };
             isa.dispatch(copy);
         }
+    }
+
+    /// The patches of a 1x1 kernel of stride 1 are the pixels.
+    fn in_place(&self, pixels: Range<usize>, channels: Range<usize>) -> Option<(&[f32], usize)> {
+        let Source { data, size, pixel, first, .. } = self.source;
+        let pointwise = matches!(self.runs[..], [Run { y: 0, x: 0, taps: 1, .. }]);
+        let every = self.step == [1, 1] && self.grid == size;
+        (!L::ACROSS && pointwise && every)
+            .then(|| (&data[pixels.start * pixel + first + channels.start..], pixel))
     }
 }
 

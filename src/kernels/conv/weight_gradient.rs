@@ -6,6 +6,7 @@ use super::forward::{axes, source};
 use super::groups::with_collected;
 use super::patches::Patches;
 use crate::kernels::Isa;
+use crate::kernels::epilogue::EndOfColumns;
 use crate::kernels::microkernel::{DepthMajor, Start};
 use crate::kernels::pack::Factor;
 use crate::kernels::product::{Grid, Product, Right};
@@ -45,6 +46,7 @@ fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32
             b: Right::Factor(Factor { data: dy, taps: vec![first], depth: pixels, row: channels, column: 1 }),
             c: Grid { size: [1, 1, rows], stride: [0, 0, channels], start: first },
             start: Start::Zero,
+            end: EndOfColumns::default(),
             epilogue: (),
         };
         product.compute(isa, dw);

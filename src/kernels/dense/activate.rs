@@ -2,7 +2,7 @@
 
 use super::{Features, NormRelu};
 use crate::kernels::elementwise::PIECE;
-use crate::kernels::epilogue::{EndOfChannels, Ending, Epilogue};
+use crate::kernels::epilogue::{EndOfColumns, Ending, Epilogue};
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::pack::Factor;
@@ -45,7 +45,7 @@ pub fn activate(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, y: &mut [f32]) {
 /// ```
 pub fn activate_product(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, w: &[f32], y: &mut [f32]) {
     let (columns, w) = right(x, w);
-    multiply(isa, x, norm, columns, w, y, ());
+    multiply(isa, Activated { x, norm }, columns, w, y, EndOfColumns::default(), ());
 }
 
 /// `y = max(max(x * scale + shift, 0) * w + bias, 0)`: with a norm folded into w and bias, and w packed, by
@@ -62,8 +62,8 @@ pub fn activate_product_packed(
     y: &mut [f32],
 ) {
     let ending = Ending { bias: Some(bias), relu: true, ..Ending::default() };
-    let epilogue = EndOfChannels { ending, first: 0 };
-    multiply(isa, x, norm, bias.len(), Right::Packed(packed), y, epilogue);
+    let end = EndOfColumns { ending, ..EndOfColumns::default() };
+    multiply(isa, Activated { x, norm }, bias.len(), Right::Packed(packed), y, end, ());
 }
 
 /// [`activate_product`], and mean and biased variance of every column of y, as
@@ -80,7 +80,8 @@ pub fn activate_product_moments(
 ) -> (Vec<f64>, Vec<f64>) {
     assert!(!y.is_empty(), "moments of something");
     let (columns, w) = right(x, w);
-    merge_blocks(columns, multiply(isa, x, norm, columns, w, y, TakeMoments { first: 0 }))
+    let (end, moments) = (EndOfColumns::default(), TakeMoments { first: 0 });
+    merge_blocks(columns, multiply(isa, Activated { x, norm }, columns, w, y, end, moments))
 }
 
 /// The columns of w, and w to be packed.
@@ -94,24 +95,25 @@ fn right<'a>(x: Features<'_>, w: &'a [f32]) -> (usize, Right<'a>) {
 /// The product, and what its end finds out.
 fn multiply<E: Epilogue>(
     isa: Isa,
-    x: Features<'_>,
-    norm: NormRelu<'_>,
+    a: Activated<'_>,
     columns: usize,
     w: Right<'_>,
     y: &mut [f32],
+    end: EndOfColumns<'_>,
     epilogue: E,
 ) -> Vec<E::Output> {
-    let (rows, channels) = (x.rows(), x.channels);
-    norm.check(channels);
+    let (rows, channels) = (a.x.rows(), a.x.channels);
+    a.norm.check(channels);
     assert!(channels > 0, "no channels to sum over");
     assert_eq!(y.len(), rows * columns, "as many rows in both");
     let product = Product {
         columns,
         depth: channels,
-        a: Activated { x, norm },
+        a,
         b: w,
         c: Grid::matrix(rows, columns),
         start: Start::Zero,
+        end,
         epilogue,
     };
     product.compute(isa, y)

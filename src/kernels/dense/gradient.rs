@@ -288,11 +288,14 @@ impl Pass<'_> {
         offsets.iter_mut().zip(part).for_each(|(offset, channel)| *offset = channel * columns);
         let product = PanelProduct::<DepthMajor> {
             panel: memory.a,
+            pitch: DepthMajor::PITCH,
             depth: rows,
             b: memory.packed,
+            then: &[],
             columns,
             offsets,
             start,
+            end: None,
             layout: PhantomData,
         };
         // SAFETY: the rows are this task's, as promised, and dw is like w, which has these channels and columns.
@@ -312,12 +315,15 @@ impl Pass<'_> {
             let depth = self.steps.range(step);
             let product = PanelProduct::<RowMajor> {
                 panel,
+                pitch: RowMajor::PITCH,
                 depth: depth.len(),
                 b: &self.packed_w[depth.start * width + depth.len() * part.start..],
+                then: &[],
                 // Whole vectors: the part is the last one or a multiple of the tile, and B is padded.
                 columns: padded,
                 offsets,
                 start: if step == 0 { Start::Zero } else { Start::Add },
+                end: None,
                 layout: PhantomData,
             };
             // SAFETY: the rows lie within `da`, see the assert.

@@ -3,9 +3,9 @@
 //! ```text
 //! for each block of the tiles, part of the output channels             in parallel
 //!   for each block of the input channels
-//!     V = B^T d B for the tiles and these channels                     36 panels [tiles, channels]
-//!     U = G g G^T for these channels and outputs, or found ready       36 packed factors [channels, outputs]
-//!     for each of 36 points:  M[point] += V[point] * U[point]          see `microkernel`
+//!     V = B^T d B for the tiles and these channels                     a panel a point [tiles, channels]
+//!     U = G g G^T for these channels and outputs, or found ready       a packed factor a point [channels, outputs]
+//!     for each point:  M[point] += V[point] * U[point]          see `microkernel`
 //!   y = A^T M A, and its end: bias, residual, ReLU
 //! ```
 //!
@@ -19,8 +19,9 @@ mod exchange;
 
 use self::exchange::{ReadTiles, WriteTiles};
 use super::tiles::{Image, Tiles};
+use super::transforms::{F, Filtering};
 use super::weights::Weights;
-use super::{POINTS, spread};
+use super::{INPUTS, OUTPUTS, spread};
 use crate::kernels::Isa;
 use crate::kernels::conv::Conv2d;
 use crate::kernels::dense::{NormRelu, Slot};
@@ -53,7 +54,7 @@ pub(in super::super) fn forward<E: Epilogue>(
     y: &mut [f32],
 ) -> Vec<E::Output> {
     let y = Slot::whole(y, sizes.out_channels);
-    convolution(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, epilogue, y)
+    convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, epilogue, y)
 }
 
 /// y of the convolution of x, of the normalised x if there is a norm, and mean and biased variance of every channel of y, in f64,
@@ -69,33 +70,42 @@ pub(in super::super) fn forward_into(
     if let Some(norm) = norm {
         norm.check(sizes.in_channels);
     }
-    let convolution = convolution(sizes, x, U::Of(weights(sizes, w)), Ending::default());
+    let convolution = convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), Ending::default());
     let blocks = Convolution { norm, ..convolution }.compute(isa, &TakeMoments { first: 0 }, y);
     merge_blocks(sizes.out_channels, blocks)
 }
 
 /// y of the convolution, with weights that [`pack`] made.
-pub(in super::super) fn forward_packed(
+pub(in super::super) fn forward_packed<const I: usize, const O: usize>(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
     packed: &[f32],
     ending: Ending<'_>,
     y: Slot<'_>,
-) {
+) where
+    F: Filtering<I, O>,
+{
     convolution(sizes, x, U::Ready(packed), ending).compute(isa, &(), y);
 }
 
-/// How many numbers [`pack`] makes.
-pub(in super::super) fn packed_len(isa: Isa, sizes: &Conv2d) -> usize {
-    POINTS * sizes.in_channels * sizes.out_channels.next_multiple_of(TileShape::of(isa).lanes)
+/// How many numbers [`pack`] makes for tiles of `I` x `I` inputs.
+pub(in super::super) fn packed_len<const I: usize>(isa: Isa, sizes: &Conv2d) -> usize {
+    I * I * sizes.in_channels * sizes.out_channels.next_multiple_of(TileShape::of(isa).lanes)
 }
 
 /// Transforms all weights on the calling thread, for [`forward_packed`].
-pub(in super::super) fn pack(isa: Isa, sizes: &Conv2d, w: &[f32], packed: &mut [f32]) {
+pub(in super::super) fn pack<const I: usize, const O: usize>(
+    isa: Isa,
+    sizes: &Conv2d,
+    w: &[f32],
+    packed: &mut [f32],
+) where
+    F: Filtering<I, O>,
+{
     let (inputs, outputs) = (sizes.in_channels, sizes.out_channels);
-    for (depth, piece) in blocks_of_depth(inputs, packed_len(isa, sizes) / inputs.max(1), packed) {
-        weights(sizes, w).transform(isa, depth, 0..outputs, piece);
+    for (depth, piece) in blocks_of_depth(inputs, packed_len::<I>(isa, sizes) / inputs.max(1), packed) {
+        weights(sizes, w).transform::<I, O>(isa, depth, 0..outputs, piece);
     }
 }
 
@@ -103,7 +113,12 @@ fn weights<'a>(sizes: &Conv2d, w: &'a [f32]) -> Weights<'a> {
     Weights { w, channels: [sizes.in_channels, sizes.out_channels], turned: false }
 }
 
-fn convolution<'a>(sizes: &Conv2d, x: &'a [f32], u: U<'a>, ending: Ending<'a>) -> Convolution<'a> {
+fn convolution<'a, const I: usize, const O: usize>(
+    sizes: &Conv2d,
+    x: &'a [f32],
+    u: U<'a>,
+    ending: Ending<'a>,
+) -> Convolution<'a, I, O> {
     let (height, width) = (sizes.out_height(), sizes.out_width());
     Convolution {
         x,
@@ -113,13 +128,13 @@ fn convolution<'a>(sizes: &Conv2d, x: &'a [f32], u: U<'a>, ending: Ending<'a>) -
         u,
         ending,
         to: Image::new(height, width, sizes.out_channels),
-        tiles: Tiles::covering(sizes.batch, height, width),
+        tiles: Tiles::covering(sizes.batch, height, width, O),
     }
 }
 
 /// dx of the convolution: dy convolved with the kernel turned round.
 pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    Convolution {
+    Convolution::<INPUTS, OUTPUTS> {
         x: dy,
         norm: None,
         from: Image::new(sizes.out_height(), sizes.out_width(), sizes.out_channels),
@@ -127,7 +142,7 @@ pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: 
         u: U::Of(Weights { turned: true, ..weights(sizes, w) }),
         ending: Ending::default(),
         to: Image::new(sizes.height, sizes.width, sizes.in_channels),
-        tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width),
+        tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width, OUTPUTS),
     }
     .compute(isa, &(), Slot::whole(dx, sizes.in_channels));
 }
@@ -153,7 +168,8 @@ fn blocks_of_depth(inputs: usize, numbers: usize, ready: &mut [f32]) -> Vec<(Ran
     blocks.collect()
 }
 
-struct Convolution<'a> {
+/// By tiles of `I` x `I` inputs and `O` x `O` outputs.
+struct Convolution<'a, const I: usize, const O: usize> {
     x: &'a [f32],
     /// What is done to x before.
     norm: Option<NormRelu<'a>>,
@@ -194,7 +210,12 @@ impl Plan {
     }
 }
 
-impl Convolution<'_> {
+impl<const I: usize, const O: usize> Convolution<'_, I, O>
+where
+    F: Filtering<I, O>,
+{
+    const POINTS: usize = I * I;
+
     /// Computes it into the channels of a slot, for which there is no residual unless the slot is all of y.
     fn compute<E: Epilogue>(mut self, isa: Isa, epilogue: &E, y: Slot<'_>) -> Vec<E::Output> {
         self.to.pixel = y.row;
@@ -207,7 +228,7 @@ impl Convolution<'_> {
         y.check(self.tiles.images * self.to.height * self.to.width, columns);
         self.ending.check(columns, y.data.len());
         let plan = Plan::new(isa, tiles, depth, columns);
-        let ready = POINTS * depth * plan.padded(columns);
+        let ready = Self::POINTS * depth * plan.padded(columns);
         match &self.u {
             U::Ready(u) => {
                 assert!(u.len() >= ready, "weights that do not fit the geometry");
@@ -215,9 +236,9 @@ impl Convolution<'_> {
             }
             U::Of(_) if plan.tiles.parts == 1 => self.parts(isa, &plan, None, epilogue, y),
             U::Of(weights) => scratch::with(ready, |ready| {
-                let blocks = blocks_of_depth(depth, POINTS * plan.padded(columns), ready);
+                let blocks = blocks_of_depth(depth, Self::POINTS * plan.padded(columns), ready);
                 blocks.into_par_iter().with_max_len(1).for_each(|(depth, piece)| {
-                    weights.transform(isa, depth, 0..columns, piece);
+                    weights.transform::<I, O>(isa, depth, 0..columns, piece);
                 });
                 self.parts(isa, &plan, Some(ready), epilogue, y)
             }),
@@ -269,9 +290,9 @@ impl Convolution<'_> {
         let mut offsets = [0; 192];
         let offsets = &mut offsets[..tiles.len()];
         offsets.iter_mut().enumerate().for_each(|(tile, offset)| *offset = tile * m_row);
-        let u_here = if ready.is_none() { POINTS * plan.depth.largest() * width } else { 0 };
-        scratch::with(POINTS * v_panel, |v| {
-            scratch::with(POINTS * m_panel, |m| {
+        let u_here = if ready.is_none() { Self::POINTS * plan.depth.largest() * width } else { 0 };
+        scratch::with(Self::POINTS * v_panel, |v| {
+            scratch::with(Self::POINTS * m_panel, |m| {
                 scratch::with(u_here, |u_here| {
                     for block in 0..plan.depth.parts {
                         let depth = plan.depth.range(block);
@@ -285,23 +306,26 @@ impl Convolution<'_> {
                         // U of the block, and the numbers of a point.
                         let (u, u_point) = match (ready, &self.u) {
                             (None, U::Of(weights)) => {
-                                weights.transform(isa, depth.clone(), columns.clone(), u_here);
+                                weights.transform::<I, O>(isa, depth.clone(), columns.clone(), u_here);
                                 (&*u_here, depth.len() * width)
                             }
                             (ready, _) => {
                                 let padded = plan.padded(self.to.channels);
-                                let block = POINTS * depth.start * padded + depth.len() * columns.start;
+                                let block = Self::POINTS * depth.start * padded + depth.len() * columns.start;
                                 (&ready.unwrap_or_default()[block..], depth.len() * padded)
                             }
                         };
-                        for point in 0..POINTS {
+                        for point in 0..Self::POINTS {
                             let product = PanelProduct::<RowMajor> {
                                 panel: &v[point * v_panel..][..v_panel],
+                                pitch: RowMajor::PITCH,
                                 depth: depth.len(),
                                 b: &u[point * u_point..][..depth.len() * width],
+                                then: u.get((point + 1) * u_point..).unwrap_or_default(),
                                 columns: width,
                                 offsets,
                                 start: if block == 0 { Start::Zero } else { Start::Add },
+                                end: None,
                                 layout: PhantomData,
                             };
                             let m = &mut m[point * m_panel..][..m_panel];

@@ -27,7 +27,17 @@
 //! * weight gradient: by transposing the maps, `dw = G^T [ sum over tiles of (B^T d B) * (A dy A^T) ] G`, where at each point
 //!   the sum is a product `V^T [C, tiles] * Z [tiles, OC]`.
 //!
-//! Images need not be multiples of 4: what a tile has outside of the image is zero on the way in and dropped on the way
+//! Where weights are transformed ahead, for inference, there is F(2x2, 3x3), too: 16 points for four outputs, so four ninths of
+//! the multiplications, but also fewer weights to read for a small image, see [`fastest_packed`].
+//!
+//! ```text
+//!       1  0 -1  0            1    0    0
+//! B^T = 0  1  1  0      G =  1/2  1/2  1/2      A^T = 1  1  1  0
+//!       0 -1  1  0           1/2 -1/2  1/2            0  1 -1 -1
+//!       0  1  0 -1            0    0    1
+//! ```
+//!
+//! Images need not be multiples of a tile: what a tile has outside of the image is zero on the way in and dropped on the way
 //! out. Files: `transforms` the maps, `tiles` where tiles lie, `weights` their transform, `forward` and
 //! `weight_gradient` the loop nests.
 //!
@@ -52,7 +62,7 @@ pub(super) use weight_gradient::weight_gradient;
 use super::Conv2d;
 
 /// The points of a tile: 6x6.
-const POINTS: usize = 36;
+const POINTS: usize = INPUTS * INPUTS;
 /// Pixels of a tile on the inputs' side, in a line.
 const INPUTS: usize = 6;
 /// Pixels of a tile on the outputs' side, in a line.
@@ -72,13 +82,24 @@ pub(super) fn worthwhile(sizes: &Conv2d) -> bool {
     tiles >= 16 && channels >= 12 && tiles * channels >= 12_000
 }
 
-/// Whether it is worthwhile with weights that are transformed already. For one image it was measured to be 2.5 times as fast on
-/// maps of 28x28 and 1.5 times on maps of 14x14, 16 tiles; with fewer tiles the reading of the transformed weights, four
-/// times as many, takes longer than it saves.
-pub(super) fn worthwhile_packed(sizes: &Conv2d) -> bool {
-    let (tiles, channels) = extent(sizes);
-    tiles >= 16 && channels >= 16
+/// The size of the tiles of outputs, 4 or 2, with which it is fastest if the weights are transformed already; none if it is faster
+/// directly.
+///
+/// The weights of inference are read from memory once an image. Each serves for as many multiplications as there are tiles, and
+/// reading it takes about as long as [`READING`] of those. Larger tiles need fewer multiplications, but more weights.
+pub(super) fn fastest_packed(sizes: &Conv2d) -> Option<usize> {
+    let (height, width) = (sizes.out_height(), sizes.out_width());
+    let cost = |outputs: usize| {
+        let points = (outputs + 2).pow(2);
+        points * ((sizes.batch * height.div_ceil(outputs) * width.div_ceil(outputs)).max(READING))
+    };
+    let direct = 9 * (sizes.batch * height * width).max(READING);
+    let outputs = if cost(4) <= cost(2) { 4 } else { 2 };
+    (extent(sizes).1 >= 16 && cost(outputs) < direct).then_some(outputs)
 }
+
+/// See [`fastest_packed`].
+const READING: usize = 20;
 
 /// The tiles, and the channels of the side that has fewer.
 fn extent(sizes: &Conv2d) -> (usize, usize) {

@@ -1,5 +1,6 @@
 //! All directions, on every instruction set that the machine has, against the oracle.
 
+use super::transforms::{F, Filtering};
 use super::*;
 use crate::kernels::conv::tests::endings;
 use crate::kernels::naive::{self, Input, Output, Sum};
@@ -46,12 +47,8 @@ fn check_all(sizes: &Conv2d) {
                 &("y", ending.relu, case),
             );
         }
-        let mut again = Output::filled(sizes.y_len(), f32::NAN);
-        let mut packed = Output::filled(packed_len(isa, sizes), f32::NAN);
-        pack(isa, sizes, &w, packed.slice());
-        let y = Slot::whole(again.slice(), sizes.out_channels);
-        forward_packed(isa, sizes, &x, &packed.checked(), Ending::default(), y);
-        assert_close(&again.checked(), &y_want, &("y of packed weights", case));
+        check_packed::<6, 4>(isa, sizes, &x, &w, &y_want);
+        check_packed::<4, 2>(isa, sizes, &x, &w, &y_want);
         let mut dx = Output::filled(sizes.x_len(), f32::NAN);
         input_gradient(isa, sizes, &dy, &w, dx.slice());
         assert_close(&dx.checked(), &dx_want, &("dx", case));
@@ -68,6 +65,19 @@ fn check_all(sizes: &Conv2d) {
         let want = naive::conv2d_weight_gradient(sizes, &normalised, &dy);
         assert_close(&dw.checked(), &want, &("dw of a norm", case));
     }
+}
+
+/// Holds the forward direction with packed weights, for tiles of `O` x `O` outputs, against the oracle.
+fn check_packed<const I: usize, const O: usize>(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], want: &[Sum])
+where
+    F: Filtering<I, O>,
+{
+    let mut y = Output::filled(sizes.y_len(), f32::NAN);
+    let mut packed = Output::filled(packed_len::<I>(isa, sizes), f32::NAN);
+    pack::<I, O>(isa, sizes, w, packed.slice());
+    let slot = Slot::whole(y.slice(), sizes.out_channels);
+    forward_packed::<I, O>(isa, sizes, x, &packed.checked(), Ending::default(), slot);
+    assert_close(&y.checked(), want, &("y of packed weights", O, isa, sizes));
 }
 
 fn square(batch: usize, size: usize, channels: [usize; 2], padding: usize) -> Conv2d {

@@ -1,7 +1,6 @@
 //! Where tiles lie in images, and how a tile is read and written.
 
-use super::INPUTS;
-use super::transforms::{Input, Transform};
+use super::transforms::{F, Filtering, Transform};
 use crate::kernels::dense::NormRelu;
 use crate::kernels::simd::Simd;
 use std::ops::Range;
@@ -29,12 +28,15 @@ pub(super) struct Tiles {
     pub(super) images: usize,
     pub(super) lines: usize,
     pub(super) columns: usize,
+    /// Pixels of a tile in a line.
+    outputs: usize,
 }
 
 impl Tiles {
-    /// The tiles that cover the outputs, `height` x `width`.
-    pub(super) fn covering(images: usize, height: usize, width: usize) -> Tiles {
-        Tiles { images, lines: height.div_ceil(super::OUTPUTS), columns: width.div_ceil(super::OUTPUTS) }
+    /// The tiles of `outputs` x `outputs` that cover the outputs, `height` x `width`.
+    pub(super) fn covering(images: usize, height: usize, width: usize, outputs: usize) -> Tiles {
+        let [lines, columns] = [height, width].map(|size| size.div_ceil(outputs));
+        Tiles { images, lines, columns, outputs }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -46,8 +48,8 @@ impl Tiles {
     pub(super) fn window(&self, tile: usize, image: Image, size: usize, before: [isize; 2]) -> Window {
         let (line, column) = (tile / self.columns, tile % self.columns);
         let (index, line) = (line / self.lines, line % self.lines);
-        let y = (line * super::OUTPUTS) as isize - before[0];
-        let x = (column * super::OUTPUTS) as isize - before[1];
+        let y = (line * self.outputs) as isize - before[0];
+        let x = (column * self.outputs) as isize - before[1];
         let first = (index * image.height) as isize + y;
         let inside = |start: isize, len: usize| {
             let bound = |edge: isize| (edge - start).clamp(0, size as isize) as usize;
@@ -65,8 +67,7 @@ impl Tiles {
     /// Where the pixels of some tiles of outputs start, those inside of the image.
     pub(super) fn pixels(&self, tiles: Range<usize>, image: Image, offsets: &mut Vec<usize>) {
         for tile in tiles {
-            let Window { first, line, pixel, rows, columns } =
-                self.window(tile, image, super::OUTPUTS, [0, 0]);
+            let Window { first, line, pixel, rows, columns } = self.window(tile, image, self.outputs, [0, 0]);
             for row in rows[0]..rows[1] {
                 let start = first as usize + row * line;
                 offsets.extend((columns[0]..columns[1]).map(|column| start + column * pixel));
@@ -136,17 +137,21 @@ impl Window {
     /// # Safety
     /// As [`Window::read`].
     #[inline(always)]
-    pub(super) unsafe fn read_inputs<S: Simd>(
+    pub(super) unsafe fn read_inputs<S, const I: usize, const O: usize>(
         &self,
         simd: S,
         image: *const f32,
         count: usize,
         norm: Option<NormRelu<'_>>,
         channel: usize,
-    ) -> [[S::Vector; INPUTS]; INPUTS] {
+    ) -> [[S::Vector; I]; I]
+    where
+        S: Simd,
+        F: Filtering<I, O>,
+    {
         let Some(norm) = norm else {
             // SAFETY: as promised.
-            return unsafe { self.read::<S, Input, INPUTS, INPUTS>(simd, image, count, |x| x) };
+            return unsafe { self.read::<S, <F as Filtering<I, O>>::Input, I, I>(simd, image, count, |x| x) };
         };
         let vector = |numbers: &[f32]| {
             let numbers = &numbers[channel..channel + count.min(S::LANES)];
@@ -156,7 +161,7 @@ impl Window {
         let (scale, shift) = (vector(norm.scale), vector(norm.shift));
         let map = |x| simd.relu(simd.mul_add(x, scale, shift));
         // SAFETY: as promised.
-        unsafe { self.read::<S, Input, INPUTS, INPUTS>(simd, image, count, map) }
+        unsafe { self.read::<S, <F as Filtering<I, O>>::Input, I, I>(simd, image, count, map) }
     }
 
     /// Writes `channels` (at most a vector) of a row of pixels, those inside of the image, each as

@@ -3,14 +3,39 @@
 
 use crate::kernels::simd::Simd;
 
+/// The maps of F(OxO, 3x3), from tiles of `I` x `I` inputs.
+pub(in super::super) trait Filtering<const I: usize, const O: usize> {
+    /// `B^T`.
+    type Input: Transform<I, I>;
+    /// `A^T`.
+    type Output: Transform<I, O>;
+    /// `G`.
+    type Weight: Transform<3, I>;
+}
+
+/// Minimal filtering.
+pub(in super::super) struct F;
+
+impl Filtering<6, 4> for F {
+    type Input = Input;
+    type Output = Output;
+    type Weight = Weight;
+}
+
+impl Filtering<4, 2> for F {
+    type Input = Input;
+    type Output = Output;
+    type Weight = Weight;
+}
+
 /// A matrix of `O` rows times a column of `I` vectors.
-pub(super) trait Transform<const I: usize, const O: usize> {
+pub(in super::super) trait Transform<const I: usize, const O: usize> {
     /// The product.
     fn apply<S: Simd>(simd: S, x: [S::Vector; I]) -> [S::Vector; O];
 }
 
-/// `B^T`: six inputs to their values at the points.
-pub(super) struct Input;
+/// `B^T`: inputs to their values at the points.
+pub(in super::super) struct Input;
 
 impl Transform<6, 6> for Input {
     #[inline(always)]
@@ -32,8 +57,15 @@ impl Transform<6, 6> for Input {
     }
 }
 
-/// `A^T`: values at the points to four outputs.
-pub(super) struct Output;
+impl Transform<4, 4> for Input {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, d: [S::Vector; 4]) -> [S::Vector; 4] {
+        [simd.sub(d[0], d[2]), simd.add(d[1], d[2]), simd.sub(d[2], d[1]), simd.sub(d[1], d[3])]
+    }
+}
+
+/// `A^T`: values at the points to outputs.
+pub(in super::super) struct Output;
 
 impl Transform<6, 4> for Output {
     #[inline(always)]
@@ -50,8 +82,15 @@ impl Transform<6, 4> for Output {
     }
 }
 
+impl Transform<4, 2> for Output {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, m: [S::Vector; 4]) -> [S::Vector; 2] {
+        [simd.add(m[0], simd.add(m[1], m[2])), simd.sub(simd.sub(m[1], m[2]), m[3])]
+    }
+}
+
 /// `G`: three taps to their values at the points.
-pub(super) struct Weight;
+pub(in super::super) struct Weight;
 
 impl Transform<3, 6> for Weight {
     #[inline(always)]
@@ -71,6 +110,15 @@ impl Transform<3, 6> for Weight {
             simd.sub(even_at_two, odd_at_two),
             g[2],
         ]
+    }
+}
+
+impl Transform<3, 4> for Weight {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, g: [S::Vector; 3]) -> [S::Vector; 4] {
+        let half = simd.splat(0.5);
+        let (even, odd) = (simd.mul(half, simd.add(g[0], g[2])), simd.mul(half, g[1]));
+        [g[0], simd.add(even, odd), simd.sub(even, odd), g[2]]
     }
 }
 

@@ -58,7 +58,7 @@ pub(in super::super) fn weight_gradient(
         before: sizes.padding.map(|[before, _]| before as isize),
         dy,
         to: Image::new(height, width, sizes.out_channels),
-        tiles: Tiles::covering(sizes.batch, height, width),
+        tiles: Tiles::covering(sizes.batch, height, width, OUTPUTS),
     }
     .compute(isa, dw);
 }
@@ -169,11 +169,14 @@ impl Gradient<'_> {
                         for point in 0..POINTS {
                             let product = PanelProduct::<DepthMajor> {
                                 panel: &v[point * v_panel..][..v_panel],
+                                pitch: DepthMajor::PITCH,
                                 depth: range.len(),
                                 b: &z[point * z_panel..][..z_panel],
+                                then: &[],
                                 columns: width,
                                 offsets,
                                 start: if block == 0 { Start::Zero } else { Start::Add },
+                                end: None,
                                 layout: PhantomData,
                             };
                             let p = &mut p[point * p_panel..][..p_panel];
@@ -217,7 +220,13 @@ impl Task for ReadX<'_, '_> {
                 // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
                 let half = unsafe {
                     let channel = channels.start + first;
-                    window.read_inputs(simd, image, channels.len() - first, gradient.norm, channel)
+                    window.read_inputs::<S, INPUTS, OUTPUTS>(
+                        simd,
+                        image,
+                        channels.len() - first,
+                        gradient.norm,
+                        channel,
+                    )
                 };
                 let to = to.as_mut_ptr().wrapping_add(row * DepthMajor::PITCH + first);
                 for (i, half) in half.iter().enumerate() {

@@ -1,7 +1,6 @@
 //! `U = G g G^T`: the weights at the points, packed for the products.
 
-use super::transforms::{Transform, Weight};
-use super::{INPUTS, POINTS};
+use super::transforms::{F, Filtering, Transform};
 use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task, scratch};
 use std::ops::Range;
@@ -17,13 +16,21 @@ pub(super) struct Weights<'a> {
 
 impl Weights<'_> {
     /// `U = G g G^T` of some channels, packed as the products want it.
-    pub(super) fn transform(&self, isa: Isa, depth: Range<usize>, columns: Range<usize>, to: &mut [f32]) {
+    pub(super) fn transform<const I: usize, const O: usize>(
+        &self,
+        isa: Isa,
+        depth: Range<usize>,
+        columns: Range<usize>,
+        to: &mut [f32],
+    ) where
+        F: Filtering<I, O>,
+    {
         let [inputs, outputs] = self.channels;
         assert!(self.w.len() == 9 * inputs * outputs);
         if !self.turned {
             let from = &self.w[depth.start * outputs + columns.start..];
             let taps = Taps { from, tap: inputs * outputs, row: outputs };
-            isa.dispatch(Transformed { taps, depth: depth.len(), columns: columns.len(), to });
+            isa.dispatch(Transformed::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
             return;
         }
         let tap = depth.len() * columns.len();
@@ -33,7 +40,7 @@ impl Weights<'_> {
                 transpose(from, outputs, turned, columns.len());
             }
             let taps = Taps { from: turned, tap, row: columns.len() };
-            isa.dispatch(Transformed { taps, depth: depth.len(), columns: columns.len(), to });
+            isa.dispatch(Transformed::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
         });
     }
 }
@@ -61,21 +68,24 @@ struct Taps<'a> {
     row: usize,
 }
 
-struct Transformed<'a, 'b> {
+struct Transformed<'a, 'b, const I: usize, const O: usize> {
     taps: Taps<'a>,
     depth: usize,
     columns: usize,
     to: &'b mut [f32],
 }
 
-impl Task for Transformed<'_, '_> {
+impl<const I: usize, const O: usize> Task for Transformed<'_, '_, I, O>
+where
+    F: Filtering<I, O>,
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Transformed { taps, depth, columns, to } = self;
         let point = depth * columns.next_multiple_of(S::LANES);
-        assert!(depth > 0 && to.len() >= POINTS * point);
+        assert!(depth > 0 && to.len() >= I * I * point);
         assert!(taps.from.len() >= 8 * taps.tap + (depth - 1) * taps.row + columns);
         let tile = S::TILE_VECTORS * S::LANES;
         for start in (0..columns).step_by(tile) {
@@ -84,22 +94,26 @@ impl Task for Transformed<'_, '_> {
                 for first in (0..width).step_by(S::LANES) {
                     let count = (columns - start - first).min(S::LANES);
                     let from = taps.from.as_ptr().wrapping_add(k * taps.row + start + first);
-                    let mut half = [[simd.splat(0.0); 3]; INPUTS];
+                    let mut half = [[simd.splat(0.0); 3]; I];
                     for kx in 0..3 {
                         let mut column = [simd.splat(0.0); 3];
                         for (ky, weight) in column.iter_mut().enumerate() {
                             // SAFETY: each tap has `depth` rows of `columns`, see the assert.
                             *weight = unsafe { simd.load_first(from.add((ky * 3 + kx) * taps.tap), count) };
                         }
-                        for (half, value) in half.iter_mut().zip(Weight::apply(simd, column)) {
+                        for (half, value) in
+                            half.iter_mut().zip(<F as Filtering<I, O>>::Weight::apply(simd, column))
+                        {
                             half[kx] = value;
                         }
                     }
                     let to = to.as_mut_ptr().wrapping_add(depth * start + k * width + first);
                     for (i, half) in half.iter().enumerate() {
-                        for (j, value) in Weight::apply(simd, *half).into_iter().enumerate() {
+                        for (j, value) in
+                            <F as Filtering<I, O>>::Weight::apply(simd, *half).into_iter().enumerate()
+                        {
                             // SAFETY: there is room for the columns in whole vectors, see the assert.
-                            unsafe { simd.store(to.add((i * INPUTS + j) * point), value) };
+                            unsafe { simd.store(to.add((i * I + j) * point), value) };
                         }
                     }
                 }

@@ -1,8 +1,7 @@
 //! How tiles come in and go out.
 
 use super::Convolution;
-use crate::kernels::conv::winograd::transforms::{Input, Output, Transform};
-use crate::kernels::conv::winograd::{INPUTS, OUTPUTS, POINTS};
+use crate::kernels::conv::winograd::transforms::{F, Filtering, Transform};
 use crate::kernels::microkernel::{Layout, RowMajor};
 use crate::kernels::product::Output as Shared;
 use crate::kernels::simd::Simd;
@@ -10,8 +9,8 @@ use crate::kernels::{Isa, Task};
 use std::ops::Range;
 
 /// `V = B^T d B` of some tiles and channels.
-pub(super) struct ReadTiles<'a, 'b> {
-    pub(super) convolution: &'a Convolution<'a>,
+pub(super) struct ReadTiles<'a, 'b, const I: usize, const O: usize> {
+    pub(super) convolution: &'a Convolution<'a, I, O>,
     pub(super) tiles: Range<usize>,
     pub(super) channels: Range<usize>,
     /// Numbers from a panel to the next.
@@ -19,29 +18,40 @@ pub(super) struct ReadTiles<'a, 'b> {
     pub(super) to: &'b mut [f32],
 }
 
-impl Task for ReadTiles<'_, '_> {
+impl<const I: usize, const O: usize> Task for ReadTiles<'_, '_, I, O>
+where
+    F: Filtering<I, O>,
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let ReadTiles { convolution, tiles, channels, panel, to } = self;
         assert!(channels.len() <= RowMajor::WIDTH && RowMajor::PITCH >= RowMajor::WIDTH + S::LANES);
-        assert!(panel >= tiles.len() * RowMajor::PITCH && to.len() >= POINTS * panel);
+        assert!(panel >= tiles.len() * RowMajor::PITCH && to.len() >= I * I * panel);
         assert!(tiles.end <= convolution.tiles.count() && channels.end <= convolution.from.channels);
         for (row, tile) in tiles.enumerate() {
-            let window = convolution.tiles.window(tile, convolution.from, INPUTS, convolution.before);
+            let window = convolution.tiles.window(tile, convolution.from, I, convolution.before);
             for first in (0..channels.len()).step_by(S::LANES) {
                 let image = convolution.x.as_ptr().wrapping_add(channels.start + first);
                 // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
                 let half = unsafe {
                     let channel = channels.start + first;
-                    window.read_inputs(simd, image, channels.len() - first, convolution.norm, channel)
+                    window.read_inputs::<S, I, O>(
+                        simd,
+                        image,
+                        channels.len() - first,
+                        convolution.norm,
+                        channel,
+                    )
                 };
                 let to = to.as_mut_ptr().wrapping_add(row * RowMajor::PITCH + first);
                 for (i, half) in half.iter().enumerate() {
-                    for (j, value) in Input::apply(simd, *half).into_iter().enumerate() {
+                    for (j, value) in
+                        <F as Filtering<I, O>>::Input::apply(simd, *half).into_iter().enumerate()
+                    {
                         // SAFETY: a row of a panel has room for the channels in whole vectors, see the asserts.
-                        unsafe { simd.store(to.add((i * INPUTS + j) * panel), value) };
+                        unsafe { simd.store(to.add((i * I + j) * panel), value) };
                     }
                 }
             }
@@ -50,8 +60,8 @@ impl Task for ReadTiles<'_, '_> {
 }
 
 /// `y = A^T M A`, and its end, of some tiles and channels.
-pub(super) struct WriteTiles<'a> {
-    pub(super) convolution: &'a Convolution<'a>,
+pub(super) struct WriteTiles<'a, const I: usize, const O: usize> {
+    pub(super) convolution: &'a Convolution<'a, I, O>,
     pub(super) tiles: Range<usize>,
     pub(super) channels: Range<usize>,
     pub(super) m: &'a [f32],
@@ -62,7 +72,10 @@ pub(super) struct WriteTiles<'a> {
     pub(super) y: Shared,
 }
 
-impl WriteTiles<'_> {
+impl<const I: usize, const O: usize> WriteTiles<'_, I, O>
+where
+    F: Filtering<I, O>,
+{
     /// Computes it.
     ///
     /// # Safety
@@ -73,30 +86,35 @@ impl WriteTiles<'_> {
 }
 
 /// [`WriteTiles::compute`], whose promise it rests on.
-struct Write<'a>(WriteTiles<'a>);
+struct Write<'a, const I: usize, const O: usize>(WriteTiles<'a, I, O>);
 
-impl Task for Write<'_> {
+impl<const I: usize, const O: usize> Task for Write<'_, I, O>
+where
+    F: Filtering<I, O>,
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let WriteTiles { convolution, tiles, channels, m, m_row, m_panel, y } = self.0;
         assert!(channels.len().next_multiple_of(S::LANES) <= m_row);
-        assert!(tiles.len() * m_row <= m_panel && POINTS * m_panel <= m.len());
+        assert!(tiles.len() * m_row <= m_panel && I * I * m_panel <= m.len());
         assert!(tiles.end <= convolution.tiles.count() && channels.end <= convolution.to.channels);
         for (row, tile) in tiles.enumerate() {
-            let window = convolution.tiles.window(tile, convolution.to, OUTPUTS, [0, 0]);
+            let window = convolution.tiles.window(tile, convolution.to, O, [0, 0]);
             for first in (0..channels.len()).step_by(S::LANES) {
                 let count = channels.len() - first;
                 let from = m.as_ptr().wrapping_add(row * m_row + first);
-                let mut half = [[simd.splat(0.0); INPUTS]; OUTPUTS];
-                for j in 0..INPUTS {
-                    let mut column = [simd.splat(0.0); INPUTS];
+                let mut half = [[simd.splat(0.0); I]; O];
+                for j in 0..I {
+                    let mut column = [simd.splat(0.0); I];
                     for (i, value) in column.iter_mut().enumerate() {
                         // SAFETY: a row of a panel holds the channels in whole vectors, see the asserts.
-                        *value = unsafe { simd.load(from.add((i * INPUTS + j) * m_panel)) };
+                        *value = unsafe { simd.load(from.add((i * I + j) * m_panel)) };
                     }
-                    for (half, value) in half.iter_mut().zip(Output::apply(simd, column)) {
+                    for (half, value) in
+                        half.iter_mut().zip(<F as Filtering<I, O>>::Output::apply(simd, column))
+                    {
                         half[j] = value;
                     }
                 }
@@ -104,7 +122,7 @@ impl Task for Write<'_> {
                 let count = count.min(S::LANES);
                 let bias = convolution.ending.bias_at(simd, channel, count);
                 for (i, half) in half.iter().enumerate() {
-                    let values = Output::apply(simd, *half);
+                    let values = <F as Filtering<I, O>>::Output::apply(simd, *half);
                     // SAFETY: y, and so a residual (see `Ending::check`), has the images that the window is made for, and
                     // nobody else has the tile.
                     unsafe {
