@@ -153,7 +153,9 @@ impl<L: Layout> Task for Compute<'_, L> {
         }
         assert!(b.len() >= depth * columns.next_multiple_of(S::LANES));
         let tile_columns = S::TILE_VECTORS * S::LANES;
-        let tiles = rows.div_ceil(S::TILE_ROWS);
+        let tiles = rows.div_ceil(S::TILE_ROWS).max(1);
+        let (fewest, with_one_more) = (rows / tiles, rows % tiles);
+        let rows_of = |tile: usize| fewest + usize::from(tile < with_one_more);
         let mut column = 0;
         while column < columns {
             let width = tile_columns.min(columns - column);
@@ -161,19 +163,16 @@ impl<L: Layout> Task for Compute<'_, L> {
             // While a tile's part of B is in use, the next one's comes from wherever it is: a packed weight of an image, which meets
             // few rows, is read from memory.
             let next = if column + width < columns { &b[depth * (column + width)..] } else { then };
-            let lines = next.len().min(depth * width) / LINE;
+            let next = &next[..next.len().min(depth * width)];
+            let share = next.len().div_ceil(tiles).next_multiple_of(LINE);
+            let mut first = 0;
             for tile in 0..tiles {
-                for line in lines * tile / tiles..lines * (tile + 1) / tiles {
-                    prefetch_early(next.as_ptr().wrapping_add(line * LINE));
-                }
-                let first = rows * tile / tiles;
-                let offsets = &offsets[first..rows * (tile + 1) / tiles];
+                fetch(next.get(tile * share..).unwrap_or_default(), share);
+                let end_of_tile = first + rows_of(tile);
                 if column == 0 && pitch != L::PITCH {
                     // So do the rows of the next tile, where they were not copied.
-                    for row in rows * (tile + 1) / tiles..rows * (tile + 2).min(tiles) / tiles {
-                        for k in (0..depth).step_by(LINE) {
-                            prefetch_early(panel.as_ptr().wrapping_add(row * pitch + k));
-                        }
+                    for row in end_of_tile..(end_of_tile + rows_of(tile + 1)).min(rows) {
+                        fetch(&panel[row * pitch..], depth);
                     }
                 }
                 let tile = Tile::<L> {
@@ -182,7 +181,7 @@ impl<L: Layout> Task for Compute<'_, L> {
                     depth,
                     b: b.as_ptr().wrapping_add(depth * column),
                     c: self.c.wrapping_add(column),
-                    offsets,
+                    offsets: &offsets[first..end_of_tile],
                     last: width - (vectors - 1) * S::LANES,
                     start,
                     end: end.map(|end| end.from(column)),
@@ -190,9 +189,18 @@ impl<L: Layout> Task for Compute<'_, L> {
                 };
                 // SAFETY: the asserts above and the caller's promise are those of `Tile`.
                 unsafe { tile.select(simd, vectors) };
+                first = end_of_tile;
             }
             column += width;
         }
+    }
+}
+
+/// Asks for the first `len` of `numbers`, or as many as there are.
+#[inline(always)]
+fn fetch(numbers: &[f32], len: usize) {
+    for line in numbers[..len.min(numbers.len())].chunks(LINE) {
+        prefetch_early(line.as_ptr());
     }
 }
 
@@ -245,6 +253,7 @@ impl<L: Layout> Tile<'_, L> {
                             unsafe { self.compute::<S, $rows, $vectors>(simd) }
                         }
                     })*)*
+                    (_, 0) => {}
                     _ => unreachable!("no instruction set has so large a tile"),
                 }
             };
