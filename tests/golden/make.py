@@ -373,13 +373,18 @@ def models():
     for name, (make, edge, input_name, layers) in MODELS.items():
         model = fill(make())
         x = rule(input_name, 2, edge, edge, 3).requires_grad_()
-        with torch.no_grad():
-            eval_logits = model.eval()(nchw(x))
+        labels = torch.tensor([3, 7])
+        logits = model.eval()(nchw(x))
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        store(out, f"{name}/eval", {"logits": logits, "loss": loss, "dx_norm": x.grad.double().norm()})
+        store(out, f"{name}/eval_grad_norm", {k: p.grad.double().norm() for k, p in model.named_parameters()})
+        model.zero_grad()
+        x.grad = None
         logits = model.train()(nchw(x))
-        loss = F.cross_entropy(logits, torch.tensor([3, 7]))
+        loss = F.cross_entropy(logits, labels)
         loss.backward()
         gradients = {k: p.grad for k, p in model.named_parameters()}
-        store(out, f"{name}/eval", {"logits": eval_logits})
         store(out, f"{name}/train", {"logits": logits, "loss": loss, "dx_norm": x.grad.double().norm()})
         store(out, f"{name}/grad_norm", {k: g.double().norm() for k, g in gradients.items()})
         chosen = {k: gradients.get(k, v) for k, v in state(model).items() if k.rpartition(".")[0] in layers}
