@@ -9,6 +9,9 @@
 //! With `--faults` a column more says how many pages the system had to provide a step or inference, after the first two.
 //! A training step is forward, cross-entropy, backward and SGD (momentum 0.9, weight decay 5e-4).
 
+mod process;
+
+use process::status;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::Tape,
@@ -128,13 +131,6 @@ fn measure(case: &Case) -> Result<(String, String)> {
         _ => "-".to_string(),
     };
     Ok((format!("{} {:.1} {:.1} {memory}", case.name, times[times.len() / 2], times[0]), faults))
-}
-
-/// A line of this process's status file, in KiB.
-fn status(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with(field))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Page faults of this process so far for which nothing was read from a disk.
