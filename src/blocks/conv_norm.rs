@@ -5,7 +5,7 @@ use crate::{
     At, Result, Rng,
     autograd::{Mode, Param, Slot, SlotMut, State, Var, join},
     nn::{BatchNorm2d, Conv2d, Conv2dBuilder, Module},
-    ops::{FoldedConv2d, Normalisation},
+    ops::{FoldedConv2d, Moments, Normalisation},
 };
 use std::{iter, sync::Arc};
 
@@ -161,9 +161,9 @@ impl NormConv {
         self
     }
 
-    /// `relu(norm(x))`, the convolution's input.
-    pub(super) fn activate<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.norm.relu(x).at(self.names[0])
+    /// `relu(norm(x))`, the convolution's input, with the moments of x if they are known.
+    pub(super) fn activate<'t>(&self, x: &Var<'t>, moments: Option<&Moments>) -> Result<Var<'t>> {
+        self.norm.relu_with(x, moments).at(self.names[0])
     }
 
     /// The convolution of what [`NormConv::activate`] gave.
@@ -174,7 +174,7 @@ impl NormConv {
 
 impl Module for NormConv {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.convolve(&self.activate(x)?)
+        self.convolve(&self.activate(x, None)?)
     }
 }
 

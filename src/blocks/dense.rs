@@ -6,7 +6,10 @@ use crate::{
     At, Error, Result, Rng,
     autograd::{Mode, Slot, SlotMut, State, Tape, Var, join},
     nn::{AvgPool2d, BatchNorm2d, Module, conv1x1, conv3x3, init::Fan},
-    ops::{Conv2dOptions, DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock, Padding},
+    ops::{
+        Conv2dOptions, DenseBlockLayer, DenseBlockLayerMoments, DenseBlockNorm, FoldedDenseBlock, Moments,
+        Padding,
+    },
     state,
 };
 use std::sync::Arc;
@@ -98,7 +101,7 @@ impl DenseLayer {
     }
 
     /// Has its norms observe the statistics that [`Var::dense_block`] used for them.
-    fn observe(&self, tape: &Tape, moments: &DenseBlockMoments) {
+    fn observe(&self, tape: &Tape, moments: &DenseBlockLayerMoments) {
         let second = self.second.as_ref().zip(moments.norm2.as_ref());
         let norms = [Some((&self.first, &moments.norm1)), second];
         for (NormConv { norm, .. }, moments) in norms.into_iter().flatten() {
@@ -195,18 +198,29 @@ impl DenseBlock {
         })
     }
 
+    /// [`Module::forward`], and the moments of each channel of the result, where they were found out on the way: for a norm behind
+    /// the block, see [`Transition::forward_with`].
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    pub fn forward_moments<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
+        self.forward_in_place(x).or_else(|_| Ok((self.forward_by_concatenation(x)?, None)))
+    }
+
     /// By [`Var::dense_block`], if all layers are of the form that it knows and it has nothing to object.
-    fn forward_in_place<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+    fn forward_in_place<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
         let tape = x.tape();
         if tape.mode() == Mode::Train {
             self.folding.clear();
         }
         if !tape.is_recording() && self.layers.iter().all(|layer| layer.is_constant(tape)) {
-            return Ok(tape.input(self.folded(tape)?.apply(x.value())?));
+            return Ok((tape.input(self.folded(tape)?.apply(x.value())?), None));
         }
         let (y, moments) = x.dense_block(&self.operands(tape)?)?;
-        self.layers.iter().zip(&moments).for_each(|(layer, moments)| layer.observe(tape, moments));
-        Ok(y)
+        for (layer, moments) in self.layers.iter().zip(&moments.layers) {
+            layer.observe(tape, moments);
+        }
+        Ok((y, moments.maps))
     }
 
     fn folded(&self, tape: &Tape) -> Result<Arc<FoldedDenseBlock>> {
@@ -229,7 +243,7 @@ impl DenseBlock {
 /// errors are those of [`DenseBlock::forward_by_concatenation`], which name the layer.
 impl Module for DenseBlock {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.forward_in_place(x).or_else(|_| self.forward_by_concatenation(x))
+        self.forward_moments(x).map(|(y, _)| y)
     }
 }
 
@@ -318,14 +332,36 @@ impl Transition {
     pub fn new(inputs: usize, outputs: usize, rng: &mut Rng) -> Result<Transition> {
         Ok(Transition { conv: NormConv::new(conv1x1(inputs, outputs).fan(Fan::In), rng)? })
     }
+
+    /// [`Module::forward`], with the input's moments if they are known, from [`DenseBlock::forward_moments`]: they must be those of
+    /// the input.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::{DenseBlock, Transition}, nn::Module};
+    /// let mut rng = Rng::seed(0);
+    /// let block = DenseBlock::bottleneck(16, 12, 3).build(&mut rng)?;
+    /// let transition = Transition::new(block.outputs(), 26, &mut rng)?;
+    /// let tape = Tape::train(Rng::seed(1));
+    /// let x = tape.input(Tensor::uniform([2, 4, 4, 16], 0.0, 1.0, &mut rng)?);
+    /// let (maps, moments) = block.forward_moments(&x)?;
+    /// let y = transition.forward_with(&maps, moments.as_ref())?;
+    /// assert_eq!(y.shape()[..], [2, 2, 2, 26]);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn forward_with<'t>(&self, x: &Var<'t>, moments: Option<&Moments>) -> Result<Var<'t>> {
+        // Pooling and convolution are linear, one over pixels and one over channels, so they may change places: pooled
+        // first, the convolution has a quarter of the work.
+        let pooled = AvgPool2d::new(2).forward(&self.conv.activate(x, moments)?).at("pool")?;
+        self.conv.convolve(&pooled)
+    }
 }
 
 impl Module for Transition {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        // Both are linear, one over pixels and one over channels, so they may change places: pooled first, the convolution
-        // has a quarter of the work.
-        let pooled = AvgPool2d::new(2).forward(&self.conv.activate(x)?).at("pool")?;
-        self.conv.convolve(&pooled)
+        self.forward_with(x, None)
     }
 }
 

@@ -289,13 +289,14 @@ impl Module for DenseNet {
 impl Model for DenseNet {
     fn forward_features<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let mut x = self.stem.forward(x).at("features")?;
+        let mut moments = None;
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x).at(block_name(i))?;
+            (x, moments) = block.forward_moments(&x).at(block_name(i))?;
             if let Some(transition) = self.transitions.get(i) {
-                x = transition.forward(&x).at(transition_name(i))?;
+                x = transition.forward_with(&x, moments.take().as_ref()).at(transition_name(i))?;
             }
         }
-        self.norm.relu(&x).at("features.norm5")
+        self.norm.relu_with(&x, moments.as_ref()).at("features.norm5")
     }
     fn classifier(&self) -> &Linear {
         &self.classifier

@@ -83,6 +83,14 @@ impl BatchNorm2d {
         self.apply(x, None, None, true)
     }
 
+    /// [`BatchNorm2d::relu`], with the batch's moments if they are known: they must be those of the input.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    pub fn relu_with<'t>(&self, x: &Var<'t>, batch: Option<&Moments>) -> Result<Var<'t>> {
+        self.apply(x, batch, None, true)
+    }
+
     /// `relu(norm(x) + shortcut)`, the end of a residual block, in one pass over memory.
     ///
     /// # Errors

@@ -30,7 +30,9 @@ mod sum;
 pub use batch_norm::{BatchNorm, Moments};
 pub use conv2d::{Algorithm, Conv2dOptions, Padding};
 pub use cross_entropy::Targets;
-pub use dense_block::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock};
+pub use dense_block::{
+    DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock,
+};
 pub use folded_conv2d::{FoldedConv2d, Normalisation};
 pub use pool::Pool2dOptions;
 

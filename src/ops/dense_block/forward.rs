@@ -1,7 +1,7 @@
 //! From the first layer to the last.
 
 use super::backward::{Bottleneck, LayerRule, Norm, Rule};
-use super::{DenseBlockLayer, DenseBlockMoments, DenseBlockNorm, with_channels};
+use super::{DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, with_channels};
 use crate::{
     Shape, Tensor,
     kernels::{self, Features, Isa, Slot},
@@ -21,7 +21,9 @@ pub(super) struct Forward<'v, 't> {
     inputs: usize,
     /// `[N, H, W, C + k + k ...]`.
     maps: Tensor,
-    /// Mean and variance of the maps' channels, of those that a norm wants them of.
+    /// Whether a first norm uses the batch's statistics.
+    observes: bool,
+    /// Then mean and variance of the maps' channels so far.
     mean: Vec<f32>,
     var: Vec<f32>,
 }
@@ -40,32 +42,34 @@ impl<'v, 't> Forward<'v, 't> {
             kernels::put_channels(Isa::active(), x.data(), inputs, maps, channels, 0);
         });
         let (mean, var) = (vec![0.0; channels], vec![0.0; channels]);
-        let mut forward = Forward { layers, convolutions, drops, recorded, inputs, maps, mean, var };
-        if forward.is_wanted(0) {
+        let observes = layers.iter().any(|layer| layer.norm1.given.is_none());
+        let mut forward =
+            Forward { layers, convolutions, drops, recorded, inputs, maps, observes, mean, var };
+        if forward.observes {
             forward.note(kernels::moments(Isa::active(), x.data(), inputs), 0);
         }
         forward
     }
 
     /// The maps, the statistics used, and what backward keeps.
-    pub(super) fn run(mut self) -> (Tensor, Vec<DenseBlockMoments>, Rule) {
-        let (mut moments, mut rules) = (vec![], vec![]);
+    pub(super) fn run(mut self) -> (Tensor, DenseBlockMoments, Rule) {
+        let (mut layers, mut rules) = (vec![], vec![]);
         let (mut channels, mut operand) = (self.inputs, 1);
         for i in 0..self.layers.len() {
             let (used, rule) = self.layer(i, channels, operand);
             channels += self.convolutions[i].out_channels;
             operand += self.layers[i].operands().len();
-            moments.push(used);
+            layers.push(used);
             rules.extend(rule);
         }
+        let [mean, var] = [&self.mean, &self.var];
+        let (width, count) = (self.maps.shape().channels(), self.maps.shape().rows());
+        let vector = |all: &[f32]| Tensor::new([width], all.to_vec()).expect("as many numbers as channels");
+        let of_maps = self.observes.then(|| Moments { mean: vector(mean), var: vector(var), count });
+        let moments = DenseBlockMoments { layers, maps: of_maps };
         let maps = self.maps;
         let rule = Rule { maps: maps.clone(), inputs: self.inputs, mean: self.mean, layers: rules };
         (maps, moments, rule)
-    }
-
-    /// Whether a layer from `next` on wants statistics of the maps.
-    fn is_wanted(&self, next: usize) -> bool {
-        self.layers[next..].iter().any(|layer| layer.norm1.given.is_none())
     }
 
     /// Notes mean and variance of maps, whose first channel is `start`.
@@ -78,7 +82,12 @@ impl<'v, 't> Forward<'v, 't> {
     }
 
     /// Makes the new maps of a layer that reads `channels`; its first operand is number `operand`.
-    fn layer(&mut self, i: usize, channels: usize, operand: usize) -> (DenseBlockMoments, Option<LayerRule>) {
+    fn layer(
+        &mut self,
+        i: usize,
+        channels: usize,
+        operand: usize,
+    ) -> (DenseBlockLayerMoments, Option<LayerRule>) {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
         let norm1_moments = self.moments_of_maps(&layer.norm1);
         let norm1 = Norm::new(&layer.norm1, &norm1_moments);
@@ -110,7 +119,7 @@ impl<'v, 't> Forward<'v, 't> {
             algorithm,
             drops: self.drops[i],
         });
-        (DenseBlockMoments { norm1: norm1_moments, norm2: norm2_moments }, rule)
+        (DenseBlockLayerMoments { norm1: norm1_moments, norm2: norm2_moments }, rule)
     }
 
     /// The 3x3 convolution of a layer, of a normalised input if there is a norm, into the channels from `start` on.
@@ -137,7 +146,7 @@ impl<'v, 't> Forward<'v, 't> {
                 kernels::moments(isa, new.data(), channels)
             }
         };
-        if self.is_wanted(i + 1) {
+        if self.observes {
             self.note(moments, start);
         }
     }

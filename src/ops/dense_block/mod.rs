@@ -68,9 +68,18 @@ pub struct DenseBlockLayer<'t> {
     pub dropout: f32,
 }
 
-/// The statistics that a layer of [`Var::dense_block`] used.
+/// The statistics that [`Var::dense_block`] found out.
 #[derive(Clone, Debug)]
 pub struct DenseBlockMoments {
+    /// What each layer used.
+    pub layers: Vec<DenseBlockLayerMoments>,
+    /// Those of the result, for a norm behind the block; nothing where no layer's first norm uses the batch's.
+    pub maps: Option<Moments>,
+}
+
+/// The statistics that a layer of [`Var::dense_block`] used.
+#[derive(Clone, Debug)]
+pub struct DenseBlockLayerMoments {
     /// Those of its first norm.
     pub norm1: Moments,
     /// Those of a bottleneck's second norm.
@@ -79,7 +88,7 @@ pub struct DenseBlockMoments {
 
 impl<'t> Var<'t> {
     /// The input `[N, H, W, C]` and, beside it in the channels, the new maps of every layer, each of which reads all channels before
-    /// its own: `[N, H, W, C + k + k + ...]`. Returns the statistics that the layers used, too.
+    /// its own: `[N, H, W, C + k + k + ...]`. Returns the statistics, too.
     ///
     /// The result is that of `concat`, `batch_norm`, `relu`, `conv2d` and `dropout` (which draws the same numbers), up to rounding.
     ///
@@ -102,9 +111,9 @@ impl<'t> Var<'t> {
     /// assert_eq!(y.value().data()[8..10], [2.0, 27.0]); // the pixel in the middle: x, and the sum of nine times x + 1
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
-    pub fn dense_block(&self, layers: &[DenseBlockLayer<'t>]) -> Result<(Var<'t>, Vec<DenseBlockMoments>)> {
+    pub fn dense_block(&self, layers: &[DenseBlockLayer<'t>]) -> Result<(Var<'t>, DenseBlockMoments)> {
         if layers.is_empty() {
-            return Ok((self.clone(), vec![]));
+            return Ok((self.clone(), DenseBlockMoments { layers: vec![], maps: None }));
         }
         let [batch, height, width, inputs] = expect_images("dense_block", self.shape())?;
         if inputs == 0 {
@@ -129,7 +138,7 @@ impl<'t> Var<'t> {
         let mut operands = vec![self];
         layers.iter().for_each(|layer| operands.extend(layer.operands()));
         let recorded = operands.iter().any(|operand| operand.is_recorded());
-        let mut moments = vec![];
+        let mut moments = DenseBlockMoments { layers: vec![], maps: None };
         let y = Var::op_many("dense_block", &operands, shape, |values| {
             let forward = Forward::new(values[0], layers, shape, convolutions, drops, recorded);
             let (y, used, rule) = forward.run();

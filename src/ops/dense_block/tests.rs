@@ -116,7 +116,11 @@ impl Case {
         let (defined_y, defined_moments, defined_gradients) = run(by_definition);
 
         close("y", &y, &defined_y);
-        for (moments, defined) in moments.iter().zip(&defined_moments) {
+        if let (Some(moments), Some(defined)) = (&moments.maps, &defined_moments.maps) {
+            close("mean of the maps", &moments.mean, &defined.mean);
+            close("var of the maps", &moments.var, &defined.var);
+        }
+        for (moments, defined) in moments.layers.iter().zip(&defined_moments.layers) {
             let pairs = [
                 (Some(&moments.norm1), Some(&defined.norm1)),
                 (moments.norm2.as_ref(), defined.norm2.as_ref()),
@@ -156,10 +160,15 @@ impl Case {
 }
 
 /// A way to compute a block.
-type Block = for<'t> fn(&Var<'t>, &[DenseBlockLayer<'t>]) -> (Var<'t>, Vec<DenseBlockMoments>);
+type Block = for<'t> fn(&Var<'t>, &[DenseBlockLayer<'t>]) -> (Var<'t>, DenseBlockMoments);
+
+/// A one for each channel.
+fn ones<'t>(x: &Var<'t>) -> Var<'t> {
+    x.tape().input(Tensor::full([x.shape().channels()], 1.0).unwrap())
+}
 
 /// The block as the paper defines it.
-fn by_definition<'t>(x: &Var<'t>, layers: &[DenseBlockLayer<'t>]) -> (Var<'t>, Vec<DenseBlockMoments>) {
+fn by_definition<'t>(x: &Var<'t>, layers: &[DenseBlockLayer<'t>]) -> (Var<'t>, DenseBlockMoments) {
     let norm = |x: &Var<'t>, norm: &DenseBlockNorm<'t>| {
         let given = norm.given.as_ref().map(|(mean, var)| (mean, var));
         let options =
@@ -170,7 +179,7 @@ fn by_definition<'t>(x: &Var<'t>, layers: &[DenseBlockLayer<'t>]) -> (Var<'t>, V
     let mut all = vec![];
     for layer in layers {
         let (mut y, norm1) = norm(&maps, &layer.norm1);
-        let mut moments = DenseBlockMoments { norm1, norm2: None };
+        let mut moments = DenseBlockLayerMoments { norm1, norm2: None };
         if let Some((weight, norm2)) = &layer.bottleneck {
             let z = y.conv2d(weight, None, &Conv2dOptions::default()).unwrap();
             let (a, norm2) = norm(&z, norm2);
@@ -182,7 +191,9 @@ fn by_definition<'t>(x: &Var<'t>, layers: &[DenseBlockLayer<'t>]) -> (Var<'t>, V
         maps = Var::concat(&[&maps, &new]).unwrap();
         all.push(moments);
     }
-    (maps, all)
+    let statistics = maps.batch_norm(&BatchNorm::new(&ones(&maps), &ones(&maps)));
+    let of_maps = statistics.ok().map(|(_, moments)| moments);
+    (maps, DenseBlockMoments { layers: all, maps: of_maps })
 }
 
 #[track_caller]
@@ -288,7 +299,7 @@ fn no_layers_are_the_input_and_no_images_are_no_trouble() {
     let tape = Tape::eval();
     let x = tape.input(Tensor::zeros([1, 2, 2, 3]).unwrap());
     let (y, moments) = x.dense_block(&[]).unwrap();
-    assert!(y.value() == x.value() && moments.is_empty());
+    assert!(y.value() == x.value() && moments.layers.is_empty());
     for width in [None, Some(8)] {
         Case { input: [0, 4, 4, 6], mode: Mode::Eval, width, ..CASE }.check();
     }
