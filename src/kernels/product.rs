@@ -290,11 +290,41 @@ pub(crate) fn pack_ahead<L: PanelLayout>(isa: Isa, factor: &Factor, columns: usi
 impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     /// Computes it, and returns what the epilogue found out about each block, in order.
     pub(crate) fn compute(&self, isa: Isa, c: &mut [f32]) -> Vec<E::Output> {
+        Self::side_by_side(isa, std::slice::from_ref(self), c)
+    }
+
+    /// Computes products into columns of one C, at the same time, and returns what their epilogues found out, product by product.
+    ///
+    /// # Panics
+    /// Unless all products have the same rows, with the columns of each behind those of the one before.
+    pub(crate) fn side_by_side(isa: Isa, products: &[Self], c: &mut [f32]) -> Vec<E::Output> {
+        let Some((first, last)) = products.first().zip(products.last()) else {
+            return vec![];
+        };
+        for pair in products.windows(2) {
+            assert!((pair[0].c.size, pair[0].c.stride) == (pair[1].c.size, pair[1].c.stride), "other rows");
+            assert!(pair[0].c.start + pair[0].columns <= pair[1].c.start, "columns of C overlap");
+        }
+        if first.c.rows() > 0 {
+            first.c.check(last.c.start + last.columns - first.c.start, c.len());
+        }
+        let to = Output(c.as_mut_ptr());
+        let found = products.par_iter().with_max_len(1).map(|product| {
+            // SAFETY: the asserts show that all rows lie in C, apart from one another.
+            unsafe { product.compute_in_part(isa, to) }
+        });
+        found.collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+
+    /// Computes it into C, of which it may be only a part.
+    ///
+    /// # Safety
+    /// The columns of all its rows are valid for reading and writing and do not overlap, and nobody else accesses them meanwhile.
+    unsafe fn compute_in_part(&self, isa: Isa, c: Output) -> Vec<E::Output> {
         let rows = self.c.rows();
         if rows == 0 || self.columns == 0 {
             return vec![];
         }
-        self.c.check(self.columns, c.len());
         let plan = Plan::new::<A::Layout>(TileShape::of(isa), rows, self.columns, self.depth);
         let len = packed_len::<A::Layout>(isa, self.columns, self.depth);
         match &self.b {
@@ -317,10 +347,10 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     }
 
     /// All parts of the rows, of the columns and of the depth.
-    fn parts(&self, isa: Isa, plan: &Plan, packed: &[f32], c: &mut [f32]) -> Vec<E::Output> {
+    fn parts(&self, isa: Isa, plan: &Plan, packed: &[f32], to_c: Output) -> Vec<E::Output> {
         let sums = self.c.rows() * self.columns;
         scratch::with((plan.parts.parts - 1) * sums, |partial| {
-            let (to_c, to_partial) = (Output(c.as_mut_ptr()), Output(partial.as_mut_ptr()));
+            let to_partial = Output(partial.as_mut_ptr());
             let tasks = (0..plan.tasks()).into_par_iter().with_max_len(1).map(|task| {
                 let (task, columns) = (task / plan.columns.parts, task % plan.columns.parts);
                 let (part, block) = (task / plan.rows.parts, task % plan.rows.parts);
@@ -328,7 +358,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                 self.task(isa, plan, [block, columns, part], packed, to)
             });
             let found: Vec<Option<E::Output>> = tasks.collect();
-            self.add_parts(partial, c);
+            self.add_parts(partial, to_c);
             found.into_iter().flatten().collect()
         })
     }
@@ -401,7 +431,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                                 .then(|| self.end.from(columns.start)),
                             layout: PhantomData,
                         };
-                        // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap (the partial sums are a
+                        // SAFETY: rows lie in C and do not overlap, as `compute_in_part` was promised (the partial sums are a
                         // matrix of `rows` x `columns`), and no other task has the same rows, columns and part.
                         unsafe {
                             product.compute_fetching(isa, to.offset(columns.start), ahead.as_slice());
@@ -419,16 +449,15 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     }
 
     /// Adds the parts of the depth to C, in order.
-    fn add_parts(&self, partial: &[f32], c: &mut [f32]) {
+    fn add_parts(&self, partial: &[f32], to: Output) {
         if partial.is_empty() {
             return;
         }
         let (rows, columns) = (self.c.rows(), self.columns);
-        let to = Output(c.as_mut_ptr());
         (0..rows).into_par_iter().with_min_len(16).for_each(|row| {
             let mut offset = [0];
             self.c.offsets(row..row + 1, &mut offset);
-            // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap, and each is added to once.
+            // SAFETY: rows lie in C and do not overlap, as `compute_in_part` was promised, and each is added to once.
             let c = unsafe { std::slice::from_raw_parts_mut(to.offset(offset[0]), columns) };
             for part in partial.chunks_exact(rows * columns) {
                 for (c, x) in c.iter_mut().zip(&part[row * columns..][..columns]) {

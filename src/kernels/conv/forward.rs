@@ -50,13 +50,13 @@ pub(super) fn convolve<E: Epilogue>(
     ending.check(sizes.out_channels, y.data.len());
     with_spread(sizes, w, |sizes, w| {
         let weights = |group| Right::Factor(factor(sizes, w, group));
-        group_by_group(isa, sizes, x, weights, ending, epilogue, y)
+        all_groups(isa, sizes, x, weights, ending, epilogue, y)
     })
 }
 
-/// Computes the groups one by one, with the weights for a group, and the epilogue for its first output channel, into a slot, for
+/// Computes the groups, with the weights for a group, and the epilogue for its first output channel, into a slot, for
 /// which there is no residual unless it is all of y.
-pub(super) fn group_by_group<'a, E: Epilogue>(
+pub(super) fn all_groups<'a, E: Epilogue>(
     isa: Isa,
     sizes: &Conv2d,
     x: &[f32],
@@ -65,14 +65,13 @@ pub(super) fn group_by_group<'a, E: Epilogue>(
     epilogue: impl Fn(usize) -> E,
     y: Slot<'_>,
 ) -> Vec<E::Output> {
-    let mut found = vec![];
     let [vertical, horizontal] = axes(sizes);
     let (row, group_out) = (y.row, sizes.group_out());
     let size = [sizes.batch, vertical.grid, horizontal.grid];
     y.check(size.iter().product(), sizes.out_channels);
-    for group in 0..sizes.groups {
+    let product = |group| {
         let first = group * group_out;
-        let product = Product {
+        Product {
             columns: group_out,
             depth: sizes.kernel[0] * sizes.kernel[1] * sizes.group_in(),
             a: Patches::<RowMajor>::new(source(sizes, x, group), &[vertical.clone(), horizontal.clone()]),
@@ -81,10 +80,9 @@ pub(super) fn group_by_group<'a, E: Epilogue>(
             start: Start::Zero,
             end: EndOfColumns { ending, first, at: 0 },
             epilogue: epilogue(first),
-        };
-        found.extend(product.compute(isa, y.data));
-    }
-    found
+        }
+    };
+    Product::side_by_side(isa, &(0..sizes.groups).map(product).collect::<Vec<_>>(), y.data)
 }
 
 /// The weights of a group.

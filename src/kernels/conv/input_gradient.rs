@@ -33,16 +33,15 @@ use crate::kernels::product::{Grid, Product, Right};
 /// ```
 pub fn conv2d_input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     sizes.check(dx.len(), w.len(), dy.len());
-    with_spread(sizes, w, |sizes, w| group_by_group(isa, sizes, dy, w, dx));
+    with_spread(sizes, w, |sizes, w| all_groups(isa, sizes, dy, w, dx));
 }
 
-fn group_by_group(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    for group in 0..sizes.groups {
-        for y_phase in 0..sizes.stride[0].min(sizes.height) {
-            for x_phase in 0..sizes.stride[1].min(sizes.width) {
-                let phases = [Phase::new(sizes, 0, y_phase), Phase::new(sizes, 1, x_phase)];
-                phase_product(sizes, group, &phases, dy, w).compute(isa, dx);
-            }
+fn all_groups(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    for y_phase in 0..sizes.stride[0].min(sizes.height) {
+        for x_phase in 0..sizes.stride[1].min(sizes.width) {
+            let phases = [Phase::new(sizes, 0, y_phase), Phase::new(sizes, 1, x_phase)];
+            let product = |group| phase_product(sizes, group, &phases, dy, w);
+            Product::side_by_side(isa, &(0..sizes.groups).map(product).collect::<Vec<_>>(), dx);
         }
     }
 }

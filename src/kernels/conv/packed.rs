@@ -1,6 +1,6 @@
 //! Weights that many inputs meet, as in inference: brought into the order that the kernels read once, not once a call.
 
-use super::forward::{factor, group_by_group};
+use super::forward::{all_groups, factor};
 use super::groups::{merged, with_spread};
 use super::{Algorithm, Conv2d, winograd};
 use crate::kernels::microkernel::RowMajor;
@@ -118,7 +118,7 @@ impl Packing {
                 let wide = merged(sizes);
                 let len = group_len(isa, &wide);
                 let right = |group: usize| Right::Packed(&packed[group * len..][..len]);
-                group_by_group(isa, &wide, x, right, ending, |_| (), y);
+                all_groups(isa, &wide, x, right, ending, |_| (), y);
             }
             Packing::Winograd4x4 => winograd::forward_packed::<6, 4>(isa, sizes, x, packed, ending, y),
             Packing::Winograd2x2 => winograd::forward_packed::<4, 2>(isa, sizes, x, packed, ending, y),

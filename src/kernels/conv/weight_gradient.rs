@@ -29,17 +29,17 @@ use crate::kernels::product::{Grid, Product, Right};
 /// ```
 pub fn conv2d_weight_gradient(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     sizes.check(x.len(), dw.len(), dy.len());
-    with_collected(sizes, dw, |sizes, dw| group_by_group(isa, sizes, x, dy, dw));
+    with_collected(sizes, dw, |sizes, dw| all_groups(isa, sizes, x, dy, dw));
 }
 
-fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+fn all_groups(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let axes = axes(sizes);
     let (channels, group_out) = (sizes.out_channels, sizes.group_out());
     let pixels = sizes.batch * axes[0].grid * axes[1].grid;
     let rows = dw.len() / channels.max(1);
-    for group in 0..sizes.groups {
+    let product = |group| {
         let first = group * group_out;
-        let product = Product {
+        Product {
             columns: group_out,
             depth: pixels,
             a: Patches::<DepthMajor>::new(source(sizes, x, group), &axes),
@@ -48,7 +48,7 @@ fn group_by_group(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32
             start: Start::Zero,
             end: EndOfColumns::default(),
             epilogue: (),
-        };
-        product.compute(isa, dw);
-    }
+        }
+    };
+    Product::side_by_side(isa, &(0..sizes.groups).map(product).collect::<Vec<_>>(), dw);
 }
