@@ -352,8 +352,13 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
         scratch::with((plan.parts.parts - 1) * sums, |partial| {
             let to_partial = Output(partial.as_mut_ptr());
             let tasks = (0..plan.tasks()).into_par_iter().with_max_len(1).map(|task| {
-                let (task, columns) = (task / plan.columns.parts, task % plan.columns.parts);
-                let (part, block) = (task / plan.rows.parts, task % plan.rows.parts);
+                let parts_of_c = plan.rows.parts * plan.columns.parts;
+                let (part, task) = (task / parts_of_c, task % parts_of_c);
+                // A thread's next task reads the larger factor's next part, and the smaller one's again.
+                let (block, columns) = match self.columns > self.c.rows() {
+                    true => (task % plan.rows.parts, task / plan.rows.parts),
+                    false => (task / plan.columns.parts, task % plan.columns.parts),
+                };
                 let to = if part == 0 { to_c } else { Output(to_partial.offset((part - 1) * sums)) };
                 self.task(isa, plan, [block, columns, part], packed, to)
             });
