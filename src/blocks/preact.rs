@@ -11,18 +11,13 @@ use crate::{
 };
 
 /// What the parts of a [`PreActBlock`] are called in weights files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PreActNames {
     /// `norm1`, `conv1`, `norm2` and so on, `downsample.conv`: timm's pre-activation networks.
+    #[default]
     Timm,
     /// `bn1`, `conv1`, `bn2` and so on, `convShortcut`: wide residual networks in PyTorch.
     Wide,
-}
-
-impl Default for PreActNames {
-    fn default() -> PreActNames {
-        PreActNames::Timm
-    }
 }
 
 impl PreActNames {
@@ -143,7 +138,7 @@ impl Module for PreActBlock {
         let Some((first, rest)) = self.layers.split_first() else {
             return Ok(x.clone());
         };
-        let activated = first.activate(x)?;
+        let activated = first.activate(x, None)?;
         let shortcut = match &self.downsample {
             Some(conv) => conv.forward(&activated).at(self.names.shortcut())?,
             None => x.clone(),

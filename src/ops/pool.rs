@@ -6,7 +6,7 @@
 use super::expect_images;
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Isa, Pool2d},
 };
 
@@ -55,7 +55,10 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn max_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
-        let (pool, shape) = options.geometry("max_pool2d", self.shape())?;
+        let (pool, shape) = match options.geometry("max_pool2d", self.shape()) {
+            Ok(sizes) => sizes,
+            Err(refusal) => return self.tape().forgive(refusal, options.assumed(self.shape())),
+        };
         let recording = self.tape().is_recording();
         Ok(Var::op("max_pool2d", [self], shape, |[x]| {
             let mut argmax = vec![0; if recording { shape.elements() } else { 0 }];
@@ -69,7 +72,8 @@ impl<'t> Var<'t> {
                     kernels::max_pool2d_backward(Isa::active(), &pool, &argmax, dy.data(), dx);
                 }))]
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 
     /// The mean of each window of `[N, H, W, C]`: `[N, OH, OW, C]`, sized as [`Var::max_pool2d`]'s.
@@ -86,7 +90,10 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn avg_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
-        let (pool, shape) = options.geometry("avg_pool2d", self.shape())?;
+        let (pool, shape) = match options.geometry("avg_pool2d", self.shape()) {
+            Ok(sizes) => sizes,
+            Err(refusal) => return self.tape().forgive(refusal, options.assumed(self.shape())),
+        };
         let whole = options.count_include_pad;
         if whole && options.ceil {
             return Err(Error::argument(
@@ -106,7 +113,8 @@ impl<'t> Var<'t> {
                     kernels::avg_pool2d_backward(Isa::active(), &pool, whole, dy.data(), dx);
                 }))]
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 
     /// The mean of each channel over all pixels of an image: `[N, H, W, C]` to `[N, C]`, in front of a classifier.
@@ -134,11 +142,21 @@ impl<'t> Var<'t> {
                     kernels::global_avg_pool_backward(Isa::active(), batch, channels, dy.data(), dx);
                 }))]
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 }
 
 impl Pool2dOptions {
+    /// The shape that the output would have if the input fitted.
+    fn assumed(&self, x: &Shape) -> Option<Shape> {
+        let &[batch, height, width, channels] = &x[..] else {
+            return None;
+        };
+        let [height, width] = [height.div_ceil(self.stride[0].max(1)), width.div_ceil(self.stride[1].max(1))];
+        Shape::new(&[batch, height, width, channels]).ok()
+    }
+
     /// The kernels' sizes and the output's shape; refuses whatever does not fit.
     fn geometry(&self, op: &'static str, x: &Shape) -> Result<(Pool2d, Shape)> {
         let [batch, height, width, channels] = expect_images(op, x)?;
