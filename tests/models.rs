@@ -166,6 +166,23 @@ fn names_and_shapes_are_torchvisions() {
     assert_eq!(digest(&resnet(50, &mut rng)), 0x8dd6_3c80_eecf_8deb);
     assert_eq!(digest(&DenseNet::imagenet(121, 1000, &mut rng).unwrap()), 0xedc6_4a8a_adf3_95d9);
     assert_eq!(digest(&ResNet::cifar_paper(20, 10, &mut rng).unwrap()), 0x16f7_697f_9c3a_bbbc);
+    // torchvision's, timm's (its classifier of `resnetv2`, a 1 x 1 convolution, read as linear) and published wide networks'.
+    for (name, classes, expected) in [
+        ("resnext50_32x4d", 1000, 0xa735_6c00_db53_c674),
+        ("resnext101_32x8d", 1000, 0x0204_7b20_df58_e231),
+        ("wide_resnet50_2", 1000, 0x9dae_fb04_f2c9_4897),
+        ("resnet50d", 1000, 0x0fb3_1f1a_7bf4_cd80),
+        ("resnet101d", 1000, 0x76a4_953a_4197_89ff),
+        ("resnetv2_18", 1000, 0x5372_bab4_7ef5_41b6),
+        ("resnetv2_34", 1000, 0x0085_fb83_d92e_9fe6),
+        ("resnetv2_50", 1000, 0xc44d_a1a0_0edc_619b),
+        ("resnetv2_101", 1000, 0x48e5_2d88_395c_32bf),
+        ("wrn16_4", 10, 0x67c1_c895_367a_2137),
+        ("wrn28_10", 10, 0xf51f_0500_9626_97c0),
+    ] {
+        let model = models::build(name, &ModelOptions::classes(classes), &mut rng).unwrap();
+        assert_eq!(digest(&*model), expected, "{name}");
+    }
     assert_eq!(digest(&DenseNet::bc(100, 12, 10, &mut rng).unwrap()), 0xb8f5_4284_e98d_e188);
 }
 
