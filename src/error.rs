@@ -72,6 +72,12 @@ pub enum Error {
         /// Name, the model's shape and the file's, in the file's layout.
         misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
     },
+    /// Everything that does not fit in a network, each with its place; see [`Module::check`](crate::nn::Module::check).
+    #[error("{} {}: {}", faults.len(), if faults.len() == 1 { "fault" } else { "faults" }, listed(faults))]
+    Faults {
+        /// In the order in which a pass comes upon them.
+        faults: Vec<Error>,
+    },
     /// A name that no table has.
     #[error("unknown {kind} {name:?}; known are: {}", known.join(", "))]
     UnknownName {
@@ -147,6 +153,10 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn listed(faults: &[Error]) -> String {
+    faults.iter().map(Error::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Says where in a network a result was computed: a container puts its child's name in front of the child's error.

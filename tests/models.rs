@@ -8,10 +8,11 @@ use skipgrad::{
     nn::Module,
 };
 
-/// Name, classes, parameters as PyTorch counts them (torchvision's networks, and the same with the papers' CIFAR stems), the
+/// Name, classes, parameters as PyTorch counts them (torchvision's networks, and the same with the papers' CIFAR stems; timm's
+/// resnet50d, resnet101d and resnetv2; the papers' wide networks), the
 /// edge of the smallest images that leave two values a channel for a batch of two, and the channels of the last maps.
 #[rustfmt::skip]
-const MODELS: [(&str, usize, usize, usize, usize); 22] = [
+const MODELS: [(&str, usize, usize, usize, usize); 36] = [
     ("resnet18",           1000, 11_689_512, 32, 512),
     ("resnet34",           1000, 21_797_672, 32, 512),
     ("resnet50",           1000, 25_557_032, 32, 2048),
@@ -22,11 +23,25 @@ const MODELS: [(&str, usize, usize, usize, usize); 22] = [
     ("resnet50_cifar",       10, 23_520_842,  8, 2048),
     ("resnet101_cifar",      10, 42_512_970,  8, 2048),
     ("resnet152_cifar",      10, 58_156_618,  8, 2048),
+    ("resnext50_32x4d",    1000, 25_028_904, 32, 2048),
+    ("resnext101_32x8d",   1000, 88_791_336, 32, 2048),
+    ("resnext101_64x4d",   1000, 83_455_272, 32, 2048),
+    ("wide_resnet50_2",    1000, 68_883_240, 32, 2048),
+    ("wide_resnet101_2",   1000, 126_886_696, 32, 2048),
+    ("resnet50d",          1000, 25_576_264, 32, 2048),
+    ("resnet101d",         1000, 44_568_392, 32, 2048),
+    ("resnetv2_18",        1000, 11_687_720, 32, 512),
+    ("resnetv2_34",        1000, 21_795_880, 32, 512),
+    ("resnetv2_50",        1000, 25_549_352, 32, 2048),
+    ("resnetv2_101",       1000, 44_541_480, 32, 2048),
+    ("resnetv2_152",       1000, 60_185_128, 32, 2048),
     ("resnet20",             10,    269_722,  4, 64),
     ("resnet32",             10,    464_154,  4, 64),
     ("resnet44",             10,    658_586,  4, 64),
     ("resnet56",             10,    853_018,  4, 64),
     ("resnet110",            10,  1_727_962,  4, 64),
+    ("wrn16_4",              10,  2_748_890,  4, 256),
+    ("wrn28_10",             10, 36_479_194,  4, 640),
     ("densenet121",        1000,  7_978_856, 32, 1024),
     ("densenet161",        1000, 28_681_000, 32, 2208),
     ("densenet169",        1000, 14_149_480, 32, 1664),
@@ -75,8 +90,12 @@ fn sweep(belongs: impl Fn(&str) -> bool) {
         let model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(1)).unwrap();
         assert_eq!(model.parameters(), parameters, "{name}");
         let number = |digits: &str| digits.chars().take_while(char::is_ascii_digit).collect::<String>();
-        let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-        assert_eq!(depth(&*model).to_string(), number(digits), "{name} has as many layers as its name says");
+        let digits = name.trim_start_matches("resnetv2_").trim_start_matches(|c: char| !c.is_ascii_digit());
+        // A stem of three convolutions counts as one, and of wide networks the projections count and not the classifier.
+        let uncounted =
+            if name.ends_with('d') && !name.contains('_') { 2 } else { usize::from(name.starts_with("wrn")) };
+        let counted = depth(&*model) - uncounted;
+        assert_eq!(counted.to_string(), number(digits), "{name} has as many layers as its name says");
 
         let tape = Tape::eval();
         let x = tape.input(images(2, edge, 3));
@@ -94,7 +113,22 @@ fn imagenet_resnets() {
 
 #[test]
 fn cifar_resnets() {
-    sweep(|name| name.starts_with("resnet") && name.contains('_'));
+    sweep(|name| name.ends_with("_cifar"));
+}
+
+#[test]
+fn resnexts() {
+    sweep(|name| name.starts_with("resnext"));
+}
+
+#[test]
+fn wide_resnets() {
+    sweep(|name| name.starts_with("w"));
+}
+
+#[test]
+fn preactivation_resnets() {
+    sweep(|name| name.starts_with("resnetv2"));
 }
 
 #[test]
@@ -132,6 +166,23 @@ fn names_and_shapes_are_torchvisions() {
     assert_eq!(digest(&resnet(50, &mut rng)), 0x8dd6_3c80_eecf_8deb);
     assert_eq!(digest(&DenseNet::imagenet(121, 1000, &mut rng).unwrap()), 0xedc6_4a8a_adf3_95d9);
     assert_eq!(digest(&ResNet::cifar_paper(20, 10, &mut rng).unwrap()), 0x16f7_697f_9c3a_bbbc);
+    // torchvision's, timm's (its classifier of `resnetv2`, a 1 x 1 convolution, read as linear) and published wide networks'.
+    for (name, classes, expected) in [
+        ("resnext50_32x4d", 1000, 0xa735_6c00_db53_c674),
+        ("resnext101_32x8d", 1000, 0x0204_7b20_df58_e231),
+        ("wide_resnet50_2", 1000, 0x9dae_fb04_f2c9_4897),
+        ("resnet50d", 1000, 0x0fb3_1f1a_7bf4_cd80),
+        ("resnet101d", 1000, 0x76a4_953a_4197_89ff),
+        ("resnetv2_18", 1000, 0x5372_bab4_7ef5_41b6),
+        ("resnetv2_34", 1000, 0x0085_fb83_d92e_9fe6),
+        ("resnetv2_50", 1000, 0xc44d_a1a0_0edc_619b),
+        ("resnetv2_101", 1000, 0x48e5_2d88_395c_32bf),
+        ("wrn16_4", 10, 0x67c1_c895_367a_2137),
+        ("wrn28_10", 10, 0xf51f_0500_9626_97c0),
+    ] {
+        let model = models::build(name, &ModelOptions::classes(classes), &mut rng).unwrap();
+        assert_eq!(digest(&*model), expected, "{name}");
+    }
     assert_eq!(digest(&DenseNet::bc(100, 12, 10, &mut rng).unwrap()), 0xb8f5_4284_e98d_e188);
 }
 
@@ -149,6 +200,15 @@ fn state_is_visited_in_the_order_of_the_layers() {
     assert!(at("layer2.0.bn2.bias") < at("layer2.0.downsample.0.weight"));
     assert!(at("layer2.0.downsample.1.running_var") < at("layer2.1.conv1.weight"));
     assert_eq!(names[names.len() - 2..], ["fc.weight", "fc.bias"]);
+
+    for name in ["resnetv2_18", "resnet50d", "wrn16_4"] {
+        let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
+        let (mut names, mut mutable) = (vec![], vec![]);
+        model.visit("m", &mut |name, _| names.push(name.to_string()));
+        model.visit_mut("m", &mut |name, _| mutable.push(name.to_string()));
+        assert_eq!(names, mutable);
+        assert!(names.iter().all(|name| name.starts_with("m.")), "{names:?}");
+    }
 
     let dense = DenseNet::bc(16, 4, 10, &mut Rng::seed(0)).unwrap();
     let (mut names, mut mutable) = (vec![], vec![]);
@@ -196,7 +256,7 @@ fn a_copy_computes_the_same_and_learns_alone() {
 #[test]
 fn images_of_any_size_and_any_number_of_channels() {
     let mut rng = Rng::seed(0);
-    for name in ["resnet18", "resnet20", "densenet_bc100_k12"] {
+    for name in ["resnet18", "resnet20", "resnet50d", "resnetv2_18", "wrn16_4", "densenet_bc100_k12"] {
         let options = ModelOptions { channels: 5, ..ModelOptions::classes(3) };
         let model = models::build(name, &options, &mut rng).unwrap();
         let tape = Tape::eval();
@@ -218,6 +278,7 @@ fn another_stem_by_option() {
     };
     assert_eq!([edge("resnet18", None), edge("resnet18", Some(StemKind::Cifar))], [1, 4]);
     assert_eq!([edge("resnet20", None), edge("resnet20", Some(StemKind::ImageNet))], [8, 2]);
+    assert_eq!([edge("resnet50d", None), edge("resnetv2_18", Some(StemKind::Deep))], [1, 1]);
     assert_eq!([edge("densenet121", None), edge("densenet121", Some(StemKind::Cifar))], [1, 4]);
 }
 
@@ -233,6 +294,15 @@ fn zero_last_gamma_makes_the_blocks_shortcuts() {
             }
         });
     }
+    let model = models::build("resnetv2_18", &options, &mut Rng::seed(0)).unwrap();
+    model.visit("", &mut |name, slot| {
+        let zeros = slot.value().data().iter().all(|&w| w == 0.0);
+        assert_eq!(
+            zeros && name.contains("conv"),
+            name.ends_with("conv2.weight"),
+            "{name}: no norm is last there"
+        );
+    });
     assert_eq!(zero.len(), 8 + 16);
     assert!(zero[..8].iter().all(|name| name.ends_with("bn2.weight")));
     assert!(zero[8..].iter().all(|name| name.ends_with("bn3.weight")));
@@ -245,6 +315,7 @@ fn stochastic_depth_rises_to_the_last_block() {
     let rates = model.stages.iter().flat_map(|stage| &stage.blocks).map(|unit| match unit {
         ResidualUnit::Basic(block) => block.drop_path,
         ResidualUnit::Bottleneck(block) => block.drop_path,
+        ResidualUnit::PreAct(block) => block.drop_path,
     });
     for (i, rate) in rates.enumerate() {
         assert!((rate - 0.6 * (i + 1) as f32 / 9.0).abs() < 1e-6, "block {i}: {rate}");
@@ -252,6 +323,17 @@ fn stochastic_depth_rises_to_the_last_block() {
     let pass = |tape: Tape| model.forward(&tape.input(images(2, 8, 3))).unwrap().value().clone();
     assert_ne!(pass(Tape::train(Rng::seed(0))), pass(Tape::train(Rng::seed(1))));
     assert_eq!(pass(Tape::eval()), pass(Tape::eval()));
+}
+
+#[test]
+fn stochastic_depth_in_every_kind_of_residual_network() {
+    let options = ModelOptions { drop_path: 0.5, ..ModelOptions::classes(10) };
+    for name in ["resnext50_32x4d", "resnet50d", "resnetv2_18", "resnetv2_50", "wrn16_4"] {
+        let model = models::build(name, &options, &mut Rng::seed(0)).unwrap();
+        let pass = |tape: Tape| model.forward(&tape.input(images(2, 33, 3))).unwrap().value().clone();
+        assert_ne!(pass(Tape::train(Rng::seed(0))), pass(Tape::train(Rng::seed(1))), "{name}");
+        assert_eq!(pass(Tape::eval()), pass(Tape::eval()), "{name}");
+    }
 }
 
 #[test]
@@ -290,6 +372,9 @@ fn errors_say_where() {
     let error = model.forward(&tape.input(images(1, 32, 3))).err().unwrap();
     assert!(error.to_string().starts_with("layer3.0.conv1: conv2d: "), "{error}");
 
+    let v2 = models::build("resnetv2_18", &ModelOptions::classes(10), &mut rng).unwrap();
+    let error = v2.forward(&tape.input(images(1, 32, 1))).err().unwrap();
+    assert!(error.to_string().starts_with("stem.conv: conv2d: "), "{error}");
     let dense = DenseNet::imagenet(121, 10, &mut rng).unwrap();
     let error = dense.forward(&tape.input(images(1, 16, 3))).err().unwrap();
     assert_eq!(error.path(), Some("features.transition3.pool"), "{error}");
@@ -333,6 +418,10 @@ fn depths_and_names_that_are_not_in_the_tables() {
     );
     assert!(refusal(ResNet::cifar(20, 10, &mut rng)).ends_with("resnet101, resnet152"));
     assert!(refusal(DenseNet::imagenet(100, 10, &mut rng)).contains("densenet121, densenet161"));
+    for depth in [0, 4, 21] {
+        assert!(refusal(ResNet::wide(depth, 2, 10, &mut rng)).contains("expected 6n + 4"));
+    }
+    assert!(refusal(ResNet::wide(10, 0, 10, &mut rng)).contains("conv2d: channels"));
     for depth in [0, 2, 21] {
         assert!(refusal(ResNet::cifar_paper(depth, 10, &mut rng)).contains("expected 6n + 2"));
     }

@@ -38,6 +38,7 @@ impl Var<'_> {
                 reason: "nothing trainable was recorded on the way to this value",
             });
         };
+        let gradient = self.tape.dry.as_ref().map_or(gradient, |dry| dry.tensor(*self.shape()));
         self.tape.consumed.set(true);
         let mut nodes = self.tape.nodes.take();
         nodes.truncate(root + 1);

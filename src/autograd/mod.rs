@@ -21,12 +21,14 @@
 
 mod backward;
 mod check;
+mod dry;
 mod param;
 mod state;
 mod tape;
 mod updates;
 
 pub use check::{GradientCheck, gradient_check};
+pub use dry::{Cost, GradientMemory};
 pub use param::{Buffer, Layout, Param, Revision, StateId};
 pub use state::{NamedTensors, Slot, SlotMut, State, join};
 pub use tape::{Kept, Mode, Tape, Var};

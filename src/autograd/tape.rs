@@ -1,6 +1,9 @@
 //! The tape, the values on it, and the one door through which they are made.
 
-use super::param::{Buffer, Param, StateId};
+use super::{
+    dry::Dry,
+    param::{Buffer, Param, StateId},
+};
 use crate::{Rng, Shape, Tensor};
 use std::{
     cell::{Cell, RefCell},
@@ -18,7 +21,7 @@ pub enum Mode {
 }
 
 /// A rule: from the gradient of a value to those of the inputs that need one.
-type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>>>;
+pub(super) type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>>>;
 
 /// How a value on the tape was made.
 pub(super) enum Node {
@@ -47,6 +50,8 @@ pub struct Tape {
     pub(super) nodes: RefCell<Vec<Node>>,
     pub(super) consumed: Cell<bool>,
     pub(super) observed: RefCell<Vec<(StateId, Tensor)>>,
+    /// Of a dry tape.
+    pub(super) dry: Option<Dry>,
 }
 
 impl Tape {
@@ -60,6 +65,22 @@ impl Tape {
         Tape::new(Mode::Eval, false, Rng::seed(0))
     }
 
+    /// A tape on which nothing is computed: values have a shape and no numbers, and what a pass would take is added up. It records
+    /// in training mode and does not in evaluation mode. [`Module`](crate::nn::Module)'s `check`, `summary` and `plan` are made of it.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::{Mode, Tape}};
+    /// let tape = Tape::dry(Mode::Train);
+    /// let x = tape.placeholder(&[1000, 1000, 1000])?;
+    /// let y = x.relu().add(&x)?;
+    /// assert_eq!((y.shape()[..], y.value().data().len()), ([1000, 1000, 1000][..], 0));
+    /// assert!(y.add(&y.sum()).is_err());
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn dry(mode: Mode) -> Tape {
+        Tape { dry: Some(Dry::default()), ..Tape::new(mode, mode == Mode::Train, Rng::seed(0)) }
+    }
+
     fn new(mode: Mode, recording: bool, rng: Rng) -> Tape {
         Tape {
             mode,
@@ -68,6 +89,7 @@ impl Tape {
             nodes: RefCell::default(),
             consumed: Cell::new(false),
             observed: RefCell::default(),
+            dry: None,
         }
     }
 
@@ -106,12 +128,12 @@ impl Tape {
         self.leaf(value, StateId::fresh())
     }
 
-    /// The value of a parameter. A parameter that is not trainable is a plain input.
+    /// The value of a parameter. No gradient flows to a parameter that is not trainable.
     pub fn param(&self, param: &Param) -> Var<'_> {
         if param.is_trainable() {
             self.leaf(param.value().clone(), param.id())
         } else {
-            self.input(param.value().clone())
+            Var { leaf: Some(param.id()), ..self.input(param.value().clone()) }
         }
     }
 
@@ -122,6 +144,7 @@ impl Tape {
 
     /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates).
     pub fn observe(&self, buffer: &Buffer, value: Tensor) {
+        let value = self.dry.as_ref().map_or(value.clone(), |dry| dry.tensor(*value.shape()));
         self.observed.borrow_mut().push((buffer.id(), value));
     }
 
@@ -130,7 +153,7 @@ impl Tape {
         self.rng.borrow_mut().split()
     }
 
-    fn push(&self, node: Node) -> usize {
+    pub(super) fn push(&self, node: Node) -> usize {
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(node);
         nodes.len() - 1
@@ -143,13 +166,13 @@ pub struct Var<'t> {
     pub(super) value: Tensor,
     pub(super) node: Option<usize>,
     pub(super) leaf: Option<StateId>,
-    again: Option<Again>,
+    pub(super) again: Option<Again>,
     pub(super) tape: &'t Tape,
 }
 
 /// How a value can be computed again, in how many passes over memory.
 #[derive(Clone)]
-struct Again {
+pub(super) struct Again {
     passes: usize,
     compute: Rc<dyn Fn() -> Tensor>,
 }
@@ -165,6 +188,13 @@ pub struct Kept {
 enum Content {
     Value(Tensor),
     Again(Again),
+}
+
+/// The value itself.
+impl From<Tensor> for Kept {
+    fn from(value: Tensor) -> Kept {
+        Kept { shape: *value.shape(), content: Content::Value(value) }
+    }
 }
 
 impl Kept {
@@ -232,7 +262,10 @@ impl<'t> Var<'t> {
     /// that need their input in backward then need not hold it in memory until then, if they keep it by [`Var::keep`]. Nothing
     /// happens where nothing is recorded.
     pub fn computed_again_by(self, passes: usize, compute: impl Fn() -> Tensor + 'static) -> Var<'t> {
-        let again = self.is_recorded().then(|| Again { passes, compute: Rc::new(compute) });
+        let again = self.is_recorded().then(|| match &self.tape.dry {
+            Some(dry) => Again { passes, compute: Rc::new(dry.again(passes, *self.shape(), compute)) },
+            None => Again { passes, compute: Rc::new(compute) },
+        });
         Var { again, ..self }
     }
 
@@ -264,7 +297,8 @@ impl<'t> Var<'t> {
     ///
     /// `shape` is the output's. `forward` gets the inputs' values and returns the output and the rule for the gradients:
     /// a closure from the output's gradient, and which inputs need one, to theirs. What the rule captures is what training
-    /// remembers of this operation. Check the inputs before: `forward` cannot fail.
+    /// remembers of this operation. Check the inputs before: `forward` cannot fail. On a dry tape it is not called; what it would
+    /// take, [`Var::costs`] may say.
     ///
     /// ```
     /// use skipgrad::{Rng, Tensor, autograd::{Tape, Var}};
@@ -323,6 +357,9 @@ impl<'t> Var<'t> {
             inputs.iter().all(|v| std::ptr::eq(v.tape, tape)),
             "{name}: the inputs are on different tapes"
         );
+        if let Some(dry) = &tape.dry {
+            return dry.op(name, inputs, shape);
+        }
         let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
         let (value, backward) = forward(&values);
         assert_eq!(*value.shape(), shape, "{name}: forward made another shape than it announced");

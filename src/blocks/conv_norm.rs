@@ -7,7 +7,7 @@ use crate::{
     nn::{BatchNorm2d, Conv2d, Conv2dBuilder, Module},
     ops::{FoldedConv2d, Moments, Normalisation},
 };
-use std::{iter, sync::Arc};
+use std::{borrow::Cow, iter, sync::Arc};
 
 /// A convolution, the normalisation of its output, and what may follow in the same pass: the addition of a shortcut and a
 /// ReLU (He et al. 2015, section 3.4: "BN right after each convolution and before activation").
@@ -36,7 +36,7 @@ pub struct ConvNorm {
     pub conv: Conv2d,
     /// The normalisation of its output.
     pub norm: BatchNorm2d,
-    names: [&'static str; 2],
+    names: [Cow<'static, str>; 2],
     folding: Folding<FoldedConv2d>,
 }
 
@@ -48,12 +48,16 @@ impl ConvNorm {
     pub fn new(conv: Conv2dBuilder, rng: &mut Rng) -> Result<ConvNorm> {
         let conv = conv.build(rng)?;
         let norm = BatchNorm2d::new(conv.outputs())?;
-        Ok(ConvNorm { norm, conv, names: ["conv", "norm"], folding: Folding::default() })
+        Ok(ConvNorm { norm, conv, names: ["conv".into(), "norm".into()], folding: Folding::default() })
     }
 
     /// The same under other names.
-    pub fn named(mut self, conv: &'static str, norm: &'static str) -> ConvNorm {
-        self.names = [conv, norm];
+    pub fn named(
+        mut self,
+        conv: impl Into<Cow<'static, str>>,
+        norm: impl Into<Cow<'static, str>>,
+    ) -> ConvNorm {
+        self.names = [conv.into(), norm.into()];
         self
     }
 
@@ -89,7 +93,7 @@ impl ConvNorm {
     }
 
     fn apply<'t>(&self, x: &Var<'t>, shortcut: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
-        let [conv, norm] = self.names;
+        let [conv, norm] = &self.names;
         if !x.tape().is_recording() && self.norm.is_constant(x.tape()) {
             let folded = self.folded().at(norm)?;
             return folded.apply(x, shortcut, relu).at(conv);
@@ -114,12 +118,12 @@ impl Module for ConvNorm {
 
 impl State for ConvNorm {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
-        self.conv.visit(&join(path, self.names[0]), f);
-        self.norm.visit(&join(path, self.names[1]), f);
+        self.conv.visit(&join(path, &self.names[0]), f);
+        self.norm.visit(&join(path, &self.names[1]), f);
     }
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
-        self.conv.visit_mut(&join(path, self.names[0]), f);
-        self.norm.visit_mut(&join(path, self.names[1]), f);
+        self.conv.visit_mut(&join(path, &self.names[0]), f);
+        self.norm.visit_mut(&join(path, &self.names[1]), f);
     }
 }
 

@@ -213,7 +213,9 @@ impl DenseBlock {
         if tape.mode() == Mode::Train {
             self.folding.clear();
         }
-        if !tape.is_recording() && self.layers.iter().all(|layer| layer.is_constant(tape)) {
+        // On a dry tape there are no weights to fold; the operation says what that would take.
+        let constant = self.layers.iter().all(|layer| layer.is_constant(tape));
+        if constant && !tape.is_recording() && !tape.is_dry() {
             return Ok((tape.input(self.folded(tape)?.apply(x.value())?), None));
         }
         let (y, moments) = x.dense_block(&self.operands(tape)?)?;

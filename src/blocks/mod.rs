@@ -1,7 +1,7 @@
 //! What the papers draw as a box, to be put together.
 //!
 //! Residual networks (He et al. 2015, "Deep residual learning for image recognition"): [`ConvNorm`], [`Shortcut`],
-//! [`BasicBlock`], [`Bottleneck`] and the stage made of them, [`ResBlock`]. Densely connected networks (Huang et al. 2017,
+//! [`BasicBlock`], [`Bottleneck`], [`PreActBlock`] and the stage made of them, [`ResBlock`]. Densely connected networks (Huang et al. 2017,
 //! "Densely connected convolutional networks"): [`NormConv`], [`DenseLayer`], [`DenseBlock`], [`Transition`]. Both begin with
 //! a [`Stem`].
 //!
@@ -35,6 +35,7 @@
 mod conv_norm;
 mod dense;
 mod folding;
+mod preact;
 mod res_block;
 mod residual;
 mod shortcut;
@@ -42,6 +43,7 @@ mod stem;
 
 pub use conv_norm::{ConvNorm, NormConv};
 pub use dense::{DenseBlock, DenseBlockBuilder, DenseLayer, Transition};
+pub use preact::{PreActBlock, PreActNames};
 pub use res_block::{BlockKind, ResBlock, ResBlockBuilder, ResidualUnit};
 pub use residual::{BasicBlock, BlockOptions, Bottleneck};
 pub use shortcut::{Shortcut, ShortcutKind};

@@ -1,6 +1,6 @@
 //! A stage of a residual network.
 
-use super::{BasicBlock, BlockOptions, Bottleneck, ShortcutKind};
+use super::{BasicBlock, BlockOptions, Bottleneck, PreActBlock, PreActNames, ShortcutKind};
 use crate::{
     At, Error, Result, Rng,
     autograd::{Slot, SlotMut, State, Var},
@@ -15,15 +15,24 @@ pub enum BlockKind {
     Basic,
     /// [`Bottleneck`].
     Bottleneck,
+    /// [`PreActBlock`] of two 3x3 convolutions.
+    PreActBasic,
+    /// [`PreActBlock`] of a 1x1, a 3x3 and a 1x1 convolution.
+    PreActBottleneck,
 }
 
 impl BlockKind {
     /// The output has this many times the channels of the block's 3x3 convolutions.
     pub const fn expansion(self) -> usize {
         match self {
-            BlockKind::Basic => 1,
-            BlockKind::Bottleneck => Bottleneck::EXPANSION,
+            BlockKind::Basic | BlockKind::PreActBasic => 1,
+            BlockKind::Bottleneck | BlockKind::PreActBottleneck => Bottleneck::EXPANSION,
         }
+    }
+
+    /// Whether its norms come before the convolutions: then one more follows the last block, and none the stem's convolution.
+    pub const fn is_preact(self) -> bool {
+        matches!(self, BlockKind::PreActBasic | BlockKind::PreActBottleneck)
     }
 }
 
@@ -34,13 +43,15 @@ pub enum ResidualUnit {
     Basic(Box<BasicBlock>),
     /// 1x1, 3x3, 1x1.
     Bottleneck(Box<Bottleneck>),
+    /// The same with norms and ReLUs in front of the convolutions.
+    PreAct(Box<PreActBlock>),
 }
 
 impl ResidualUnit {
     /// A block of this kind from `inputs` to `outputs` channels.
     ///
     /// # Errors
-    /// As [`BasicBlock::new`] and [`Bottleneck::new`].
+    /// As [`BasicBlock::new`], [`Bottleneck::new`] and [`PreActBlock::basic`].
     pub fn new(
         kind: BlockKind,
         [inputs, outputs]: [usize; 2],
@@ -54,6 +65,12 @@ impl ResidualUnit {
             BlockKind::Bottleneck => {
                 ResidualUnit::Bottleneck(Box::new(Bottleneck::new(inputs, outputs, options, rng)?))
             }
+            BlockKind::PreActBasic => {
+                ResidualUnit::PreAct(Box::new(PreActBlock::basic(inputs, outputs, options, rng)?))
+            }
+            BlockKind::PreActBottleneck => {
+                ResidualUnit::PreAct(Box::new(PreActBlock::bottleneck(inputs, outputs, options, rng)?))
+            }
         })
     }
 }
@@ -63,6 +80,7 @@ impl Module for ResidualUnit {
         match self {
             ResidualUnit::Basic(block) => block.forward(x),
             ResidualUnit::Bottleneck(block) => block.forward(x),
+            ResidualUnit::PreAct(block) => block.forward(x),
         }
     }
 }
@@ -72,12 +90,14 @@ impl State for ResidualUnit {
         match self {
             ResidualUnit::Basic(block) => block.visit(path, f),
             ResidualUnit::Bottleneck(block) => block.visit(path, f),
+            ResidualUnit::PreAct(block) => block.visit(path, f),
         }
     }
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
         match self {
             ResidualUnit::Basic(block) => block.visit_mut(path, f),
             ResidualUnit::Bottleneck(block) => block.visit_mut(path, f),
+            ResidualUnit::PreAct(block) => block.visit_mut(path, f),
         }
     }
 }
@@ -169,6 +189,19 @@ impl ResBlockBuilder {
         self
     }
 
+    /// Groups of the 3x3 convolutions and the channels of each: see [`BlockOptions::groups`] and
+    /// [`BlockOptions::width_per_group`].
+    pub fn groups(mut self, groups: usize, width_per_group: usize) -> Self {
+        (self.options.groups, self.options.width_per_group) = (groups, width_per_group);
+        self
+    }
+
+    /// What the parts of pre-activation blocks are called.
+    pub fn names(mut self, names: PreActNames) -> Self {
+        self.options.names = names;
+        self
+    }
+
     /// Makes the stage.
     ///
     /// # Errors
@@ -199,7 +232,7 @@ mod tests {
     fn basic(unit: &ResidualUnit) -> &BasicBlock {
         match unit {
             ResidualUnit::Basic(block) => block,
-            ResidualUnit::Bottleneck(_) => panic!("a basic stage has basic blocks"),
+            other => panic!("a basic stage has basic blocks: {other:?}"),
         }
     }
 

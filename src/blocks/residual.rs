@@ -1,6 +1,6 @@
 //! The two residual blocks of He et al. 2015, figure 5.
 
-use super::{ConvNorm, Shortcut, ShortcutKind};
+use super::{ConvNorm, PreActNames, Shortcut, ShortcutKind};
 use crate::{
     At, Error, Result, Rng,
     autograd::{Mode, Var},
@@ -8,7 +8,8 @@ use crate::{
     state,
 };
 
-/// How a residual block is made; the default is stride 1, projection shortcuts, gamma 1, nothing dropped, fan-out.
+/// How a residual block is made; the default is stride 1, projection shortcuts, gamma 1, nothing dropped, fan-out, one
+/// group.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockOptions {
     /// Of the block's first 3x3 convolution, in rows and in columns.
@@ -22,6 +23,14 @@ pub struct BlockOptions {
     pub drop_path: f32,
     /// How the convolutions are initialised.
     pub fan: Fan,
+    /// Groups of a bottleneck's 3x3 convolution (Xie et al. 2017, "Aggregated residual transformations for deep neural networks",
+    /// their cardinality C); other blocks have 1.
+    pub groups: usize,
+    /// Channels of each group of a bottleneck's 3x3 convolution where the block has 256 outputs, and in proportion elsewhere:
+    /// 64, with 32 groups 4 (ResNeXt, their d), twice that for a wide network; other blocks have 64.
+    pub width_per_group: usize,
+    /// What a pre-activation block's parts are called.
+    pub names: PreActNames,
 }
 
 impl Default for BlockOptions {
@@ -32,6 +41,9 @@ impl Default for BlockOptions {
             zero_last_gamma: false,
             drop_path: 0.0,
             fan: Fan::default(),
+            groups: 1,
+            width_per_group: 64,
+            names: PreActNames::default(),
         }
     }
 }
@@ -67,9 +79,10 @@ impl BasicBlock {
     /// A block from `inputs` to `outputs` channels.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a number is zero or the shortcut cannot be had.
+    /// [`Error::Argument`] if a number is zero, the shortcut cannot be had, or the options are of more than one group.
     pub fn new(inputs: usize, outputs: usize, options: &BlockOptions, rng: &mut Rng) -> Result<BasicBlock> {
         let BlockOptions { stride, shortcut, drop_path, fan, .. } = *options;
+        refuse_groups("basic_block", options)?;
         let conv1 = ConvNorm::new(conv3x3(inputs, outputs).stride(stride).fan(fan), rng)?;
         let conv2 = last(ConvNorm::new(conv3x3(outputs, outputs).fan(fan), rng)?, options)?;
         Ok(BasicBlock {
@@ -89,7 +102,7 @@ impl Module for BasicBlock {
     }
 }
 
-/// A 1x1 convolution to a quarter of the output's channels, a 3x3, a 1x1 back, and the way around them (He et al. 2015,
+/// A 1x1 convolution to a quarter of the output's channels (more in a wide network, see [`BlockOptions::width_per_group`]), a 3x3, a 1x1 back, and the way around them (He et al. 2015,
 /// figure 5 right). The stride is the 3x3's, as in torchvision and fb.resnet.torch, not the first 1x1's as in the paper.
 ///
 /// `[N, H, W, in]` to `[N, H/stride, W/stride, out]`, rounded up. State: `conv1`, `bn1`, `conv2`, `bn2`, `conv3`, `bn3`,
@@ -128,13 +141,11 @@ impl Bottleneck {
     /// # Errors
     /// As [`BasicBlock::new`], and if `outputs` is no multiple of [`Bottleneck::EXPANSION`].
     pub fn new(inputs: usize, outputs: usize, options: &BlockOptions, rng: &mut Rng) -> Result<Bottleneck> {
-        if !outputs.is_multiple_of(Bottleneck::EXPANSION) {
-            return Err(Error::argument("bottleneck", "outputs", "a multiple of 4", outputs));
-        }
         let BlockOptions { stride, shortcut, drop_path, fan, .. } = *options;
-        let width = outputs / Bottleneck::EXPANSION;
+        let groups = options.groups;
+        let width = bottleneck_width(outputs, options)?;
         let conv1 = ConvNorm::new(conv1x1(inputs, width).fan(fan), rng)?;
-        let conv2 = ConvNorm::new(conv3x3(width, width).stride(stride).fan(fan), rng)?;
+        let conv2 = ConvNorm::new(conv3x3(width, width).stride(stride).groups(groups).fan(fan), rng)?;
         let conv3 = last(ConvNorm::new(conv1x1(width, outputs).fan(fan), rng)?, options)?;
         Ok(Bottleneck {
             conv1: conv1.named("conv1", "bn1"),
@@ -154,11 +165,36 @@ impl Module for Bottleneck {
     }
 }
 
+/// The channels of a bottleneck's 3x3 convolution.
+pub(super) fn bottleneck_width(outputs: usize, options: &BlockOptions) -> Result<usize> {
+    if !outputs.is_multiple_of(Bottleneck::EXPANSION) {
+        return Err(Error::argument("bottleneck", "outputs", "a multiple of 4", outputs));
+    }
+    // Of a group first, rounded down, as torchvision does.
+    let of_group = (outputs / Bottleneck::EXPANSION).saturating_mul(options.width_per_group) / 64;
+    Ok(of_group.saturating_mul(options.groups))
+}
+
+/// Refuses what only a bottleneck has.
+pub(super) fn refuse_groups(op: &'static str, options: &BlockOptions) -> Result<()> {
+    match (options.groups, options.width_per_group) {
+        (1, 64) => Ok(()),
+        (1, width) => Err(Error::argument(op, "width_per_group", "64, it is a bottleneck's", width)),
+        (groups, _) => Err(Error::argument(op, "groups", "1, they are a bottleneck's", groups)),
+    }
+}
+
+/// Refuses a probability of dropping that is not in [0, 1).
+pub(super) fn check_drop_path(options: &BlockOptions) -> Result<()> {
+    match (0.0..1.0).contains(&options.drop_path) {
+        true => Ok(()),
+        false => Err(Error::argument("drop_path", "p", "a probability in [0, 1)", options.drop_path)),
+    }
+}
+
 /// The block's last convolution as the options want it.
 fn last(mut conv: ConvNorm, options: &BlockOptions) -> Result<ConvNorm> {
-    if !(0.0..1.0).contains(&options.drop_path) {
-        return Err(Error::argument("drop_path", "p", "a probability in [0, 1)", options.drop_path));
-    }
+    check_drop_path(options)?;
     if options.zero_last_gamma {
         conv.norm.weight.value_mut().data_mut().fill(0.0);
     }
@@ -205,6 +241,25 @@ mod tests {
         let options = BlockOptions { drop_path: 1.0, ..Default::default() };
         assert!(BasicBlock::new(4, 4, &options, &mut Rng::seed(0)).is_err());
         assert!(Bottleneck::new(4, 4, &options, &mut Rng::seed(0)).is_err());
+    }
+
+    #[test]
+    fn cardinality_and_width() {
+        let rng = &mut Rng::seed(0);
+        let options = BlockOptions { groups: 32, width_per_group: 4, ..Default::default() };
+        let block = Bottleneck::new(64, 256, &options, rng).unwrap();
+        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 4, 128]);
+        let block = Bottleneck::new(64, 512, &options, rng).unwrap();
+        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 8, 256]);
+        let wide = BlockOptions { width_per_group: 128, ..Default::default() };
+        let block = Bottleneck::new(64, 256, &wide, rng).unwrap();
+        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 128, 128]);
+        for refused in [options, wide] {
+            let error = BasicBlock::new(64, 64, &refused, rng).unwrap_err().to_string();
+            assert!(error.contains("a bottleneck's"), "{error}");
+        }
+        let nothing = BlockOptions { groups: 0, ..Default::default() };
+        assert!(Bottleneck::new(64, 256, &nothing, rng).is_err());
     }
 
     #[test]

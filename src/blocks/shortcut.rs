@@ -2,9 +2,9 @@
 
 use super::ConvNorm;
 use crate::{
-    Error, Result, Rng,
+    At, Error, Result, Rng,
     autograd::{Slot, SlotMut, State, Var},
-    nn::{Module, conv1x1, init::Fan},
+    nn::{AvgPool2d, Module, conv1x1, init::Fan},
     ops::Pool2dOptions,
 };
 
@@ -17,11 +17,14 @@ pub enum ShortcutKind {
     /// Option B: a 1x1 convolution with batch normalisation. What the paper uses on ImageNet.
     #[default]
     Project,
+    /// Option B behind a mean over 2 x 2 pixels, which strides in the convolution's place, so that no pixel is left out (He et
+    /// al. 2018, "Bag of tricks for image classification with convolutional neural networks", ResNet-D).
+    PoolProject,
 }
 
 /// The way around a residual block; its output has the shape of the block's.
 ///
-/// State: nothing, or a projection's convolution and norm under the names `0` and `1`.
+/// State: nothing, or a projection's convolution and norm, under the names `0` and `1`, or behind a pooling `1` and `2`.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::{Shortcut, ShortcutKind}, nn::{Module, init::Fan}};
@@ -37,7 +40,12 @@ pub enum Shortcut {
     /// The input itself.
     Identity,
     /// Option B of [`ShortcutKind`].
-    Projection(Box<ConvNorm>),
+    Projection {
+        /// What strides in the convolution's place.
+        pool: Option<AvgPool2d>,
+        /// To the block's channels.
+        conv: Box<ConvNorm>,
+    },
     /// Option A of [`ShortcutKind`].
     Pad {
         /// One pixel of how many is kept, in rows and in columns.
@@ -71,7 +79,21 @@ impl Shortcut {
         match kind {
             ShortcutKind::Project => {
                 let conv = conv1x1(inputs, outputs).stride(stride).fan(fan);
-                Ok(Shortcut::Projection(Box::new(ConvNorm::new(conv, rng)?.named("0", "1"))))
+                Ok(Shortcut::Projection {
+                    pool: None,
+                    conv: Box::new(ConvNorm::new(conv, rng)?.named("0", "1")),
+                })
+            }
+            ShortcutKind::PoolProject => {
+                let options = Pool2dOptions {
+                    stride: [stride; 2],
+                    count_include_pad: false,
+                    ceil: true,
+                    ..Pool2dOptions::default()
+                };
+                let conv = ConvNorm::new(conv1x1(inputs, outputs).fan(fan), rng)?.named("1", "2");
+                let pool = (stride > 1).then_some(AvgPool2d { options });
+                Ok(Shortcut::Projection { pool, conv: Box::new(conv) })
             }
             ShortcutKind::Pad => {
                 let Some(new) = outputs.checked_sub(inputs) else {
@@ -88,15 +110,13 @@ impl Module for Shortcut {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         match *self {
             Shortcut::Identity => Ok(x.clone()),
-            Shortcut::Projection(ref projection) => projection.forward(x),
+            Shortcut::Projection { pool: None, ref conv } => conv.forward(x),
+            Shortcut::Projection { pool: Some(ref pool), ref conv } => {
+                conv.forward(&pool.forward(x).at("0")?)
+            }
             Shortcut::Pad { stride, before, after } => {
                 // The mean of a window of one pixel is that pixel.
-                let every = Pool2dOptions {
-                    kernel: [1, 1],
-                    stride: [stride; 2],
-                    padding: [0, 0],
-                    count_include_pad: true,
-                };
+                let every = Pool2dOptions { kernel: [1, 1], stride: [stride; 2], ..Pool2dOptions::default() };
                 x.avg_pool2d(&every)?.pad_channels(before, after)
             }
         }
@@ -105,13 +125,13 @@ impl Module for Shortcut {
 
 impl State for Shortcut {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
-        if let Shortcut::Projection(projection) = self {
-            projection.visit(path, f);
+        if let Shortcut::Projection { conv, .. } = self {
+            conv.visit(path, f);
         }
     }
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
-        if let Shortcut::Projection(projection) = self {
-            projection.visit_mut(path, f);
+        if let Shortcut::Projection { conv, .. } = self {
+            conv.visit_mut(path, f);
         }
     }
 }

@@ -23,7 +23,7 @@ mod densenet;
 mod resnet;
 
 pub use densenet::{DenseNet, DenseNetConfig};
-pub use resnet::{ResNet, ResNetConfig};
+pub use resnet::{Naming, ResNet, ResNetConfig};
 
 use crate::{
     At, Error, Result, Rng,

@@ -31,19 +31,23 @@ mod batch_norm;
 mod conv;
 pub mod init;
 mod linear;
+mod plan;
 mod pool;
 mod sequential;
+mod summary;
 
 pub use activation::{Dropout, Flatten, Relu};
 pub use batch_norm::BatchNorm2d;
 pub use conv::{Conv2d, Conv2dBuilder, Pair, conv1x1, conv3x3};
 pub use linear::Linear;
+pub use plan::Plan;
 pub use pool::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 pub use sequential::Sequential;
+pub use summary::{LayerSummary, Summary};
 
 use crate::{
     Result,
-    autograd::{State, Var},
+    autograd::{Mode, State, Var},
 };
 
 /// A layer, a block, a network: something with named state that maps a value to a value.
@@ -57,6 +61,87 @@ pub trait Module: State + Send + Sync {
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if the input does not fit.
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>>;
+
+    /// Whether a training pass of an input of this shape would go through, without computing anything.
+    ///
+    /// # Errors
+    /// [`Error::Faults`](crate::Error::Faults), which lists every operation that refuses its arguments, with the path of its
+    /// module and both shapes. Behind a fault the pass goes on with the shape that the output would have if all fitted. A fault
+    /// that no operation reports, but a module itself, ends the list.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, nn::{conv3x3, Linear, GlobalAvgPool, Module, Sequential}};
+    /// let mut rng = Rng::seed(0);
+    /// let net = Sequential::new()
+    ///     .named("first", conv3x3(3, 8).build(&mut rng)?)?
+    ///     .named("second", conv3x3(16, 32).build(&mut rng)?)?
+    ///     .push(GlobalAvgPool)
+    ///     .named("head", Linear::new(8, 10, &mut rng)?)?;
+    /// assert_eq!(
+    ///     net.check(&[1, 32, 32, 3]).unwrap_err().to_string(),
+    ///     "2 faults: \
+    ///     second: conv2d: input: expected [N, H, W, 16] for the weight [3, 3, 16, 32], found [1, 32, 32, 8]; \
+    ///     head: linear: weight: expected [32, out], found [8, 10]",
+    /// );
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    fn check(&self, shape: &[usize]) -> Result<()> {
+        plan::check(self, shape)
+    }
+
+    /// What a training pass of an input of this shape is made of, operation by operation, without computing anything.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, models::ResNet, nn::Module};
+    /// let summary = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?.summary(&[1, 32, 32, 3])?;
+    /// println!("{summary}");
+    /// assert_eq!((summary.parameters, summary.multiply_adds), (269_722, 40_551_040));
+    /// assert_eq!(summary.layers[0].name, "conv1");
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    fn summary(&self, shape: &[usize]) -> Result<Summary> {
+        summary::summary(self, shape)
+    }
+
+    /// The memory that a pass of an input of this shape takes, without computing anything: in training forward and backward from a
+    /// number, in evaluation the first pass. What kernels use besides, and only while they run, is not in it: a few MiB for every
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, autograd::Mode, models::ResNet, nn::Module};
+    /// let model = ResNet::imagenet(18, 1000, &mut Rng::seed(0))?;
+    /// let plan = model.plan(&[32, 224, 224, 3], Mode::Train)?;
+    /// let with_momentum = plan.peak(1);
+    /// assert!(with_momentum > 700 << 20 && with_momentum < 1400 << 20);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    fn plan(&self, shape: &[usize], mode: Mode) -> Result<Plan> {
+        plan::plan(self, shape, mode)
+    }
+
+    /// The largest number of inputs of a shape whose plan `fits`, at most 2^20; 0 if there is none.
+    ///
+    /// # Errors
+    /// As [`Module::plan`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, autograd::Mode, models::ResNet, nn::Module};
+    /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
+    /// let budget = 256 << 20;
+    /// let batch = model.largest_batch(&[32, 32, 3], Mode::Train, &|plan| plan.peak(1) <= budget)?;
+    /// assert!(model.plan(&[batch, 32, 32, 3], Mode::Train)?.peak(1) <= budget);
+    /// assert!(model.plan(&[batch + 1, 32, 32, 3], Mode::Train)?.peak(1) > budget);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    fn largest_batch(&self, image: &[usize], mode: Mode, fits: &dyn Fn(&Plan) -> bool) -> Result<usize> {
+        plan::largest_batch(self, image, mode, fits)
+    }
 }
 
 impl<M: Module + ?Sized> Module for Box<M> {

@@ -87,7 +87,7 @@ impl Module for AvgPool2d {
 }
 
 fn side_by_side(Pair(kernel): Pair) -> Pool2dOptions {
-    Pool2dOptions { kernel, stride: kernel, padding: [0, 0], count_include_pad: true }
+    Pool2dOptions { kernel, stride: kernel, ..Pool2dOptions::default() }
 }
 
 /// The mean of each map: `[N, H, W, C]` to `[N, C]`.

@@ -3,7 +3,7 @@
 use super::expect_shape;
 use crate::{
     Result, Tensor,
-    autograd::Var,
+    autograd::{Cost, GradientMemory, Var},
     kernels::{self, Isa},
 };
 
@@ -21,11 +21,14 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn add(&self, other: &Var<'t>) -> Result<Var<'t>> {
-        expect_shape("add", "other", self.shape(), other.shape())?;
+        if let Err(refusal) = expect_shape("add", "other", self.shape(), other.shape()) {
+            return self.tape().forgive(refusal, Some(*self.shape()));
+        }
         Ok(Var::op("add", [self, other], *self.shape(), |[a, b]| {
             let sum = Tensor::build(*a.shape(), |y| kernels::add(Isa::active(), a.data(), b.data(), y));
             (sum, |dy: Tensor, needs: [bool; 2]| [needs[0].then(|| dy.clone()), needs[1].then_some(dy)])
-        }))
+        })
+        .costs(|| Cost { gradients: vec![GradientMemory::Shared; 2], ..Cost::default() }))
     }
 }
 

@@ -20,9 +20,10 @@
 use super::{expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Kept, Var},
+    autograd::{Cost, GradientMemory, Kept, Var},
     kernels::{self, Activation, BatchNormGradient, BatchNormSums, Isa, NormRelu},
 };
+use std::iter;
 
 /// The arguments of [`Var::batch_norm`] besides the input, whose channels are C.
 ///
@@ -79,6 +80,14 @@ impl Moments {
     }
 }
 
+impl Moments {
+    /// Of a dry pass, in which nothing is known but how many there are.
+    fn zeros(channels: Shape, count: usize) -> Moments {
+        let zeros = vector(channels, |_| 0.0);
+        Moments { mean: zeros.clone(), var: zeros, count }
+    }
+}
+
 impl<'t> Var<'t> {
     /// Normalises each channel, the last axis, of `[N, H, W, C]` or `[N, C]` (any number of axes), and returns the statistics
     /// that it used beside the result, which has the input's shape. See [`BatchNorm`] for an example.
@@ -88,11 +97,18 @@ impl<'t> Var<'t> {
     /// negative; and, without given statistics, if a channel has only one value: its variance would be 0 whatever the
     /// network computed (as PyTorch). A batch of one on maps of 1 x 1 is such a case.
     pub fn batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<(Var<'t>, Moments)> {
-        let channels = self.check_batch_norm(norm)?;
         let count = self.shape().rows();
+        let channels = match self.check_batch_norm(norm) {
+            Ok(channels) => channels,
+            Err(refusal) => {
+                let y = self.tape().forgive(refusal, Some(*self.shape()))?;
+                return Ok((y, Moments::zeros(*norm.gamma.shape(), count)));
+            }
+        };
         let moments = match (norm.given, norm.batch) {
             (Some((mean, var)), _) => Moments { mean: mean.clone(), var: var.clone(), count },
             (None, Some(batch)) => batch.clone(),
+            (None, None) if self.tape().is_dry() => Moments::zeros(*norm.gamma.shape(), count),
             (None, None) => {
                 let moments = kernels::moments(Isa::active(), self.value().data(), channels);
                 Moments::new(*norm.gamma.shape(), moments, count)
@@ -111,6 +127,8 @@ impl<'t> Var<'t> {
                 rule.gradients(dy, [0, 1, 2, 3].map(|input| needs.get(input) == Some(&true))).into()
             })
         });
+        let passes_residual = norm.residual.is_some_and(Var::is_recorded);
+        let y = y.costs(|| recipe.cost(passes_residual));
         let y = match recipe.is_cheap() {
             true => y.computed_again_by(recipe.passes(), move || recipe.again()),
             false => y,
@@ -220,6 +238,27 @@ impl Recipe {
     /// kept, and the others are at most two passes over memory away from what is.
     fn is_cheap(&self) -> bool {
         self.passes() <= 2
+    }
+
+    /// What the normalisation takes, for dry passes; `passes_residual` says whether a gradient flows to the residual.
+    fn cost(&self, passes_residual: bool) -> Cost {
+        let channels = *self.affine.mean.shape();
+        let needed = self.relu && self.is_cheap();
+        let residual = self.residual.iter().filter(|kept| needed || kept.passes() == 0).cloned();
+        let gradients = match passes_residual {
+            true => {
+                vec![GradientMemory::New, GradientMemory::New, GradientMemory::New, GradientMemory::InPlace]
+            }
+            false => vec![GradientMemory::InPlace],
+        };
+        Cost {
+            keeps: iter::once(self.x.clone().into()).chain(residual).collect(),
+            keeps_output: self.relu && !self.is_cheap(),
+            makes: vec![channels; 4],
+            backward: vec![channels; 2],
+            gradients,
+            ..Cost::default()
+        }
     }
 
     fn make(&self, residual: Option<&Tensor>) -> Tensor {
@@ -436,7 +475,7 @@ mod tests {
                     };
                     let updates = y.backward_from(weights.clone()).unwrap();
                     let gradients = v.iter().filter_map(|v| updates.wrt(v).cloned());
-                    std::iter::once(y.value().clone()).chain(gradients).collect()
+                    iter::once(y.value().clone()).chain(gradients).collect()
                 };
                 let (fused, composed) = (run(true), run(false));
                 assert_eq!(fused.len(), if residual { 5 } else { 4 });

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Isa},
 };
 
@@ -43,7 +43,8 @@ impl<'t> Var<'t> {
                 };
                 shapes.iter().zip(needs).map(gradient).collect()
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 }
 

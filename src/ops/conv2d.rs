@@ -11,7 +11,7 @@
 use super::{Moments, expect_images, expect_vector, linear::column_sums};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Kept, Var},
+    autograd::{Cost, Kept, Var},
     kernels::{self, Ending, Isa},
 };
 use std::fmt;
@@ -117,7 +117,9 @@ impl<'t> Var<'t> {
     ) -> Result<(Var<'t>, Moments)> {
         let (y, moments) = self.convolve(weight, bias, options, true)?;
         let (channels, count) = (Shape::new(&[y.shape().channels()])?, y.shape().rows());
-        Ok((y, Moments::new(channels, moments.unwrap_or_default(), count)))
+        // A dry pass has none.
+        let moments = moments.unwrap_or_else(|| (vec![0.0; channels[0]], vec![0.0; channels[0]]));
+        Ok((y, Moments::new(channels, moments, count)))
     }
 
     /// The convolution, and perhaps mean and variance of each channel.
@@ -128,7 +130,13 @@ impl<'t> Var<'t> {
         options: &Conv2dOptions,
         take_moments: bool,
     ) -> Result<(Var<'t>, Option<MeanAndVariance>)> {
-        let sizes = options.geometry(self.shape(), weight.shape())?;
+        let sizes = match options.geometry(self.shape(), weight.shape()) {
+            Ok(sizes) => sizes,
+            Err(refusal) => {
+                let assumed = options.assumed(self.shape(), weight.shape());
+                return self.tape().forgive(refusal, assumed).map(|y| (y, None));
+            }
+        };
         if let Some(bias) = bias {
             expect_vector("conv2d", "bias", sizes.out_channels, bias.shape())?;
         }
@@ -147,9 +155,19 @@ impl<'t> Var<'t> {
                 let [dx, dw] = gradients(algorithm, &sizes, &kept, &w, &dy, [needs[0], needs[1]]);
                 vec![dx, dw, needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy))]
             })
+        })
+        .costs(|| Cost {
+            multiply_adds: multiply_adds(&shape, weight.shape()),
+            keeps: vec![self.keep(), weight.value().clone().into()],
+            ..Cost::default()
         });
         Ok((y, moments))
     }
+}
+
+/// Of a convolution whose output and weight have these shapes, by its definition.
+pub(super) fn multiply_adds(output: &Shape, weight: &Shape) -> u64 {
+    output.elements() as u64 * (weight.elements() / weight.channels().max(1)) as u64
 }
 
 /// Of each channel.
@@ -227,6 +245,19 @@ impl Conv2dOptions {
             dilation: self.dilation,
             groups: self.groups,
         })
+    }
+
+    /// The shape that the output would have if the input fitted.
+    fn assumed(&self, x: &Shape, w: &Shape) -> Option<Shape> {
+        let (&[batch, height, width, _], &[_, _, channels, outputs]) = (&x[..], &w[..]) else {
+            return None;
+        };
+        let fitting = Shape::new(&[batch, height, width, channels.saturating_mul(self.groups)]).ok()?;
+        let [height, width] = match self.geometry(&fitting, w) {
+            Ok(sizes) => [sizes.out_height(), sizes.out_width()],
+            Err(_) => [height.div_ceil(self.stride[0].max(1)), width.div_ceil(self.stride[1].max(1))],
+        };
+        Shape::new(&[batch, height, width, outputs]).ok()
     }
 
     /// Refuses groups that do not divide the channels, and a weight of other channels than the input's.

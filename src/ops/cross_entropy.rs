@@ -9,7 +9,7 @@
 
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, GradientMemory, Var},
     kernels::{self, Isa},
 };
 
@@ -140,6 +140,11 @@ impl<'t> Var<'t> {
                 gradient.scale(dy.item());
                 [Some(gradient)]
             })
+        })
+        .costs(|| Cost {
+            makes: vec![*self.shape()],
+            gradients: vec![GradientMemory::Made],
+            ..Cost::default()
         }))
     }
 }

@@ -4,7 +4,7 @@
 use super::expect_drop_probability;
 use crate::{
     Error, Result, Tensor,
-    autograd::{Mode, Var},
+    autograd::{Cost, GradientMemory, Mode, Var},
     kernels::{self, Isa},
 };
 
@@ -57,7 +57,8 @@ impl<'t> Var<'t> {
                 }
                 [Some(dy)]
             })
-        }))
+        })
+        .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() }))
     }
 }
 

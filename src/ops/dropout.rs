@@ -4,7 +4,7 @@
 use super::expect_drop_probability;
 use crate::{
     Result, Rng, Tensor,
-    autograd::{Mode, Var},
+    autograd::{Cost, GradientMemory, Mode, Var},
 };
 use rayon::prelude::*;
 
@@ -39,7 +39,8 @@ impl<'t> Var<'t> {
                 drop_elements(p, seed, &mut dy);
                 [Some(dy)]
             })
-        }))
+        })
+        .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() }))
     }
 }
 

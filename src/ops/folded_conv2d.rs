@@ -14,10 +14,10 @@
 
 use super::batch_norm::Affine;
 use super::folded_weight::FoldedWeight;
-use super::{Conv2dOptions, expect_eps, expect_shape, expect_vector};
+use super::{Conv2dOptions, conv2d::multiply_adds, expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, GradientMemory, Var},
     kernels::{self, Conv2d, Ending, Isa},
 };
 use std::{iter, sync::Arc};
@@ -106,10 +106,11 @@ impl FoldedConv2d {
         if let Some(residual) = residual {
             expect_shape("conv2d", "residual", &shape, residual.shape())?;
         }
-        let (packing, packed) = self.weight.packed(&sizes)?;
+        let (packing, packed_shape) = self.weight.packing(&sizes)?;
         let inputs: Vec<&Var<'t>> = iter::once(x).chain(residual).collect();
         Ok(Var::op_many("folded_conv2d", &inputs, shape, |values| {
             let residual = values.get(1).map(|residual| residual.data());
+            let packed = self.weight.packed_as(packing, packed_shape, &sizes);
             let ending = Ending { bias: Some(self.shift.data()), residual, relu };
             let y = Tensor::build(shape, |y| {
                 packing.conv2d(Isa::active(), &sizes, values[0].data(), packed.data(), ending, y);
@@ -122,6 +123,15 @@ impl FoldedConv2d {
                 let dx = needs[0].then(|| folded.input_gradient(&sizes, &dy, x_shape));
                 vec![dx, needs.get(1).is_some_and(|needs| *needs).then_some(dy)]
             })
+        })
+        .costs(|| Cost {
+            multiply_adds: multiply_adds(&shape, self.weight.shape()),
+            keeps_output: relu,
+            forward: vec![*self.weight.shape()],
+            backward: vec![*self.weight.shape()],
+            gradients: vec![GradientMemory::New, GradientMemory::InPlace],
+            packs: vec![packed_shape],
+            ..Cost::default()
         }))
     }
 

@@ -29,6 +29,11 @@ impl FoldedWeight {
         &self.options
     }
 
+    /// The weight's.
+    pub(super) fn shape(&self) -> &Shape {
+        self.weight.shape()
+    }
+
     /// The sizes of the convolution of an input, which may not fit.
     pub(super) fn sizes(&self, x: &Shape) -> Result<Conv2d> {
         self.options.geometry(x, self.weight.shape())
@@ -50,15 +55,24 @@ impl FoldedWeight {
         })
     }
 
+    /// The way that is fastest for these sizes, and the shape of packed weights.
+    pub(super) fn packing(&self, sizes: &Conv2d) -> Result<(Packing, Shape)> {
+        let packing = Packing::fastest(self.options.algorithm, sizes);
+        Ok((packing, Shape::new(&[packing.len(Isa::active(), sizes)])?))
+    }
+
     /// The way that is fastest for these sizes, and the folded weights in its order. No thread waits for another's work inside of
     /// `get_or_init`, in which it might come upon the same weights again.
     pub(super) fn packed(&self, sizes: &Conv2d) -> Result<(Packing, &Tensor)> {
-        let packing = Packing::fastest(self.options.algorithm, sizes);
-        let shape = Shape::new(&[packing.len(Isa::active(), sizes)])?;
-        let packed = self.packed[packing as usize].get_or_init(|| {
+        let (packing, shape) = self.packing(sizes)?;
+        Ok((packing, self.packed_as(packing, shape, sizes)))
+    }
+
+    /// The folded weights as [`FoldedWeight::packing`] says.
+    pub(super) fn packed_as(&self, packing: Packing, shape: Shape, sizes: &Conv2d) -> &Tensor {
+        self.packed[packing as usize].get_or_init(|| {
             let folded = self.fold();
             Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))
-        });
-        Ok((packing, packed))
+        })
     }
 }

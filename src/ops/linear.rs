@@ -3,7 +3,7 @@
 use super::{expect_vector, matmul::product};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Gemm, Isa},
 };
 
@@ -29,12 +29,10 @@ impl<'t> Var<'t> {
         let outputs = match weight.shape()[..] {
             [rows, outputs] if rows == inputs => outputs,
             _ => {
-                return Err(Error::argument(
-                    "linear",
-                    "weight",
-                    format_args!("[{inputs}, out]"),
-                    weight.shape(),
-                ));
+                let expected = format_args!("[{inputs}, out]");
+                let refusal = Error::argument("linear", "weight", expected, weight.shape());
+                let assumed = Shape::new(&[outer, &[weight.shape().channels()]].concat()).ok();
+                return self.tape().forgive(refusal, assumed);
             }
         };
         if let Some(bias) = bias {
@@ -42,7 +40,7 @@ impl<'t> Var<'t> {
         }
         let shape = Shape::new(&[outer, &[outputs]].concat())?;
         let sizes = Linear { rows: self.shape().rows(), inputs, outputs };
-        Ok(match bias {
+        let y = match bias {
             None => Var::op("linear", [self, weight], shape, |[x, weight]| {
                 let (x, weight) = (x.clone(), weight.clone());
                 (sizes.forward(&x, &weight, shape), move |dy: Tensor, needs: [bool; 2]| {
@@ -58,7 +56,12 @@ impl<'t> Var<'t> {
                     [dx, dw, bias_needs.then(|| column_sums(&dy))]
                 })
             }),
-        })
+        };
+        Ok(y.costs(|| Cost {
+            multiply_adds: shape.elements() as u64 * inputs as u64,
+            keeps: [self, weight].map(|factor| factor.value().clone().into()).into(),
+            ..Cost::default()
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{Gemm, Isa, gemm},
 };
 
@@ -37,6 +37,11 @@ impl<'t> Var<'t> {
                     needs[1].then(|| product(Gemm::new(k, n, m).transpose_a(), &a, &dy, *b.shape())),
                 ]
             })
+        })
+        .costs(|| Cost {
+            multiply_adds: shape.elements() as u64 * k as u64,
+            keeps: [self, other].map(|factor| factor.value().clone().into()).into(),
+            ..Cost::default()
         }))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Isa},
 };
 
@@ -24,6 +24,7 @@ impl<'t> Var<'t> {
                 [Some(Tensor::build(shape, |dx| kernels::fill(Isa::active(), dy.item() / n, dx)))]
             })
         })
+        .costs(Cost::default)
     }
 }
 

@@ -4,7 +4,7 @@
 use super::expect_shape;
 use crate::{
     Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, GradientMemory, Var},
     kernels::{self, Isa},
 };
 
@@ -36,6 +36,11 @@ impl<'t> Var<'t> {
                 });
                 [needs[0].then_some(difference), dt]
             })
+        })
+        .costs(|| Cost {
+            makes: vec![*self.shape()],
+            gradients: vec![GradientMemory::Made],
+            ..Cost::default()
         }))
     }
 }

@@ -3,7 +3,7 @@
 use super::expect_shape;
 use crate::{
     Result, Tensor,
-    autograd::Var,
+    autograd::{Cost, GradientMemory, Var},
     kernels::{self, Isa},
 };
 
@@ -21,7 +21,9 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mul(&self, other: &Var<'t>) -> Result<Var<'t>> {
-        expect_shape("mul", "other", self.shape(), other.shape())?;
+        if let Err(refusal) = expect_shape("mul", "other", self.shape(), other.shape()) {
+            return self.tape().forgive(refusal, Some(*self.shape()));
+        }
         Ok(Var::op("mul", [self, other], *self.shape(), |[a, b]| {
             let (a, b) = (a.clone(), b.clone());
             (product(&a, &b), move |mut dy: Tensor, needs: [bool; 2]| {
@@ -32,6 +34,14 @@ impl<'t> Var<'t> {
                 });
                 [da, db]
             })
+        })
+        .costs(|| Cost {
+            keeps: [self, other].map(|factor| factor.value().clone().into()).into(),
+            gradients: match other.is_recorded() {
+                true => vec![GradientMemory::New, GradientMemory::InPlace],
+                false => vec![],
+            },
+            ..Cost::default()
         }))
     }
 }

@@ -6,7 +6,7 @@
 use super::expect_images;
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Isa, Pool2d},
 };
 
@@ -22,17 +22,26 @@ pub struct Pool2dOptions {
     pub padding: [usize; 2],
     /// Whether the mean divides by the whole window (PyTorch's default) or by its pixels inside of the image.
     pub count_include_pad: bool,
+    /// Whether sizes are rounded up: a last window may reach beyond the padded image, if it begins inside of the image or of the
+    /// padding in front of it (PyTorch's `ceil_mode`).
+    pub ceil: bool,
 }
 
 impl Default for Pool2dOptions {
     fn default() -> Pool2dOptions {
-        Pool2dOptions { kernel: [2, 2], stride: [2, 2], padding: [0, 0], count_include_pad: true }
+        Pool2dOptions {
+            kernel: [2, 2],
+            stride: [2, 2],
+            padding: [0, 0],
+            count_include_pad: true,
+            ceil: false,
+        }
     }
 }
 
 impl<'t> Var<'t> {
     /// The largest of each window of `[N, H, W, C]`: `[N, OH, OW, C]`, where OH = (H + 2 padding - kernel) / stride + 1, rounded
-    /// down. The gradient goes to the first of equals.
+    /// down (or up, if `ceil`). The gradient goes to the first of equals.
     ///
     /// # Errors
     /// [`Error::Argument`] if the input has not four axes or no pixels, a size or stride is zero, the padding is larger than half
@@ -46,7 +55,10 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn max_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
-        let (pool, shape) = options.geometry("max_pool2d", self.shape())?;
+        let (pool, shape) = match options.geometry("max_pool2d", self.shape()) {
+            Ok(sizes) => sizes,
+            Err(refusal) => return self.tape().forgive(refusal, options.assumed(self.shape())),
+        };
         let recording = self.tape().is_recording();
         Ok(Var::op("max_pool2d", [self], shape, |[x]| {
             let mut argmax = vec![0; if recording { shape.elements() } else { 0 }];
@@ -60,13 +72,15 @@ impl<'t> Var<'t> {
                     kernels::max_pool2d_backward(Isa::active(), &pool, &argmax, dy.data(), dx);
                 }))]
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 
     /// The mean of each window of `[N, H, W, C]`: `[N, OH, OW, C]`, sized as [`Var::max_pool2d`]'s.
     ///
     /// # Errors
-    /// As [`Var::max_pool2d`].
+    /// As [`Var::max_pool2d`], and if sizes are rounded up and padding counts: how much of a window beyond the padding would, is
+    /// for nobody to guess.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape, ops::Pool2dOptions};
@@ -76,8 +90,19 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn avg_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
-        let (pool, shape) = options.geometry("avg_pool2d", self.shape())?;
+        let (pool, shape) = match options.geometry("avg_pool2d", self.shape()) {
+            Ok(sizes) => sizes,
+            Err(refusal) => return self.tape().forgive(refusal, options.assumed(self.shape())),
+        };
         let whole = options.count_include_pad;
+        if whole && options.ceil {
+            return Err(Error::argument(
+                "avg_pool2d",
+                "count_include_pad",
+                "false, since sizes are rounded up",
+                true,
+            ));
+        }
         Ok(Var::op("avg_pool2d", [self], shape, |[x]| {
             let y = Tensor::build(shape, |y| {
                 kernels::avg_pool2d(Isa::active(), &pool, whole, x.data(), y);
@@ -88,7 +113,8 @@ impl<'t> Var<'t> {
                     kernels::avg_pool2d_backward(Isa::active(), &pool, whole, dy.data(), dx);
                 }))]
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 
     /// The mean of each channel over all pixels of an image: `[N, H, W, C]` to `[N, C]`, in front of a classifier.
@@ -116,11 +142,21 @@ impl<'t> Var<'t> {
                     kernels::global_avg_pool_backward(Isa::active(), batch, channels, dy.data(), dx);
                 }))]
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 }
 
 impl Pool2dOptions {
+    /// The shape that the output would have if the input fitted.
+    fn assumed(&self, x: &Shape) -> Option<Shape> {
+        let &[batch, height, width, channels] = &x[..] else {
+            return None;
+        };
+        let [height, width] = [height.div_ceil(self.stride[0].max(1)), width.div_ceil(self.stride[1].max(1))];
+        Shape::new(&[batch, height, width, channels]).ok()
+    }
+
     /// The kernels' sizes and the output's shape; refuses whatever does not fit.
     fn geometry(&self, op: &'static str, x: &Shape) -> Result<(Pool2d, Shape)> {
         let [batch, height, width, channels] = expect_images(op, x)?;
@@ -141,12 +177,22 @@ impl Pool2dOptions {
             return refuse("padding", &format!("at most half the kernel {kernel:?}"), padding);
         }
         let padded = [height + 2 * padding[0], width + 2 * padding[1]];
-        if kernel[0] > padded[0] || kernel[1] > padded[1] {
+        // A window that begins where the image does may be larger than the image, if sizes are rounded up.
+        let reaches = |axis: usize| kernel[axis].saturating_sub(padded[axis]);
+        if [0, 1].iter().any(|&axis| reaches(axis) > 0 && !(self.ceil && reaches(axis) < stride[axis])) {
             return refuse("kernel", &format!("at most the padded image {padded:?}"), kernel);
         }
         // A stride beyond the image moves no window into it; cut short, it cannot overflow in the kernels.
         let stride = [0, 1].map(|axis| stride[axis].min(padded[axis]));
-        let padding = padding.map(|pixels| [pixels; 2]);
+        let padding = [0, 1].map(|axis| {
+            let Some(room) = padded[axis].checked_sub(kernel[axis]) else {
+                return [padding[axis], padding[axis] + reaches(axis)];
+            };
+            let rest = room % stride[axis];
+            let begins_inside = room - rest + stride[axis] < padded[axis] - padding[axis];
+            let one_more = self.ceil && rest > 0 && begins_inside;
+            [padding[axis], padding[axis] + if one_more { stride[axis] - rest } else { 0 }]
+        });
         let pool = Pool2d { batch, height, width, channels, kernel, stride, padding };
         Ok((pool, Shape::new(&[batch, pool.out_height(), pool.out_width(), channels])?))
     }
@@ -160,8 +206,13 @@ mod tests {
         autograd::{Tape, gradient_check},
     };
 
-    const OVERLAPPING: Pool2dOptions =
-        Pool2dOptions { kernel: [3, 2], stride: [2, 1], padding: [1, 1], count_include_pad: true };
+    const OVERLAPPING: Pool2dOptions = Pool2dOptions {
+        kernel: [3, 2],
+        stride: [2, 1],
+        padding: [1, 1],
+        count_include_pad: true,
+        ceil: false,
+    };
 
     #[test]
     fn gradients_agree_with_differences() {
@@ -174,6 +225,8 @@ mod tests {
             let options = Pool2dOptions { count_include_pad, ..OVERLAPPING };
             gradient_check(&x, |v| v[0].avg_pool2d(&options)).unwrap().within(1e-4).unwrap();
         }
+        let up = Pool2dOptions { ceil: true, count_include_pad: false, ..Default::default() };
+        gradient_check(&x, |v| v[0].avg_pool2d(&up)).unwrap().within(1e-4).unwrap();
         gradient_check(&x, |v| v[0].global_avg_pool()).unwrap().within(1e-4).unwrap();
     }
 
@@ -181,13 +234,43 @@ mod tests {
     fn values_by_hand() {
         let tape = Tape::eval();
         let x = tape.input(Tensor::new([1, 2, 2, 1], vec![-1.0, -2.0, -3.0, -5.0]).unwrap());
-        let options =
-            Pool2dOptions { kernel: [2, 2], stride: [2, 2], padding: [1, 1], count_include_pad: false };
+        let options = Pool2dOptions { padding: [1, 1], count_include_pad: false, ..Default::default() };
         let largest = x.max_pool2d(&options).unwrap();
         assert_eq!(largest.value().data(), [-1.0, -2.0, -3.0, -5.0], "padding is -inf, not 0");
         assert_eq!(x.avg_pool2d(&options).unwrap().value().data(), [-1.0, -2.0, -3.0, -5.0]);
         let options = Pool2dOptions { count_include_pad: true, ..options };
         assert_eq!(x.avg_pool2d(&options).unwrap().value().data(), [-0.25, -0.5, -0.75, -1.25]);
+    }
+
+    #[test]
+    fn sizes_rounded_up() {
+        let tape = Tape::eval();
+        let x = tape.input(Tensor::from_fn([1, 3, 5, 1], |i| i as f32).unwrap());
+        let up = Pool2dOptions { ceil: true, count_include_pad: false, ..Default::default() };
+        assert_eq!(x.avg_pool2d(&up).unwrap().value().data(), [3.0, 5.0, 6.5, 10.5, 12.5, 14.0]);
+        assert_eq!(x.max_pool2d(&up).unwrap().value().data(), [6.0, 8.0, 9.0, 11.0, 13.0, 14.0]);
+        // torch.nn.functional.max_pool2d(torch.zeros(1, 1, size, size), kernel, stride, padding, ceil_mode=True)
+        for (size, kernel, stride, padding, expected) in [
+            (4, 2, 2, 0, 2),
+            (5, 2, 2, 0, 3),
+            (6, 3, 2, 1, 4),
+            (7, 3, 2, 1, 4),
+            (2, 2, 3, 1, 1),
+            (5, 1, 3, 0, 2),
+            (4, 1, 4, 0, 1),
+            (1, 2, 2, 0, 1),
+        ] {
+            let x = tape.input(Tensor::zeros([1, size, size, 1]).unwrap());
+            let options =
+                Pool2dOptions { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2], ..up };
+            assert_eq!(
+                x.max_pool2d(&options).unwrap().shape()[1],
+                expected,
+                "{size} {kernel} {stride} {padding}"
+            );
+        }
+        let padding_counts = Pool2dOptions { count_include_pad: true, ..up };
+        assert!(x.avg_pool2d(&padding_counts).unwrap_err().to_string().contains("rounded up"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The same elements in another shape. Nothing is copied, forward or backward; backward keeps the shape.
 
-use crate::{Error, Result, Shape, Tensor, autograd::Var};
+use crate::{
+    Error, Result, Shape, Tensor,
+    autograd::{Cost, GradientMemory, Var},
+};
 
 impl<'t> Var<'t> {
     /// The same elements, row-major, in another shape.
@@ -49,6 +52,11 @@ impl<'t> Var<'t> {
         Var::op(name, [self], shape, |[x]| {
             let before = *x.shape();
             (with_shape(x, shape), move |dy: Tensor, _| [Some(with_shape(&dy, before))])
+        })
+        .costs(|| Cost {
+            gradients: vec![GradientMemory::Shared],
+            view_of: Some(self.value().clone()),
+            ..Cost::default()
         })
     }
 }

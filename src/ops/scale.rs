@@ -2,7 +2,7 @@
 
 use crate::{
     Tensor,
-    autograd::Var,
+    autograd::{Cost, GradientMemory, Var},
     kernels::{self, Isa},
 };
 
@@ -22,6 +22,7 @@ impl<'t> Var<'t> {
                 [Some(dy)]
             })
         })
+        .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() })
     }
 }
 

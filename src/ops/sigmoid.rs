@@ -2,7 +2,7 @@
 
 use crate::{
     Tensor,
-    autograd::Var,
+    autograd::{Cost, GradientMemory, Var},
     kernels::{self, Isa},
 };
 
@@ -22,6 +22,11 @@ impl<'t> Var<'t> {
                 kernels::sigmoid_backward_in_place(Isa::active(), kept.data(), dy.data_mut());
                 [Some(dy)]
             })
+        })
+        .costs(|| Cost {
+            keeps_output: true,
+            gradients: vec![GradientMemory::InPlace],
+            ..Cost::default()
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Isa},
 };
 use std::ops::Range;
@@ -32,7 +32,8 @@ impl<'t> Var<'t> {
             let before = range.start;
             let wide = *x.shape();
             (slice(x, range, shape), move |dy: Tensor, _| [Some(pad(&dy, before, wide))])
-        }))
+        })
+        .costs(Cost::default))
     }
 
     /// `[..., C]` with `before` channels of zeros in front and `after` behind: `[..., before + C + after]`.
@@ -56,7 +57,8 @@ impl<'t> Var<'t> {
             (pad(x, before, shape), move |dy: Tensor, _| {
                 [Some(slice(&dy, before..before + channels, narrow))]
             })
-        }))
+        })
+        .costs(Cost::default))
     }
 }
 

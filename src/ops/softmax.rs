@@ -8,7 +8,7 @@
 
 use crate::{
     Error, Result, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Isa},
 };
 
@@ -62,7 +62,8 @@ impl<'t> Var<'t> {
                     backward(Isa::active(), classes, kept.data(), dy.data(), dx);
                 }))]
             })
-        }))
+        })
+        .costs(|| Cost { keeps_output: true, ..Cost::default() }))
     }
 }
 

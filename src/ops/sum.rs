@@ -2,7 +2,7 @@
 
 use crate::{
     Shape, Tensor,
-    autograd::Var,
+    autograd::{Cost, Var},
     kernels::{self, Isa},
 };
 
@@ -22,6 +22,7 @@ impl<'t> Var<'t> {
                 [Some(Tensor::build(shape, |dx| kernels::fill(Isa::active(), dy.item(), dx)))]
             })
         })
+        .costs(Cost::default)
     }
 }
 

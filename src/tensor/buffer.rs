@@ -39,7 +39,7 @@ unsafe impl Send for Storage {}
 unsafe impl Sync for Storage {}
 
 /// The bytes that a buffer of `len` numbers takes, not 0.
-fn rounded(len: usize) -> usize {
+pub(super) fn rounded(len: usize) -> usize {
     let bytes = (len * size_of::<f32>()).max(1);
     bytes.next_multiple_of(if bytes > SMALL { PAGE } else { ALIGNMENT })
 }

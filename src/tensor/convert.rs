@@ -6,7 +6,7 @@ use ndarray::{Array, ArrayD, ArrayViewD, Dimension, IxDyn};
 use std::fmt;
 
 impl Tensor {
-    /// The elements as an `ndarray` view, without copying.
+    /// The elements as an `ndarray` view, without copying; an empty one of a [dry](Tensor::is_dry) tensor.
     ///
     /// ```
     /// # use skipgrad::Tensor;
@@ -15,7 +15,8 @@ impl Tensor {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn view(&self) -> ArrayViewD<'_, f32> {
-        match ArrayViewD::from_shape(IxDyn(self.shape()), self.data()) {
+        let shape: &[usize] = if self.is_dry() { &[0] } else { self.shape() };
+        match ArrayViewD::from_shape(IxDyn(shape), self.data()) {
             Ok(view) => view,
             Err(error) => {
                 unreachable!("a tensor is contiguous and has as many elements as its shape says: {error}")
@@ -41,6 +42,9 @@ impl Tensor {
         if !sorted.iter().copied().eq(0..rank) {
             let expected = format!("a permutation of the {rank} axes");
             return Err(Error::argument("permute", "order", expected, format_args!("{order:?}")));
+        }
+        if self.is_dry() {
+            return Err(Error::argument("permute", "tensor", "one that has numbers", "a dry one"));
         }
         Tensor::try_from(self.view().permuted_axes(order).to_owned())
     }

@@ -4,8 +4,10 @@ mod arena;
 mod arithmetic;
 mod buffer;
 mod convert;
+mod dry;
 mod shape;
 
+pub(crate) use dry::Ledger;
 pub use shape::Shape;
 
 /// The process-wide pool that tensors take their memory from.
@@ -14,7 +16,8 @@ pub mod memory {
 }
 
 use crate::{Error, Result, Rng};
-use buffer::Storage;
+use buffer::{Storage, rounded};
+use dry::Entry;
 use std::{ops::Range, sync::Arc};
 
 /// A contiguous, row-major array of `f32`. Cloning shares the memory; writing to shared memory copies it first.
@@ -29,7 +32,15 @@ use std::{ops::Range, sync::Arc};
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
-    storage: Arc<Storage>,
+    memory: Memory,
+}
+
+/// Where the elements are.
+#[derive(Clone)]
+enum Memory {
+    Held(Arc<Storage>),
+    /// Nowhere: a dry tensor's.
+    Counted(Arc<Entry>),
 }
 
 impl Tensor {
@@ -126,7 +137,7 @@ impl Tensor {
         let bytes = len * size_of::<f32>();
         let mut storage = Storage::allocate(len).ok_or(Error::OutOfMemory { bytes })?;
         fill(&mut storage);
-        Ok(Tensor { shape, storage: Arc::new(storage) })
+        Ok(Tensor { shape, memory: Memory::Held(Arc::new(storage)) })
     }
 
     /// The sizes of the axes.
@@ -134,25 +145,44 @@ impl Tensor {
         &self.shape
     }
 
-    /// The elements, the last axis fastest.
+    /// The elements, the last axis fastest; none of a [dry](Tensor::is_dry) tensor.
     pub fn data(&self) -> &[f32] {
-        &self.storage
+        match &self.memory {
+            Memory::Held(storage) => storage,
+            Memory::Counted(_) => &[],
+        }
     }
 
     /// The elements for writing. Copies them first if another tensor shares the memory.
     pub fn data_mut(&mut self) -> &mut [f32] {
-        if Arc::get_mut(&mut self.storage).is_none() {
-            *self = Tensor::build(self.shape, |out| out.copy_from_slice(&self.storage));
+        if !self.is_unique() {
+            match &self.memory {
+                Memory::Held(storage) => {
+                    *self = Tensor::build(self.shape, |out| out.copy_from_slice(storage))
+                }
+                Memory::Counted(entry) => self.memory = Memory::Counted(Arc::new(entry.again())),
+            }
         }
-        match Arc::get_mut(&mut self.storage) {
-            Some(storage) => storage,
-            None => unreachable!("the memory was just made and is not shared"),
+        match &mut self.memory {
+            Memory::Held(storage) => match Arc::get_mut(storage) {
+                Some(storage) => storage,
+                None => unreachable!("the memory is not shared, or was just made"),
+            },
+            Memory::Counted(_) => &mut [],
         }
     }
 
     /// Whether no other tensor shares the memory, so that [`Tensor::data_mut`] copies nothing.
     pub fn is_unique(&self) -> bool {
-        Arc::strong_count(&self.storage) == 1
+        match &self.memory {
+            Memory::Held(storage) => Arc::strong_count(storage) == 1,
+            Memory::Counted(entry) => Arc::strong_count(entry) == 1,
+        }
+    }
+
+    /// The bytes that it takes of the pool: four for each element, rounded up to whole cache lines or pages.
+    pub fn bytes(&self) -> usize {
+        rounded(self.shape.elements())
     }
 
     /// A copy of the elements.
@@ -179,7 +209,7 @@ impl Tensor {
                 shape,
             ));
         }
-        Ok(Tensor { shape, storage: self.storage.clone() })
+        Ok(Tensor { shape, memory: self.memory.clone() })
     }
 
     /// A copy of a range of the first axis: images of a batch, rows of a matrix.

@@ -25,6 +25,7 @@
 //! What stands in front of the 3x3 convolutions is computed again.
 
 mod backward;
+mod cost;
 mod folded;
 mod forward;
 
@@ -140,11 +141,12 @@ impl<'t> Var<'t> {
         let recorded = operands.iter().any(|operand| operand.is_recorded());
         let mut moments = DenseBlockMoments { layers: vec![], maps: None };
         let y = Var::op_many("dense_block", &operands, shape, |values| {
-            let forward = Forward::new(values[0], layers, shape, convolutions, drops, recorded);
+            let forward = Forward::new(values[0], layers, shape, convolutions.clone(), drops, recorded);
             let (y, used, rule) = forward.run();
             moments = used;
             (y, move |dy: Tensor, needs: &[bool]| rule.gradients(dy, needs))
         });
+        let y = y.costs(|| cost::cost(layers, &convolutions, &shape, recorded));
         Ok((y, moments))
     }
 }

@@ -1,0 +1,100 @@
+//! A look before the run: what does not fit, and how much memory a pass takes.
+
+use super::Module;
+use crate::{
+    Error, Result,
+    autograd::{Mode, Slot, Tape},
+};
+
+/// The memory that a pass takes, in bytes as [`memory::stats`](crate::memory::stats) counts them: see [`Module::plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Parameters and buffers.
+    pub model: usize,
+    /// The parameters that are trained: what an optimizer keeps one or two numbers for each number of.
+    pub trained: usize,
+    /// What there is when forward ends beside the model, the images and the output: in training the activations that backward
+    /// keeps, in evaluation packed weights, which stay.
+    pub kept: usize,
+    /// The most that the pass holds at once beside the model: images, activations, gradients, in evaluation packed weights.
+    pub pass: usize,
+}
+
+impl Plan {
+    /// The most that is held at once, with an optimizer that keeps so many numbers for each trained one: 0 for plain SGD, 1 with
+    /// momentum, 2 for AdamW.
+    pub fn peak(&self, optimizer: usize) -> usize {
+        self.model + optimizer * self.trained + self.pass
+    }
+}
+
+/// All refusals of a pass: each run forgives those known and finds one more.
+pub(super) fn check<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result<()> {
+    let mut faults = vec![];
+    loop {
+        let tape = Tape::dry(Mode::Train).forgiving(faults.len());
+        match module.forward(&tape.placeholder(shape)?) {
+            // What no operation refused cannot be forgiven: it is the last one known, again.
+            Err(_) if tape.forgives() > 0 => break,
+            Err(fault) => faults.push(fault),
+            Ok(_) => break,
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Error::Faults { faults }) }
+}
+
+pub(super) fn plan<M: Module + ?Sized>(module: &M, shape: &[usize], mode: Mode) -> Result<Plan> {
+    let (mut model, mut trained) = (0, 0);
+    module.visit("", &mut |_, slot| {
+        let bytes = slot.value().bytes();
+        model += bytes;
+        if let Slot::Param(param) = slot
+            && param.is_trainable()
+        {
+            trained += bytes;
+        }
+    });
+    let tape = Tape::dry(mode);
+    let images = tape.placeholder(shape)?;
+    let [before, _] = tape.bytes();
+    let y = module.forward(&images)?;
+    let [after, _] = tape.bytes();
+    let output = if y.value().is_unique() { y.value().bytes() } else { 0 };
+    if y.is_recorded() {
+        y.sum().backward()?;
+    }
+    let [_, pass] = tape.bytes();
+    Ok(Plan { model, trained, kept: after - before - output, pass })
+}
+
+/// Doubles until it does not fit, then halves the range.
+pub(super) fn largest_batch<M: Module + ?Sized>(
+    module: &M,
+    image: &[usize],
+    mode: Mode,
+    fits: &dyn Fn(&Plan) -> bool,
+) -> Result<usize> {
+    const MOST: usize = 1 << 20;
+    let fits = |batch: usize| plan(module, &[&[batch], image].concat(), mode).map(|plan| fits(&plan));
+    let (mut fitting, mut failing) = (0, 1);
+    loop {
+        match fits(failing) {
+            Ok(true) if failing < MOST => (fitting, failing) = (failing, 2 * failing),
+            Ok(true) => return Ok(failing),
+            Ok(false) => break,
+            // A batch of one may be too small for batch statistics.
+            Err(_) if failing == 1 => failing = 2,
+            Err(error) => return Err(error),
+        }
+    }
+    while failing - fitting > 1 {
+        let middle = fitting + (failing - fitting) / 2;
+        match fits(middle) {
+            Ok(true) => fitting = middle,
+            Ok(false) => failing = middle,
+            Err(_) if fitting == 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(fitting)
+}

@@ -1,0 +1,157 @@
+//! A network as a table.
+
+use super::Module;
+use crate::{
+    Result, Shape,
+    autograd::{Mode, Slot, Tape},
+};
+use std::{collections::BTreeMap, fmt};
+
+/// A network's operations in training, and their sums: see [`Module::summary`]. It shows as a table.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The input's shape.
+    pub input: Shape,
+    /// In the order of a pass.
+    pub layers: Vec<LayerSummary>,
+    /// Trained numbers of the whole network, as [`State::parameters`](crate::autograd::State::parameters).
+    pub parameters: usize,
+    /// Products that convolutions and linear maps add to a sum, by their definition. Winograd's algorithm multiplies less.
+    pub multiply_adds: u64,
+    /// Bytes that exist between forward and backward, without the input.
+    pub memory: usize,
+}
+
+/// An operation of a network.
+#[derive(Clone, Debug)]
+pub struct LayerSummary {
+    /// The path of the module whose parameters it reads, in the names of weights files; empty if it reads none.
+    pub name: String,
+    /// What is computed: `conv2d`.
+    pub operation: &'static str,
+    /// The output's shape.
+    pub output: Shape,
+    /// Numbers of the parameters that no operation read before.
+    pub parameters: usize,
+    /// See [`Summary::multiply_adds`].
+    pub multiply_adds: u64,
+    /// Bytes that it made and that exist between forward and backward.
+    pub memory: usize,
+}
+
+pub(super) fn summary<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result<Summary> {
+    let mut unread = BTreeMap::new();
+    let mut modules = BTreeMap::new();
+    module.visit("", &mut |name, slot| {
+        if let Slot::Param(param) = slot {
+            let path = name.rsplit_once('.').map_or("", |(path, _)| path);
+            modules.insert(param.id(), path.to_string());
+            unread.insert(param.id(), param.value().shape().elements());
+        }
+    });
+    let tape = Tape::dry(Mode::Train);
+    let input = tape.placeholder(shape)?;
+    module.forward(&input)?;
+    let layers: Vec<LayerSummary> = tape
+        .operations()
+        .into_iter()
+        .map(|(operation, memory)| LayerSummary {
+            name: common(operation.params.iter().filter_map(|id| modules.get(id))),
+            operation: operation.name,
+            output: operation.shape,
+            parameters: operation.params.iter().filter_map(|id| unread.remove(id)).sum(),
+            multiply_adds: operation.multiply_adds,
+            memory,
+        })
+        .collect();
+    Ok(Summary {
+        input: *input.shape(),
+        parameters: module.parameters(),
+        multiply_adds: layers.iter().map(|layer| layer.multiply_adds).sum(),
+        memory: layers.iter().map(|layer| layer.memory).sum(),
+        layers,
+    })
+}
+
+/// The path that all paths begin with.
+fn common<'a>(mut paths: impl Iterator<Item = &'a String>) -> String {
+    let Some(first) = paths.next() else { return String::new() };
+    let mut parts: Vec<&str> = first.split('.').collect();
+    for path in paths {
+        let alike = parts.iter().zip(path.split('.')).take_while(|(a, b)| **a == *b).count();
+        parts.truncate(alike);
+    }
+    parts.join(".")
+}
+
+/// A line for every operation, and one for the sums.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heading =
+            ["layer", "operation", "output", "parameters", "multiply-adds", "memory"].map(String::from);
+        let numbers = |parameters: usize, multiply_adds: u64, memory: usize| {
+            [grouped(parameters as u64), grouped(multiply_adds), mebibytes(memory)]
+        };
+        let line = |layer: &LayerSummary| {
+            let [parameters, multiply_adds, memory] =
+                numbers(layer.parameters, layer.multiply_adds, layer.memory);
+            let output = layer.output.to_string();
+            [layer.name.clone(), layer.operation.into(), output, parameters, multiply_adds, memory]
+        };
+        let [parameters, multiply_adds, memory] = numbers(self.parameters, self.multiply_adds, self.memory);
+        let input = [
+            "input".into(),
+            String::new(),
+            self.input.to_string(),
+            String::new(),
+            String::new(),
+            String::new(),
+        ];
+        let total = ["total".into(), String::new(), String::new(), parameters, multiply_adds, memory];
+        let lines: Vec<[String; 6]> =
+            [heading, input].into_iter().chain(self.layers.iter().map(line)).chain([total]).collect();
+        let widths: [usize; 6] =
+            std::array::from_fn(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0));
+        for [layer, operation, output, parameters, multiply_adds, memory] in lines {
+            let [a, b, c, d, e, g] = widths;
+            let line = format!(
+                "{layer:a$}  {operation:b$}  {output:c$}  {parameters:>d$}  {multiply_adds:>e$}  {memory:>g$}"
+            );
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// In groups of three digits; nothing for 0.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    if number == 0 { String::new() } else { groups.join(",") }
+}
+
+fn mebibytes(bytes: usize) -> String {
+    if bytes == 0 { String::new() } else { format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_people_read_them() {
+        assert_eq!([0, 7, 999, 1000, 1_814_073_344].map(grouped), ["", "7", "999", "1,000", "1,814,073,344"]);
+        assert_eq!([0, 1 << 20].map(mebibytes), ["", "1.00 MiB"]);
+    }
+
+    #[test]
+    fn the_module_of_an_operation() {
+        let of =
+            |paths: &[&str]| common(paths.iter().map(|path| path.to_string()).collect::<Vec<_>>().iter());
+        assert_eq!(of(&[]), "");
+        assert_eq!(of(&["layer1.0.bn1", "layer1.0.bn1"]), "layer1.0.bn1");
+        assert_eq!(of(&["block1.layer1.norm1", "block1.layer12.conv1"]), "block1");
+        assert_eq!(of(&["fc", "linear"]), "");
+    }
+}

@@ -1,0 +1,69 @@
+//! What the block takes, for dry passes.
+
+use super::{DenseBlockLayer, DenseBlockNorm};
+use crate::{
+    Shape,
+    autograd::{Cost, Kept},
+    kernels::{Conv2d, Isa, Packing},
+};
+
+/// Of layers whose 3x3 convolutions are these, on maps of this shape; `recorded` says whether backward may follow.
+pub(super) fn cost(
+    layers: &[DenseBlockLayer<'_>],
+    convolutions: &[Conv2d],
+    maps: &Shape,
+    recorded: bool,
+) -> Cost {
+    let mut cost = Cost { keeps_output: true, ..Cost::default() };
+    let [mut inner, mut copies, mut new] = [0; 3];
+    for (layer, sizes) in layers.iter().zip(convolutions) {
+        let pixels = maps.rows() as u64;
+        let (channels, read, made) = (layer.norm1.gamma.shape()[0], sizes.in_channels, sizes.out_channels);
+        (inner, new) = (inner.max(read), new.max(made));
+        cost.multiply_adds += pixels * layer.weight.shape().elements() as u64;
+        cost.keeps.push(Kept::from(layer.weight.value().clone()));
+        cost.makes.extend(vectors(&layer.norm1));
+        if let Some((weight, norm2)) = &layer.bottleneck {
+            cost.multiply_adds += pixels * weight.shape().elements() as u64;
+            cost.keeps.push(Kept::from(weight.value().clone()));
+            cost.makes.extend(vectors(norm2));
+            if recorded {
+                cost.makes.extend(of_channels(maps, read));
+            }
+        }
+        // What stands in front of a 3x3 convolution is copied, if the kernel does not normalise as it reads.
+        if layer.bottleneck.is_none() || !layer.algorithm.takes_norm(sizes) {
+            copies = copies.max(read);
+        }
+        if !recorded {
+            let product = layer.bottleneck.as_ref().map(|_| Conv2d {
+                in_channels: channels,
+                out_channels: read,
+                kernel: [1, 1],
+                padding: [[0, 0]; 2],
+                ..*sizes
+            });
+            for sizes in product.iter().chain([sizes]) {
+                let packing = Packing::fastest(layer.algorithm, sizes);
+                cost.packs.extend(Shape::new(&[packing.len(Isa::active(), sizes)]));
+            }
+        }
+    }
+    cost.forward.extend(of_channels(maps, if recorded { copies } else { inner }));
+    // The gradient of a layer's maps, and beside it that of what the convolution read, or a copy of that.
+    cost.backward.extend([new, inner.max(copies)].into_iter().flat_map(|width| of_channels(maps, width)));
+    cost
+}
+
+/// The maps' shape with other channels, if there are any.
+fn of_channels(maps: &Shape, channels: usize) -> Option<Shape> {
+    let mut sizes = maps.to_vec();
+    sizes[3] = channels;
+    Shape::new(&sizes).ok().filter(|_| channels > 0)
+}
+
+/// A norm as a multiplication and an addition, mean and deviation, and the two vectors that the layer observes.
+fn vectors(norm: &DenseBlockNorm<'_>) -> impl Iterator<Item = Shape> {
+    let observed = if norm.given.is_none() { 2 } else { 0 };
+    std::iter::repeat_n(*norm.gamma.shape(), 4 + observed)
+}
