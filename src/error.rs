@@ -122,14 +122,12 @@ impl Error {
         Error::Io { path: path.into(), action, source }
     }
 
-    /// Says which file the tensors of an [`Error::State`] are from; other errors stay as they are.
-    pub(crate) fn with_file(self, path: &Path) -> Error {
-        match self {
-            Error::State { missing, unexpected, misshapen, .. } => {
-                Error::State { file: Some(path.to_path_buf()), missing, unexpected, misshapen }
-            }
-            other => other,
+    /// Says which file, if any, the tensors of an [`Error::State`] are from; other errors stay as they are.
+    pub(crate) fn with_file(mut self, path: Option<&Path>) -> Error {
+        if let Error::State { file, .. } = &mut self {
+            *file = path.map(Path::to_path_buf);
         }
+        self
     }
 
     /// The path of the module where the error arose, if it arose inside one.

@@ -194,6 +194,9 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
         "{error}"
     );
     assert_eq!(bits(&other, &optimizer), before);
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    assert_eq!(checkpoint.load_model(&mut other).unwrap_err().to_string(), error.to_string());
+    assert_eq!(bits(&other, &optimizer), before);
 
     let (mut same, mut adamw) = (model(2), AdamW::new(0.1));
     let before = bits(&same, &adamw);

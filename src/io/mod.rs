@@ -46,5 +46,5 @@ pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()>
 /// [`Error::State`](crate::Error::State) that lists everything that does not fit. The model is unchanged then.
 pub fn load(model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    model.import(read(path)?).map_err(|error| error.with_file(path))
+    model.import(read(path)?).map_err(|error| error.with_file(Some(path)))
 }
