@@ -189,7 +189,7 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
     let before = bits(&other, &optimizer);
     let error = trainer.resume(&mut other, &mut optimizer, &path).unwrap_err();
     assert!(
-        matches!(&error, Error::State { file: Some(file), missing, unexpected, misshapen }
+        matches!(&error, Error::State { file: Some(file), missing, unexpected, misshapen, .. }
         if *file == path && missing.is_empty() && unexpected.len() == 6 && misshapen.len() == 1),
         "{error}"
     );
