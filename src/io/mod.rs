@@ -20,12 +20,18 @@
 
 mod atomic;
 mod half;
+mod number;
 mod safetensors;
+mod weights;
 
 pub use atomic::write_atomically;
-pub use safetensors::{Metadata, open, read, write};
+pub use safetensors::{open, write};
+pub use weights::{Metadata, WeightsFile};
 
-use crate::{Result, autograd::State};
+use crate::{
+    Result,
+    autograd::{NamedTensors, State},
+};
 use std::path::Path;
 
 /// Writes all state of a model to a safetensors file, atomically: at every moment the path holds the old file or the new.
@@ -36,6 +42,15 @@ pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()>
     // PyTorch's own loaders ask for this entry.
     let metadata = Metadata::from([("format".to_string(), "pt".to_string())]);
     write(path, &model.export(), &metadata)
+}
+
+/// Reads all tensors of a weights file, of any format that [`WeightsFile`] opens. Numbers of type F16, BF16, F64 and I64 become
+/// `f32`.
+///
+/// # Errors
+/// As [`WeightsFile::open`] and [`WeightsFile::read`].
+pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
+    WeightsFile::open(path)?.read_all()
 }
 
 /// Takes all state of a model from a safetensors file. Strict: every tensor of the model must be there, and no other
