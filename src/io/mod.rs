@@ -21,6 +21,8 @@
 mod atomic;
 mod half;
 mod number;
+#[cfg(feature = "pth")]
+mod pth;
 mod safetensors;
 mod weights;
 

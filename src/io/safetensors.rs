@@ -2,7 +2,7 @@
 
 use super::{
     number::Number,
-    weights::{Entry, Metadata, WeightsFile, malformed, shape},
+    weights::{ALLOWANCE, Entry, Metadata, WeightsFile, malformed, shape},
     write_atomically,
 };
 use crate::{Error, Result, Tensor, autograd::NamedTensors};
@@ -27,9 +27,6 @@ const LENGTH: u64 = 8;
 
 /// Bytes that a name, a number or a text of the header takes at most once it is read.
 const BYTES_PER_ITEM: u64 = 64;
-
-/// A header and what is read of it may take this much more than twice the file.
-const ALLOWANCE: u64 = 1 << 20;
 
 /// Reads all tensors and the texts of a safetensors file.
 ///

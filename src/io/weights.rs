@@ -58,7 +58,7 @@ impl WeightsFile {
         let mut head = vec![];
         (&mut file).take(HEAD).read_to_end(&mut head).map_err(|e| Error::io(path, "read", e))?;
         let (entries, texts) = if looks_like_pytorch(&head) {
-            (pytorch(path, size)?, Metadata::new())
+            (pytorch(path, file, size)?, Metadata::new())
         } else {
             safetensors::entries(path, file, size)?
         };
@@ -176,6 +176,9 @@ fn regular_file(path: &Path) -> Result<(File, u64)> {
     Ok((File::open(path).map_err(cannot)?, about.len()))
 }
 
+/// What is read of a file before its numbers may take this much more in memory than twice the file.
+pub(super) const ALLOWANCE: u64 = 1 << 20;
+
 /// As many bytes of a file as say what it is.
 const HEAD: u64 = 64;
 
@@ -190,11 +193,11 @@ fn looks_like_pytorch(head: &[u8]) -> bool {
 }
 
 #[cfg(feature = "pth")]
-fn pytorch(path: &Path, size: u64) -> Result<BTreeMap<String, Entry>> {
-    pth::entries(path, size)
+fn pytorch(path: &Path, file: File, size: u64) -> Result<BTreeMap<String, Entry>> {
+    pth::entries(path, file, size)
 }
 
 #[cfg(not(feature = "pth"))]
-fn pytorch(path: &Path, _size: u64) -> Result<BTreeMap<String, Entry>> {
+fn pytorch(path: &Path, _file: File, _size: u64) -> Result<BTreeMap<String, Entry>> {
     Err(malformed(path, "format", "safetensors", "a PyTorch file, which the crate's feature `pth` reads"))
 }
