@@ -2,6 +2,8 @@
 //!
 //! ```sh
 //! cargo run --release --example evaluate -- --model resnet20 --weights weights.safetensors --data cifar-10-batches-bin
+//! cargo run --release --features pth --example evaluate -- --model resnet20 --weights resnet20.th \
+//!     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225          # as published
 //! ```
 
 use clap::Parser;
@@ -22,7 +24,7 @@ struct Options {
     /// The network, by name.
     #[arg(long)]
     model: String,
-    /// A safetensors file with torchvision's names.
+    /// A safetensors file, or with the feature `pth` one of PyTorch's (.pth, .pt, .th).
     #[arg(long)]
     weights: PathBuf,
     /// The folder of CIFAR-10's binary version; without it, images are drawn.

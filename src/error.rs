@@ -1,6 +1,7 @@
 //! One error type for the whole crate: structured, so that a program can act on it, and worded, so that a person can.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -61,7 +62,7 @@ pub enum Error {
         name: String,
     },
     /// Named tensors do not fit a model; everything that is wrong is listed, and the model is unchanged.
-    #[error("{}", StateMismatch { file, missing, unexpected, misshapen })]
+    #[error("{}", StateMismatch { file, missing, unexpected, misshapen, nearest })]
     State {
         /// The file that the tensors are from, if they are from one.
         file: Option<PathBuf>,
@@ -71,6 +72,8 @@ pub enum Error {
         unexpected: Vec<String>,
         /// Name, the model's shape and the file's, in the file's layout.
         misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+        /// Of missing names, the unexpected one that is spelt most like it, where one is much like it.
+        nearest: BTreeMap<String, String>,
     },
     /// Everything that does not fit in a network, each with its place; see [`Module::check`](crate::nn::Module::check).
     #[error("{} {}: {}", faults.len(), if faults.len() == 1 { "fault" } else { "faults" }, listed(faults))]
@@ -128,14 +131,23 @@ impl Error {
         Error::Io { path: path.into(), action, source }
     }
 
-    /// Says which file the tensors of an [`Error::State`] are from; other errors stay as they are.
-    pub(crate) fn with_file(self, path: &Path) -> Error {
-        match self {
-            Error::State { missing, unexpected, misshapen, .. } => {
-                Error::State { file: Some(path.to_path_buf()), missing, unexpected, misshapen }
-            }
-            other => other,
+    /// An [`Error::State`] from its lists, or nothing where they are empty.
+    pub(crate) fn state(
+        missing: Vec<String>,
+        unexpected: Vec<String>,
+        misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+    ) -> Option<Error> {
+        let fits = missing.is_empty() && unexpected.is_empty() && misshapen.is_empty();
+        let nearest = nearest(&missing, &unexpected);
+        (!fits).then_some(Error::State { file: None, missing, unexpected, misshapen, nearest })
+    }
+
+    /// Says which file, if any, the tensors of an [`Error::State`] are from; other errors stay as they are.
+    pub(crate) fn with_file(mut self, path: Option<&Path>) -> Error {
+        if let Error::State { file, .. } = &mut self {
+            *file = path.map(Path::to_path_buf);
         }
+        self
     }
 
     /// The path of the module where the error arose, if it arose inside one.
@@ -176,12 +188,30 @@ impl<T> At for Result<T> {
     }
 }
 
-/// The file and the three lists of [`Error::State`] as one sentence.
+/// The pairs of names that are compared at most, and their length in bytes: enough for two networks of a hundred layers, a
+/// blink for a file that was made to be slow.
+const COMPARED: (usize, usize) = (100_000, 200);
+
+/// For each missing name the unexpected one at the least edit distance, where that is at most half of its length.
+fn nearest(missing: &[String], unexpected: &[String]) -> BTreeMap<String, String> {
+    let short = |name: &&String| name.len() <= COMPARED.1;
+    let candidates: Vec<&String> = unexpected.iter().filter(short).collect();
+    let compared = missing.iter().filter(short).take(COMPARED.0 / candidates.len().max(1));
+    let pairs = compared.filter_map(|name| {
+        let distances = candidates.iter().map(|&other| (strsim::levenshtein(name, other), other));
+        let (distance, other) = distances.min()?;
+        (2 * distance <= name.len()).then(|| (name.clone(), other.clone()))
+    });
+    pairs.collect()
+}
+
+/// The file and the lists of [`Error::State`] as one sentence.
 struct StateMismatch<'a> {
     file: &'a Option<PathBuf>,
     missing: &'a [String],
     unexpected: &'a [String],
     misshapen: &'a [(String, Vec<usize>, Vec<usize>)],
+    nearest: &'a BTreeMap<String, String>,
 }
 
 impl fmt::Display for StateMismatch<'_> {
@@ -190,8 +220,11 @@ impl fmt::Display for StateMismatch<'_> {
             write!(f, "{}: ", file.display())?;
         }
         write!(f, "the tensors do not fit the model")?;
-        if !self.missing.is_empty() {
-            write!(f, "; missing: {}", self.missing.join(", "))?;
+        for (i, name) in self.missing.iter().enumerate() {
+            write!(f, "{}{name}", if i == 0 { "; missing: " } else { ", " })?;
+            if let Some(nearest) = self.nearest.get(name) {
+                write!(f, " (nearest: {nearest})")?;
+            }
         }
         if !self.unexpected.is_empty() {
             write!(f, "; unexpected: {}", self.unexpected.join(", "))?;

@@ -189,10 +189,13 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
     let before = bits(&other, &optimizer);
     let error = trainer.resume(&mut other, &mut optimizer, &path).unwrap_err();
     assert!(
-        matches!(&error, Error::State { file: Some(file), missing, unexpected, misshapen }
+        matches!(&error, Error::State { file: Some(file), missing, unexpected, misshapen, .. }
         if *file == path && missing.is_empty() && unexpected.len() == 6 && misshapen.len() == 1),
         "{error}"
     );
+    assert_eq!(bits(&other, &optimizer), before);
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    assert_eq!(checkpoint.load_model(&mut other).unwrap_err().to_string(), error.to_string());
     assert_eq!(bits(&other, &optimizer), before);
 
     let (mut same, mut adamw) = (model(2), AdamW::new(0.1));

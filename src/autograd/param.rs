@@ -1,6 +1,6 @@
 //! What a model carries: trained parameters, and buffers that are carried but not trained.
 
-use crate::{Result, Tensor};
+use crate::{Result, Shape, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The identity of a parameter or a buffer, unique in the process.
@@ -36,6 +36,15 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// The sizes of a tensor's axes as a file has them, from those in memory.
+    pub(crate) fn shape_in_file(self, shape: &Shape) -> Shape {
+        match (self, shape.rank()) {
+            (Layout::Conv, 4) => shape.permuted([3, 2, 0, 1]),
+            (Layout::Linear, 2) => shape.permuted([1, 0]),
+            _ => *shape,
+        }
+    }
+
     /// The tensor as a file has it.
     ///
     /// # Errors

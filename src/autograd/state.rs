@@ -1,8 +1,8 @@
 //! The names of what a model carries, and how it is visited, saved and loaded.
 
 use super::{Buffer, Layout, Param};
-use crate::{Error, Result, Tensor};
-use std::collections::BTreeMap;
+use crate::{Error, Result, Shape, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One piece of a model's state.
 #[derive(Clone, Copy, Debug)]
@@ -81,37 +81,50 @@ pub trait State {
         tensors
     }
 
+    /// Whether tensors of these names and shapes are the model's state, all of it and nothing else. Shapes are those of a
+    /// file: a convolution's weight is `[OC, C/groups, KH, KW]`.
+    ///
+    /// ```
+    /// use skipgrad::{Shape, Tensor, autograd::{Param, State}};
+    /// let model = vec![Param::linear(Tensor::zeros([4, 2])?)];
+    /// assert!(model.fits(&[("0".to_string(), Shape::new(&[2, 4])?)].into()).is_ok());
+    /// assert!(model.fits(&[("0".to_string(), Shape::new(&[4, 2])?)].into()).is_err());
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::State`] that lists every missing, unexpected and misshapen tensor.
+    fn fits(&self, shapes: &BTreeMap<String, Shape>) -> Result<()> {
+        let (mut missing, mut misshapen) = (vec![], vec![]);
+        let mut unexpected: BTreeSet<&str> = shapes.keys().map(String::as_str).collect();
+        self.visit("", &mut |name, slot| {
+            unexpected.remove(name);
+            let expected = slot.layout().shape_in_file(slot.value().shape());
+            match shapes.get(name) {
+                None => missing.push(name.to_string()),
+                Some(shape) if *shape != expected => {
+                    misshapen.push((name.to_string(), expected.to_vec(), shape.to_vec()));
+                }
+                Some(_) => {}
+            }
+        });
+        let unexpected = unexpected.into_iter().map(str::to_string).collect();
+        Error::state(missing, unexpected, misshapen).map_or(Ok(()), Err)
+    }
+
     /// Takes all state from named tensors. `num_batches_tracked`, which PyTorch writes and nothing reads, is ignored.
     ///
     /// # Errors
-    /// [`Error::State`] that lists every missing, unexpected and misshapen tensor; the model is unchanged then.
+    /// As [`State::fits`]; the model is unchanged then.
     fn import(&mut self, mut tensors: NamedTensors) -> Result<()> {
         tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
-        let (mut missing, mut misshapen) = (vec![], vec![]);
-        let mut ready = BTreeMap::new();
-        self.visit("", &mut |name, slot| {
-            let expected =
-                slot.layout().to_file(slot.value()).map_or_else(|_| *slot.value().shape(), |t| *t.shape());
-            match tensors.remove(name) {
-                None => missing.push(name.to_string()),
-                Some(tensor) if *tensor.shape() != expected => {
-                    misshapen.push((name.to_string(), expected.to_vec(), tensor.shape().to_vec()));
-                }
-                Some(tensor) => {
-                    ready.insert(name.to_string(), tensor);
-                }
-            }
-        });
-        let unexpected: Vec<String> = tensors.into_keys().collect();
-        if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {
-            return Err(Error::State { file: None, missing, unexpected, misshapen });
-        }
+        self.fits(&tensors.iter().map(|(name, tensor)| (name.clone(), *tensor.shape())).collect())?;
         self.visit_mut("", &mut |name, mut slot| {
             let layout = match &slot {
                 SlotMut::Param(param) => param.layout(),
                 SlotMut::Buffer(_) => Layout::Plain,
             };
-            if let Some(value) = ready.remove(name).and_then(|tensor| layout.from_file(&tensor).ok()) {
+            if let Some(value) = tensors.remove(name).and_then(|tensor| layout.from_file(&tensor).ok()) {
                 slot.set(value);
             }
         });
@@ -252,7 +265,8 @@ mod tests {
         let error = model.import(tensors).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the tensors do not fit the model; missing: 0.weight; unexpected: 0.wait; 1.mean: expected [3], found [4]"
+            "the tensors do not fit the model; missing: 0.weight (nearest: 0.wait); \
+             unexpected: 0.wait; 1.mean: expected [3], found [4]"
         );
         assert_eq!(model[1].weight.value(), layer().weight.value());
     }

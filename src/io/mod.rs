@@ -20,12 +20,23 @@
 
 mod atomic;
 mod half;
+mod load;
+mod number;
+#[cfg(feature = "pth")]
+mod pth;
 mod safetensors;
+mod spelling;
+mod weights;
 
 pub use atomic::write_atomically;
-pub use safetensors::{Metadata, open, read, write};
+pub use load::{LoadOptions, Loaded};
+pub use safetensors::{open, write};
+pub use weights::{Metadata, WeightsFile};
 
-use crate::{Result, autograd::State};
+use crate::{
+    Result,
+    autograd::{NamedTensors, State},
+};
 use std::path::Path;
 
 /// Writes all state of a model to a safetensors file, atomically: at every moment the path holds the old file or the new.
@@ -38,13 +49,20 @@ pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()>
     write(path, &model.export(), &metadata)
 }
 
-/// Takes all state of a model from a safetensors file. Strict: every tensor of the model must be there, and no other
-/// (but `num_batches_tracked`, which PyTorch writes and nothing reads).
+/// Reads all tensors of a weights file, of any format that [`WeightsFile`] opens. Numbers of type F16, BF16, F64 and I64 become
+/// `f32`.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) and [`Error::Malformed`](crate::Error::Malformed) as [`read`];
-/// [`Error::State`](crate::Error::State) that lists everything that does not fit. The model is unchanged then.
-pub fn load(model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
-    model.import(read(path)?).map_err(|error| error.with_file(path))
+/// As [`WeightsFile::open`] and [`WeightsFile::read`].
+pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
+    WeightsFile::open(path)?.read_all()
+}
+
+/// Takes all state of a model from a weights file, strictly, whoever wrote it: [`LoadOptions`] says how, and has more to choose.
+///
+/// # Errors
+/// As [`LoadOptions::load`]: among others [`Error::State`](crate::Error::State), which lists everything that does not fit. The
+/// model is unchanged then.
+pub fn load(model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<Loaded> {
+    LoadOptions::new().load(model, path)
 }

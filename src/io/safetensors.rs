@@ -1,21 +1,22 @@
 //! Safetensors files: 8 bytes with the length of the header, the header (JSON: names, types, shapes, places), the numbers.
 
 use super::{
-    half::{from_bf16, from_f16},
+    number::Number,
+    weights::{ALLOWANCE, Entry, Metadata, WeightsFile, malformed, shape},
     write_atomically,
 };
 use crate::{Error, Result, Tensor, autograd::NamedTensors};
-use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
+use safetensors::{Dtype, View, tensor::TensorInfo};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read},
+    collections::{BTreeMap, btree_map},
+    fmt,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
-
-/// Texts that a file carries beside its tensors.
-pub type Metadata = BTreeMap<String, String>;
 
 /// The longest header that is read, in bytes, as in the format's own library: a header of ten thousand tensors is about
 /// a hundredth of it.
@@ -24,37 +25,16 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// The bytes of the header's length.
 const LENGTH: u64 = 8;
 
-/// Reads all tensors of a safetensors file. Numbers of type F16, BF16, F64 and I64 become `f32`.
-///
-/// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it is no safetensors file, is cut short, or has tensors
-/// of another type or of an absurd shape.
-pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
-    Ok(open(path)?.0)
-}
+/// Bytes that a name, a number or a text of the header takes at most once it is read.
+const BYTES_PER_ITEM: u64 = 64;
 
 /// Reads all tensors and the texts of a safetensors file.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`read`](super::read).
 pub fn open(path: impl AsRef<Path>) -> Result<(NamedTensors, Metadata)> {
-    let path = path.as_ref();
-    decode(path, &read_checked(path)?)
-}
-
-/// The content of a file's bytes; `path` is for the errors.
-fn decode(path: &Path, bytes: &[u8]) -> Result<(NamedTensors, Metadata)> {
-    let malformed = |error| Error::Malformed {
-        path: path.to_path_buf(),
-        at: "header".to_string(),
-        expected: "a header that describes the whole file".to_string(),
-        found: format!("{error}"),
-    };
-    let file = SafeTensors::deserialize(bytes).map_err(malformed)?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
-    let tensors = file.iter().map(|(name, view)| Ok((name.to_string(), tensor(path, name, &view)?)));
-    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok((tensors.collect::<Result<_>>()?, metadata))
+    let file = WeightsFile::open(path)?;
+    Ok((file.read_all()?, file.metadata().clone()))
 }
 
 /// Writes tensors and texts to a safetensors file, atomically (see [`write_atomically`]). With at most one text, the same
@@ -70,66 +50,115 @@ pub fn write(path: impl AsRef<Path>, tensors: &NamedTensors, metadata: &Metadata
     write_atomically(path, &bytes)
 }
 
-/// The bytes of the file, once its size and that of its header are plausible.
-fn read_checked(path: &Path) -> Result<Vec<u8>> {
-    let cannot = |e| Error::io(path, "read", e);
-    let malformed = |at: &str, expected: String, found: String| Error::Malformed {
-        path: path.to_path_buf(),
-        at: at.to_string(),
-        expected,
-        found,
-    };
-    // Before it is opened: opening a pipe would wait for its writer.
-    let about = fs::metadata(path).map_err(cannot)?;
-    if !about.is_file() {
-        return Err(cannot(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+/// The tensors of an open file of this size, and its texts.
+pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<(BTreeMap<String, Entry>, Metadata)> {
+    let bytes = header(path, &mut file, size)?;
+    let begin = LENGTH + bytes.len() as u64;
+    let refuse = |error: String| malformed(path, "header", "a header that describes the whole file", error);
+    let Header { mut tensors, texts } = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+    drop(bytes);
+
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    // Holds the places against the shapes and against one another.
+    let described = safetensors::tensor::Metadata::new(None, tensors).map_err(|e| refuse(e.to_string()))?;
+    let (described_size, found) = (described.data_len() as u64, size - begin);
+    if described_size != found {
+        return Err(refuse(format!("{described_size} bytes of numbers described, {found} there")));
     }
-    let mut file = File::open(path).map_err(cannot)?;
-    let size = about.len();
+    let file = Arc::new(Mutex::new(file));
+    let entry = |(name, info): (String, &TensorInfo)| {
+        let (file, (from, to)) = (file.clone(), info.data_offsets);
+        let bytes = move || {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut bytes = vec![0; to - from];
+            file.seek(SeekFrom::Start(begin + from as u64))?;
+            file.read_exact(&mut bytes)?;
+            Ok(bytes)
+        };
+        let (shape, number) = (shape(path, &name, &info.shape)?, number(info.dtype));
+        Ok((name, Entry { shape, number, bytes: Box::new(bytes) }))
+    };
+    Ok((described.tensors().into_iter().map(entry).collect::<Result<_>>()?, texts))
+}
+
+/// The header's bytes, once their number and what they will take are plausible.
+fn header(path: &Path, file: &mut File, size: u64) -> Result<Vec<u8>> {
+    let cannot = |e| Error::io(path, "read", e);
     if size < LENGTH {
-        let found = format!("{size} bytes");
-        return Err(malformed("size", format!("at least {LENGTH} bytes"), found));
+        return Err(malformed(path, "size", format!("at least {LENGTH} bytes"), format!("{size} bytes")));
     }
     let mut length = [0; LENGTH as usize];
-    file.read_exact(&mut length).map_err(cannot)?;
-    let (header, most) = (u64::from_le_bytes(length), LONGEST_HEADER.min(size - LENGTH));
-    if header > most {
-        return Err(malformed("header length", format!("at most {most} bytes"), format!("{header}")));
+    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut length)).map_err(cannot)?;
+    let (length, most) = (u64::from_le_bytes(length), LONGEST_HEADER.min(size - LENGTH));
+    if length > most {
+        return Err(malformed(path, "header length", format!("at most {most} bytes"), length));
     }
     let mut bytes = Vec::new();
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    bytes.try_reserve_exact(size).map_err(|_| Error::OutOfMemory { bytes: size })?;
-    bytes.extend_from_slice(&length);
-    file.take(size as u64 - LENGTH).read_to_end(&mut bytes).map_err(cannot)?;
+    let length = length as usize;
+    bytes.try_reserve_exact(length).map_err(|_| Error::OutOfMemory { bytes: length })?;
+    file.take(length as u64).read_to_end(&mut bytes).map_err(cannot)?;
+    let items = bytes.iter().filter(|byte| b",:[{".contains(byte)).count() as u64;
+    let most = (2 * size + ALLOWANCE - bytes.len() as u64) / BYTES_PER_ITEM;
+    if items > most {
+        let expected = format!("at most {most} items, in proportion to the file");
+        return Err(malformed(path, "header", expected, items));
+    }
     Ok(bytes)
 }
 
-/// A tensor of the file as `f32`.
-fn tensor(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Tensor> {
-    let malformed = |expected: &str, found: String| Error::Malformed {
-        path: path.to_path_buf(),
-        at: format!("tensor {name}"),
-        expected: expected.to_string(),
-        found,
-    };
-    let bytes = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => numbers(bytes, f32::from_le_bytes),
-        Dtype::F16 => numbers(bytes, |b| from_f16(u16::from_le_bytes(b))),
-        Dtype::BF16 => numbers(bytes, |b| from_bf16(u16::from_le_bytes(b))),
-        Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
-        // PyTorch's batch norms count their batches in this type.
-        Dtype::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f32),
-        other => return Err(malformed("type F32, F16, BF16, F64 or I64", format!("{other}"))),
-    };
-    Tensor::new(view.shape(), values).map_err(|error| match error {
-        Error::Argument { expected, found, .. } => malformed(&expected, found),
-        other => other,
-    })
+/// The type of weights that this is, if any come in it.
+fn number(dtype: Dtype) -> Result<Number, String> {
+    match dtype {
+        Dtype::F32 => Ok(Number::F32),
+        Dtype::F16 => Ok(Number::F16),
+        Dtype::BF16 => Ok(Number::Bf16),
+        Dtype::F64 => Ok(Number::F64),
+        Dtype::I64 => Ok(Number::I64),
+        other => Err(other.to_string()),
+    }
 }
 
-fn numbers<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|&chunk| number(chunk)).collect()
+/// What a header says. Unlike the format's own library, which keeps the last of two tensors of one name, this refuses them.
+struct Header {
+    tensors: Vec<(String, TensorInfo)>,
+    texts: Metadata,
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let (mut tensors, mut texts) = (BTreeMap::new(), None);
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                if texts.replace(map.next_value()?).is_some() {
+                    return Err(de::Error::custom("two __metadata__"));
+                }
+                continue;
+            }
+            match tensors.entry(name) {
+                btree_map::Entry::Occupied(entry) => {
+                    return Err(de::Error::custom(format_args!("two tensors of the name {}", entry.key())));
+                }
+                btree_map::Entry::Vacant(entry) => {
+                    entry.insert(map.next_value()?);
+                }
+            }
+        }
+        Ok(Header { tensors: tensors.into_iter().collect(), texts: texts.unwrap_or_default() })
+    }
 }
 
 /// A tensor as the file has it.
@@ -155,7 +184,8 @@ impl View for Stored<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
+    use crate::io::read;
+    use std::{fs, path::PathBuf};
 
     fn path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("skipgrad-safetensors-{}-{name}", std::process::id()))
@@ -216,10 +246,12 @@ mod tests {
         refused(b"", "size", "0 bytes");
         refused(&u64::MAX.to_le_bytes(), "header length", "at most 0 bytes");
         refused(&file(one, &[0; 4])[..20], "header length", "expected at most 12 bytes");
-        refused(&file(one, &[0; 3]), "header", "not fully covered");
-        refused(&file(one, &[0; 5]), "header", "not fully covered");
-        refused(&file("{\"a\":", &[]), "header", "invalid JSON");
-        refused(&file("\u{1}", &[]), "header", "invalid JSON");
+        refused(&file(one, &[0; 3]), "header", "4 bytes of numbers described, 3 there");
+        refused(&file(one, &[0; 5]), "header", "4 bytes of numbers described, 5 there");
+        refused(&file("{\"a\":", &[]), "header", "EOF while parsing");
+        refused(&file("\u{1}", &[]), "header", "expected value at line 1");
+        let twice = one.replacen('{', &format!("{{{},", &one[1..one.len() - 1]), 1);
+        refused(&file(&twice, &[0; 4]), "header", "two tensors of the name a");
         let integers = r#"{"a":{"dtype":"I8","shape":[4],"data_offsets":[0,4]}}"#;
         refused(&file(integers, &[0; 4]), "tensor a", "found I8");
         let huge = r#"{"a":{"dtype":"F32","shape":[0,9223372036854775807,9],"data_offsets":[0,0]}}"#;
@@ -242,11 +274,13 @@ mod tests {
         write(&path, &tensors, &Metadata::new()).unwrap();
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {
-            assert!(matches!(decode(&path, &whole[..at]), Err(Error::Malformed { .. })), "cut at {at}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(matches!(read(&path), Err(Error::Malformed { .. })), "cut at {at}");
             for bit in 0..8 {
                 let mut changed = whole.clone();
                 changed[at] ^= 1 << bit;
-                let answer = decode(&path, &changed);
+                fs::write(&path, &changed).unwrap();
+                let answer = read(&path);
                 assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "byte {at}, bit {bit}");
             }
         }

@@ -85,9 +85,8 @@ impl<const N: usize> Memory<N> {
                 read.insert(name, pieces);
             }
         });
-        let unexpected: Vec<String> = tensors.into_keys().collect();
-        if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {
-            return Err(Error::State { file: None, missing, unexpected, misshapen });
+        if let Some(error) = Error::state(missing, tensors.into_keys().collect(), misshapen) {
+            return Err(error);
         }
         *self = read;
         Ok(())

@@ -132,7 +132,7 @@ impl Tensor {
         }
     }
 
-    fn try_build(shape: Shape, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+    pub(crate) fn try_build(shape: Shape, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
         let len = shape.elements();
         let bytes = len * size_of::<f32>();
         let mut storage = Storage::allocate(len).ok_or(Error::OutOfMemory { bytes })?;

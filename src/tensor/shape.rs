@@ -50,6 +50,13 @@ impl Shape {
         Shape { sizes: [0; MAX_RANK], rank: 0 }
     }
 
+    /// The axes in another order: axis `i` of the result is axis `order[i]` of this shape, which has as many.
+    pub(crate) fn permuted<const N: usize>(&self, order: [usize; N]) -> Shape {
+        let mut shape = *self;
+        shape.sizes[..N].copy_from_slice(&order.map(|axis| self[axis]));
+        shape
+    }
+
     /// The number of elements: the product of the sizes, 1 for `[]`.
     pub fn elements(&self) -> usize {
         self.iter().product()

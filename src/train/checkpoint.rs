@@ -12,7 +12,12 @@ use crate::{
     io,
     optim::{Optimizer, Schedule},
 };
-use std::{collections::BTreeMap, fmt::Write, path::Path, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// What is the same in every step of a training, and kept in its checkpoints.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +83,8 @@ impl Progress {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
+    /// The file that it was read from.
+    file: Option<PathBuf>,
     settings: Settings,
     progress: Progress,
     model: NamedTensors,
@@ -97,6 +104,7 @@ impl Checkpoint {
         optimizer: &dyn Optimizer,
     ) -> Checkpoint {
         Checkpoint {
+            file: None,
             settings: settings.clone(),
             progress: progress.clone(),
             model: model.export(),
@@ -116,8 +124,13 @@ impl Checkpoint {
             return Err(malformed(path, "header", "the text of a checkpoint", "none"));
         };
         let (settings, progress) = parse(path, text)?;
-        let mut checkpoint =
-            Checkpoint { settings, progress, model: NamedTensors::new(), optimizer: NamedTensors::new() };
+        let mut checkpoint = Checkpoint {
+            file: Some(path.to_path_buf()),
+            settings,
+            progress,
+            model: NamedTensors::new(),
+            optimizer: NamedTensors::new(),
+        };
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
                 checkpoint.model.insert(name.to_string(), tensor);
@@ -163,26 +176,27 @@ impl Checkpoint {
     /// Takes the weights and statistics into a model.
     ///
     /// # Errors
-    /// [`Error::State`] that lists everything that does not fit, if the checkpoint is of another model; the model is unchanged
-    /// then.
+    /// [`Error::State`] that names the file and lists everything that does not fit, if the checkpoint is of another model;
+    /// the model is unchanged then.
     pub fn load_model(&self, model: &mut (impl State + ?Sized)) -> Result<()> {
-        model.import(self.model.clone())
+        model.import(self.model.clone()).map_err(|error| error.with_file(self.file.as_deref()))
     }
 
     /// Takes everything up where it was.
     ///
     /// # Errors
-    /// [`Error::State`] if the checkpoint is of another model or optimizer; neither is changed then.
+    /// [`Error::State`] that names the file if the checkpoint is of another model or optimizer; neither is changed then.
     pub(super) fn restore(
         self,
         model: &mut dyn State,
         optimizer: &mut dyn Optimizer,
     ) -> Result<(Settings, Progress)> {
+        let named = |error: Error| error.with_file(self.file.as_deref());
         let before = model.export();
-        model.import(self.model)?;
+        model.import(self.model).map_err(named)?;
         if let Err(error) = optimizer.import(model, self.optimizer) {
             model.import(before)?;
-            return Err(error);
+            return Err(named(error));
         }
         Ok((self.settings, self.progress))
     }

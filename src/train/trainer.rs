@@ -141,9 +141,7 @@ impl Trainer {
         optimizer: &mut dyn Optimizer,
         path: impl AsRef<Path>,
     ) -> Result<()> {
-        let path = path.as_ref();
-        let restored = Checkpoint::read(path)?.restore(model, optimizer);
-        (self.settings, self.progress) = restored.map_err(|error| error.with_file(path))?;
+        (self.settings, self.progress) = Checkpoint::read(path)?.restore(model, optimizer)?;
         Ok(())
     }
 

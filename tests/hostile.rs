@@ -1,0 +1,362 @@
+//! Files that were made to do harm: every one is answered with a typed error, nothing panics, and nothing takes more memory than
+//! twice the file and 1 MiB. One test in a process of its own: the allocator's counter is the whole process's.
+
+use peak_alloc::PeakAlloc;
+use skipgrad::{
+    Error, Tensor,
+    autograd::NamedTensors,
+    data::{Cifar10, Cifar100},
+    io::{self, Metadata},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// A place for one file after another.
+struct Place(PathBuf);
+
+impl Place {
+    /// Reads the bytes as a weights file, and holds the memory that this takes to the bound unless the file is read.
+    fn read(&self, what: &str, bytes: &[u8]) -> Result<NamedTensors, Error> {
+        fs::write(&self.0, bytes).unwrap();
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        let answer = io::read(&self.0);
+        let taken = MEMORY.peak_usage() - before;
+        let most = 2 * bytes.len() + (1 << 20);
+        assert!(answer.is_ok() || taken <= most, "{what}: {taken} bytes for a file of {}", bytes.len());
+        answer
+    }
+
+    #[track_caller]
+    fn refused(&self, what: &str, bytes: &[u8], words: &str) {
+        match self.read(what, bytes) {
+            Err(error @ Error::Malformed { .. }) => {
+                assert!(error.to_string().contains(words), "{what}: {error}");
+                assert!(error.to_string().len() < 1000, "{what}: {error}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_hostile_file_is_refused_for_little_memory() {
+    let folder = std::env::temp_dir().join(format!("skipgrad-hostile-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let place = Place(folder.join("file"));
+    // The pool takes a region from the system for its first small tensor.
+    drop(Tensor::zeros([1]).unwrap());
+    safetensors_cut_and_forged(&place);
+    safetensors_with_absurd_headers(&place);
+    #[cfg(feature = "pth")]
+    pytorch::all(&place);
+    corpora(&place, &folder);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+fn safetensors(header: &str, numbers: usize) -> Vec<u8> {
+    let length = (header.len() as u64).to_le_bytes();
+    [&length, header.as_bytes(), &vec![0; numbers]].concat()
+}
+
+fn described(name: &str, shape: &str, offsets: &str) -> String {
+    format!(r#""{name}":{{"dtype":"F32","shape":[{shape}],"data_offsets":[{offsets}]}}"#)
+}
+
+fn safetensors_cut_and_forged(place: &Place) {
+    let tensors = NamedTensors::from([
+        ("a.weight".to_string(), Tensor::zeros([2, 3]).unwrap()),
+        ("b".to_string(), Tensor::zeros([1]).unwrap()),
+        ("c".to_string(), Tensor::zeros([0, 4]).unwrap()),
+    ]);
+    io::write(&place.0, &tensors, &Metadata::new()).unwrap();
+    let whole = fs::read(&place.0).unwrap();
+    for at in 0..whole.len() {
+        place.refused(&format!("cut at {at}"), &whole[..at], "expected");
+    }
+    let len = whole.len() as u64;
+    for length in [0, 1, 7, len - 8, len - 7, 100_000_000, 100_000_001, 1 << 31, 1 << 32, 1 << 63, u64::MAX] {
+        let mut forged = whole.clone();
+        forged[..8].copy_from_slice(&length.to_le_bytes());
+        place.refused(&format!("length {length}"), &forged, "header");
+    }
+    let two = |a: &str, b: &str| format!("{{{},{}}}", described("a", "1", a), described("b", "1", b));
+    for (what, header) in [
+        ("overlapping", two("0,4", "2,6")),
+        ("one place twice", two("0,4", "0,4")),
+        ("a hole", two("0,4", "8,12")),
+        ("reversed", two("4,0", "4,8")),
+        ("beyond the end", two("0,4", "4,18446744073709551615")),
+        ("negative", two("0,4", "-4,0")),
+        ("shorter than the shape", format!("{{{}}}", described("a", "3", "0,8"))),
+        ("a name twice", format!("{{{},{}}}", described("a", "2", "0,8"), described("a", "2", "0,8"))),
+    ] {
+        place.refused(what, &safetensors(&header, 8), "header");
+    }
+    for shape in
+        ["4294967296,4294967296", "9223372036854775808,2", "18446744073709551615", "4611686018427387904,4"]
+    {
+        let header = format!("{{{}}}", described("a", shape, "0,8"));
+        place.refused(shape, &safetensors(&header, 8), "header");
+    }
+    let header = format!("{{{}}}", described("a", "0,9223372036854775808", "0,0"));
+    place.refused("nothing times too much", &safetensors(&header, 0), "address space");
+}
+
+fn safetensors_with_absurd_headers(place: &Place) {
+    let many = |count: usize, item: &dyn Fn(usize) -> String| -> String {
+        (0..count).map(item).collect::<Vec<_>>().join(",")
+    };
+    for (what, header) in [
+        ("many tensors in one place", many(100_000, &|i| described(&format!("{i:x}"), "1", "0,4"))),
+        ("many tensors of nothing", many(100_000, &|i| described(&format!("{i:x}"), "0", "0,0"))),
+        ("many axes", described("a", &many(500_000, &|_| "0".to_string()), "0,0")),
+        ("many texts", format!(r#""__metadata__":{{{}}}"#, many(100_000, &|i| format!(r#""{i:x}":"""#)))),
+        ("many lists", format!(r#""a":[{}]"#, many(500_000, &|_| "[]".to_string()))),
+        ("deep lists", format!(r#""a":{}{}"#, "[".repeat(1000), "]".repeat(1000))),
+        ("deep objects", r#""a":{"#.repeat(1000)),
+    ] {
+        place.refused(what, &safetensors(&format!("{{{header}}}"), 4), "header");
+    }
+    let long = format!("{{{}}}", described(&"n".repeat(1 << 20), "1", "0,8"));
+    place.refused("a long name", &safetensors(&long, 8), "header");
+}
+
+/// What the fuzzers in `fuzz/` found worth keeping, and small files to begin with.
+fn corpora(place: &Place, folder: &Path) {
+    let corpus = |name: &str| {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let files = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
+        files
+            .map(|file| file.unwrap().path())
+            .map(|path| (path.display().to_string(), fs::read(path).unwrap()))
+    };
+    for (name, bytes) in corpus("safetensors").chain(corpus("pytorch")) {
+        let answer = place.read(&name, &bytes);
+        assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{name}: {answer:?}");
+    }
+    for (name, bytes) in corpus("cifar") {
+        for file in ["test_batch.bin", "train.bin", "test.bin"]
+            .map(str::to_string)
+            .into_iter()
+            .chain((1..=5).map(|i| format!("data_batch_{i}.bin")))
+        {
+            fs::write(folder.join(file), &bytes).unwrap();
+        }
+        let refused =
+            |error: Option<Error>| error.is_none_or(|error| matches!(error, Error::Malformed { .. }));
+        assert!(refused(Cifar10::open(folder).err()) && refused(Cifar100::open(folder).err()), "{name}");
+    }
+}
+
+#[cfg(feature = "pth")]
+mod pytorch {
+    use super::*;
+
+    pub(super) fn all(place: &Place) {
+        cut_anywhere(place);
+        pickles(place);
+        tensors_that_lie(place);
+        archives(place);
+        repeated_numbers(place);
+    }
+
+    fn golden(name: &str) -> Vec<u8> {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/weights").join(name)).unwrap()
+    }
+
+    fn cut_anywhere(place: &Place) {
+        for name in ["small.pth", "small_legacy.pth"] {
+            let whole = golden(name);
+            assert_eq!(place.read(name, &whole).unwrap()["bias"].data(), [0.5, -0.5]);
+            for at in 0..whole.len() {
+                place.refused(&format!("{name} cut at {at}"), &whole[..at], "expected");
+            }
+        }
+    }
+
+    /// A file of an archive: its name, what it holds, and how it says that this is stored.
+    struct Stored<'a>(&'a str, &'a [u8], u16);
+
+    /// A zip archive that says it has `count` files.
+    fn archive(files: &[Stored<'_>], count: u16) -> Vec<u8> {
+        let (mut bytes, mut directory) = (vec![], vec![]);
+        for &Stored(name, content, method) in files {
+            let at = bytes.len() as u32;
+            let len = (content.len() as u32).to_le_bytes();
+            let about = |version: &[u8]| -> Vec<u8> {
+                let checksum_and_lengths = [[0; 4], len, len].concat();
+                let name = (name.len() as u16).to_le_bytes();
+                [version, &[0, 0], &method.to_le_bytes(), &[0; 4], &checksum_and_lengths, &name, &[0, 0]]
+                    .concat()
+            };
+            bytes.extend([b"PK\x03\x04", &about(&[20, 0])[..], name.as_bytes(), content].concat());
+            let place = [&[0; 10][..], &at.to_le_bytes()].concat();
+            directory.extend([b"PK\x01\x02", &about(&[20, 0, 20, 0])[..], &place, name.as_bytes()].concat());
+        }
+        let begin = bytes.len() as u32;
+        let (count, len) = (count.to_le_bytes(), (directory.len() as u32).to_le_bytes());
+        let end = [b"PK\x05\x06", &[0; 4][..], &count, &count, &len, &begin.to_le_bytes(), &[0; 2]].concat();
+        [bytes, directory, end].concat()
+    }
+
+    fn around(pickle: &[u8]) -> Vec<u8> {
+        archive(&[Stored("m/data.pkl", pickle, 0), Stored("m/data/0", &[0; 64], 0)], 2)
+    }
+
+    /// The pickles before the object in a stream, and one behind it for its keys.
+    fn in_stream(pickle: &[u8]) -> Vec<u8> {
+        let whole = golden("small_legacy.pth");
+        let begins: Vec<usize> =
+            (0..whole.len() - 1).filter(|&at| whole[at..].starts_with(&[0x80, 2])).collect();
+        [&whole[..begins[3]], pickle, b"\x80\x02]."].concat()
+    }
+
+    fn pickles(place: &Place) {
+        let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+        let call = |name: &[u8]| {
+            [b"\x80\x02}", &text("a")[..], b"c", name, &text("touch harm"), b"\x85Rs."].concat()
+        };
+        let shared = |count: u8| -> Vec<u8> {
+            let twice = (0..count).flat_map(|i| [b'h', i, b'h', i, 0x86, b'q', i + 1]);
+            [b"\x80\x02}".to_vec(), text("a"), b"K\x01\x85q\x00".to_vec(), twice.collect(), b"s.".to_vec()]
+                .concat()
+        };
+        let of =
+            |begin: &[u8], many: &[u8], count: usize, end: &[u8]| [begin, &many.repeat(count), end].concat();
+        for (what, pickle, words) in [
+            ("a call of os.system", call(b"os\nsystem\n"), "found os.system"),
+            ("the same as Python writes it", call(b"posix\nsystem\n"), "found posix.system"),
+            ("a call of eval", call(b"builtins\neval\n"), "found builtins.eval"),
+            ("a call by text", b"\x80\x04\x8c\x02os\x8c\x06system\x93.".to_vec(), "protocol 2"),
+            ("a name without end", of(b"\x80\x02c", b"o", 1 << 20, b""), "name of something"),
+            ("deep lists", of(b"\x80\x02", b"]", 1000, &b"a".repeat(1000)), "deeper"),
+            ("deep tuples", of(b"\x80\x02)", b"\x85", 100_000, b"."), "deeper"),
+            ("deep marks", of(b"\x80\x02", b"(", 100_000, b"."), "twice the file"),
+            (
+                "lists in the memory",
+                of(b"\x80\x02]q\x00", b"h\x00h\x00h\x00", 100_000, b"."),
+                "twice the file",
+            ),
+            ("twice and twice again", shared(60), "twice the file"),
+            ("many nothings", of(b"\x80\x02", b"N", 1 << 20, b"."), "twice the file"),
+            ("many lists in a list", of(b"\x80\x02]", b"]a", 1 << 19, b"."), "twice the file"),
+            ("many names for nothing", of(b"\x80\x02}(", b"U\x01aN", 1 << 18, b"u."), "twice the file"),
+            (
+                "a text without end",
+                of(b"\x80\x02X\xff\xff\xff\xff", b"a", 1000, b"."),
+                "its last instruction",
+            ),
+            ("no value", b"\x80\x02.".to_vec(), "one value"),
+            ("two values", b"\x80\x02NN.".to_vec(), "one value"),
+            ("nothing to take", b"\x80\x02R.".to_vec(), "a value on the stack"),
+            ("no mark", b"\x80\x02Nt.".to_vec(), "a mark"),
+            ("nothing remembered", b"\x80\x02h\x07.".to_vec(), "something remembered"),
+            ("no dictionary", b"\x80\x02K\x01.".to_vec(), "dictionary"),
+        ] {
+            place.refused(what, &around(&pickle), words);
+            let words = if what == "no dictionary" { "dictionary" } else { words };
+            place.refused(&format!("{what}, in a stream"), &in_stream(&pickle), words);
+        }
+        // Harmless company is passed over and never called.
+        let namespace =
+            [b"\x80\x02}", &text("args")[..], b"cargparse\nNamespace\n)\x81}", &text("lr")[..], b"K\x01sbs."]
+                .concat();
+        assert!(place.read("a namespace", &around(&namespace)).unwrap().is_empty());
+    }
+
+    /// A pickle of one tensor with these numbers.
+    fn tensor(numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
+        let number = |n: &i64| [&[0x8a, 8][..], &n.to_le_bytes()].concat();
+        let tuple = |numbers: &[i64]| {
+            [b"(".to_vec(), numbers.iter().flat_map(number).collect(), b"t".to_vec()].concat()
+        };
+        let text = |text: &str| [&[b'U', text.len() as u8], text.as_bytes()].concat();
+        let storage = [
+            b"(".to_vec(),
+            text("storage"),
+            b"ctorch\nFloatStorage\n".to_vec(),
+            text("0"),
+            text("cpu"),
+            number(&numel),
+            b"tQ".to_vec(),
+        ]
+        .concat();
+        let rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
+        let rest =
+            [number(&offset), tuple(shape), tuple(strides), b"\x89ccollections\nOrderedDict\n)RtR".to_vec()]
+                .concat();
+        [b"\x80\x02}".to_vec(), text("a"), rebuild, storage, rest, b"s.".to_vec()].concat()
+    }
+
+    fn tensors_that_lie(place: &Place) {
+        assert_eq!(
+            place.read("no lie", &around(&tensor(16, 4, &[2, 3], &[3, 1]))).unwrap()["a"].shape()[..],
+            [2, 3]
+        );
+        for (what, pickle) in [
+            ("numbers that overflow", tensor(0x4000_0000_0000_0001, 0, &[0x4000_0000_0000_0001], &[1])),
+            ("a shape that overflows", tensor(16, 0, &[1 << 32, 1 << 32], &[1, 1])),
+            ("strides that overflow", tensor(16, 0, &[2, 2], &[i64::MAX, i64::MAX])),
+            ("a negative size", tensor(16, 0, &[-1], &[1])),
+            ("a negative stride", tensor(16, 0, &[2], &[-1])),
+            ("a negative offset", tensor(16, -1, &[2], &[1])),
+            ("an offset beyond", tensor(16, 16, &[1], &[1])),
+            ("more than the storage", tensor(16, 0, &[17], &[1])),
+            ("more than the storage has", tensor(1 << 40, 0, &[1 << 38], &[1])),
+            ("a storage that is longer elsewhere", tensor(17, 0, &[17], &[1])),
+            ("many axes", tensor(16, 0, &[1; 60], &[1; 60])),
+            ("nothing times too much", tensor(16, 0, &[0, i64::MAX, 4], &[1, 1, 1])),
+            ("one number for ever", tensor(16, 0, &[1 << 40], &[0])),
+        ] {
+            place.refused(what, &around(&pickle), "expected");
+        }
+    }
+
+    fn archives(place: &Place) {
+        let pickle = tensor(16, 0, &[16], &[1]);
+        let good = [Stored("m/data.pkl", &pickle, 0), Stored("m/data/0", &[0; 64], 0)];
+        let whole = archive(&good, 2);
+        assert!(place.read("good", &whole).is_ok());
+        place.refused("more files than there are", &archive(&good, 60_000), "directory");
+        place.refused("fewer files than there are", &archive(&good, 1), "side by side");
+        place.refused(
+            "compressed",
+            &archive(&[Stored("m/data.pkl", &pickle, 8)], 1),
+            "compressed or encrypted",
+        );
+        place.refused("no pickle", &archive(&[Stored("m/data/0", &[0; 64], 0)], 1), "a file data.pkl");
+        let pickles = [Stored("m/data.pkl", &pickle, 0), Stored("n/data.pkl", b".", 0)];
+        place.refused("two pickles", &archive(&pickles, 2), "one data.pkl");
+        let twice = [
+            Stored("m/data.pkl", &pickle, 0),
+            Stored("m/data/0", &[0; 64], 0),
+            Stored("m/data/0", &[1; 64], 0),
+        ];
+        place.refused("one name twice", &archive(&twice, 3), "m/data/0 twice");
+        let names: Vec<String> = (0..20_000).map(|i| format!("{i}")).collect();
+        let many: Vec<Stored<'_>> = names.iter().map(|name| Stored(name, b"", 0)).collect();
+        place.refused("many files", &archive(&many, 20_000), "proportion");
+        place.refused("something behind", &[&whole[..], b"something"].concat(), "record that ends it");
+
+        // Every byte of what describes the archive, changed; of a storage's bytes none is a lie.
+        for at in whole.len() - 200..whole.len() {
+            for change in [1, 0x80, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] ^= change;
+                let answer = place.read(&format!("byte {at} changed"), &changed);
+                assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{answer:?}");
+            }
+        }
+    }
+
+    /// PyTorch writes a tensor that repeats one number 2^30 times in a kilobyte.
+    fn repeated_numbers(place: &Place) {
+        place.refused("4 GiB in a kilobyte", &golden("repeated.pth"), "4294967296 bytes, more than the file");
+    }
+}
