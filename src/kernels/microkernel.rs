@@ -15,6 +15,7 @@
 //! Every tile height up to the full one is compiled: rows are shared out evenly among as few tiles as can hold them, and
 //! a tile does the work of its own rows only. Columns are padded with zeros to whole vectors in B, never in C.
 
+use super::ahead::Ahead;
 use super::epilogue::EndOfColumns;
 use super::simd::{Simd, prefetch, prefetch_early};
 use super::{Isa, Task};
@@ -129,7 +130,16 @@ impl<L: Layout> PanelProduct<'_, L> {
     /// For each of `offsets`, `columns` numbers from `c + offset` must be valid for reading and writing, and nobody else
     /// may access them meanwhile.
     pub(crate) unsafe fn compute(self, isa: Isa, c: *mut f32) {
-        isa.dispatch(Compute { product: self, c });
+        // SAFETY: as promised.
+        unsafe { self.compute_fetching(isa, c, &mut []) }
+    }
+
+    /// Computes it, and meanwhile fetches what comes after it.
+    ///
+    /// # Safety
+    /// As [`PanelProduct::compute`].
+    pub(crate) unsafe fn compute_fetching(self, isa: Isa, c: *mut f32, ahead: &mut [Ahead]) {
+        isa.dispatch(Compute { product: self, c, ahead });
     }
 }
 
@@ -137,6 +147,7 @@ impl<L: Layout> PanelProduct<'_, L> {
 struct Compute<'a, L> {
     product: PanelProduct<'a, L>,
     c: *mut f32,
+    ahead: &'a mut [Ahead],
 }
 
 impl<L: Layout> Task for Compute<'_, L> {
@@ -156,6 +167,7 @@ impl<L: Layout> Task for Compute<'_, L> {
         let tiles = rows.div_ceil(S::TILE_ROWS).max(1);
         let (fewest, with_one_more) = (rows / tiles, rows % tiles);
         let rows_of = |tile: usize| fewest + usize::from(tile < with_one_more);
+        self.ahead.iter_mut().for_each(|ahead| ahead.share(tiles * columns.div_ceil(tile_columns)));
         let mut column = 0;
         while column < columns {
             let width = tile_columns.min(columns - column);
@@ -190,6 +202,7 @@ impl<L: Layout> Task for Compute<'_, L> {
                 // SAFETY: the asserts above and the caller's promise are those of `Tile`.
                 unsafe { tile.select(simd, vectors) };
                 first = end_of_tile;
+                self.ahead.iter_mut().for_each(Ahead::fetch);
             }
             column += width;
         }

@@ -6,6 +6,7 @@
 //! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
+mod ahead;
 mod batch_norm;
 mod channels;
 mod elementwise;

@@ -117,41 +117,57 @@ impl Task for RowsMoments<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Moments {
-        let RowsMoments { block: Block { columns, c, .. }, offsets } = self;
-        let rows = offsets.len();
-        let mut moments = Moments { rows, ..Moments::empty(columns.len()) };
-        for column in (0..columns.len()).step_by(VECTORS * S::LANES) {
-            let counts: [usize; VECTORS] =
-                from_fn(|v| (columns.len() - column).saturating_sub(v * S::LANES).min(S::LANES));
-            let load = |offset: usize| {
-                from_fn::<_, VECTORS, _>(|v| {
-                    let from = c.offset(offset + columns.start + column + v * S::LANES);
-                    // SAFETY: the numbers are the block's.
-                    unsafe { simd.load_up_to(from, counts[v]) }
-                })
+        let columns = self.block.columns.len();
+        let mut moments = Moments { rows: self.offsets.len(), ..Moments::empty(columns) };
+        let mut column = 0;
+        while column < columns {
+            // As many vectors at once as there are, so that none is empty.
+            column += match (columns - column).div_ceil(S::LANES) {
+                1 => self.of_columns::<S, 1>(simd, column, &mut moments),
+                2 | 3 => self.of_columns::<S, 2>(simd, column, &mut moments),
+                _ => self.of_columns::<S, VECTORS>(simd, column, &mut moments),
             };
-            let shift = load(offsets[0]);
-            let mut sums = [[simd.splat(0.0); 2]; VECTORS];
-            for &offset in offsets {
-                let x = load(offset);
-                for v in 0..VECTORS {
-                    let d = simd.sub(x[v], shift[v]);
-                    sums[v] = [simd.add(sums[v][0], d), simd.mul_add(d, d, sums[v][1])];
-                }
-            }
-            for v in 0..VECTORS {
-                let [shift, sum, squares] = [shift[v], sums[v][0], sums[v][1]].map(|x| simd.to_array(x));
-                for lane in 0..counts[v] {
-                    let (sum, squares) = (f64::from(sum[lane]), f64::from(squares[lane]));
-                    let distance = sum / rows as f64;
-                    let exact = squares - sum * distance;
-                    let at = column + v * S::LANES + lane;
-                    moments.squares[at] = if exact < 0.0 { 0.0 } else { exact };
-                    moments.mean[at] = f64::from(shift[lane]) + distance;
-                }
-            }
         }
         moments
+    }
+}
+
+impl RowsMoments<'_> {
+    /// Those of `V` vectors of columns, the last of which may be a part of one; returns how many columns.
+    #[inline(always)]
+    fn of_columns<S: Simd, const V: usize>(&self, simd: S, column: usize, moments: &mut Moments) -> usize {
+        let RowsMoments { block: Block { columns, c, .. }, offsets } = *self;
+        let width = (columns.len() - column).min(V * S::LANES);
+        let load = |offset: usize| {
+            from_fn::<_, V, _>(|v| {
+                let count = if v + 1 < V { S::LANES } else { width - v * S::LANES };
+                let from = c.offset(offset + columns.start + column + v * S::LANES);
+                // SAFETY: the numbers are the block's.
+                unsafe { simd.load_up_to(from, count) }
+            })
+        };
+        let shift = load(offsets[0]);
+        let mut sums = [[simd.splat(0.0); 2]; V];
+        for &offset in offsets {
+            let x = load(offset);
+            for v in 0..V {
+                let d = simd.sub(x[v], shift[v]);
+                sums[v] = [simd.add(sums[v][0], d), simd.mul_add(d, d, sums[v][1])];
+            }
+        }
+        let rows = offsets.len() as f64;
+        for v in 0..V {
+            let [shift, sum, squares] = [shift[v], sums[v][0], sums[v][1]].map(|x| simd.to_array(x));
+            for lane in 0..S::LANES.min(width - v * S::LANES) {
+                let (sum, squares) = (f64::from(sum[lane]), f64::from(squares[lane]));
+                let distance = sum / rows;
+                let exact = squares - sum * distance;
+                let at = column + v * S::LANES + lane;
+                moments.squares[at] = if exact < 0.0 { 0.0 } else { exact };
+                moments.mean[at] = f64::from(shift[lane]) + distance;
+            }
+        }
+        width
     }
 }
 

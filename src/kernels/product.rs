@@ -17,6 +17,7 @@
 //! large and packed where it is used, and if C is too small to give every core a block, the depth is split into parts whose
 //! sums are added in order. All splits depend on the sizes alone, never on the threads.
 
+use super::ahead::Ahead;
 use super::epilogue::{Block, EndOfColumns, Epilogue};
 use super::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use super::pack::{Factor, Pack};
@@ -32,6 +33,8 @@ const MOST_ROWS: usize = 192;
 const _: () = assert!(RowMajor::ROWS <= MOST_ROWS && DepthMajor::ROWS <= MOST_ROWS);
 /// Tasks wanted, so that cores share a small product evenly.
 const TASKS: usize = 32;
+/// Multiplications of a product that is worth sharing.
+const SHARED: usize = 1 << 19;
 /// Tasks wanted where more of them cost memory, and time to add their sums.
 const TASKS_WITH_SUMS: usize = 16;
 
@@ -45,6 +48,10 @@ pub(crate) trait Panels: Sync {
     /// `rows` x `depth`, and the numbers from a row to the next, where they need not be copied because the layout reads along rows
     /// and rows lie in memory.
     fn in_place(&self, _rows: Range<usize>, _depth: Range<usize>) -> Option<(&[f32], usize)> {
+        None
+    }
+    /// What [`Panels::fill`] will read for `rows` x `depth`, if that is worth fetching ahead.
+    fn ahead(&self, _rows: Range<usize>, _depth: Range<usize>) -> Option<Ahead> {
         None
     }
 }
@@ -213,9 +220,16 @@ struct Plan {
 impl Plan {
     fn new<L: PanelLayout>(tile: TileShape, rows: usize, columns: usize, depth: usize) -> Plan {
         let rows = Split::new(rows, tile.rows, L::TASK_ROWS, 1);
-        let wanted = TASKS.div_ceil(rows.parts).min(columns / FEWEST_COLUMNS);
+        let wanted = (TASKS / rows.parts).min(columns / FEWEST_COLUMNS);
         let columns = Split::new(columns, tile.columns, L::TASK_COLUMNS, if L::AHEAD { wanted } else { 1 });
         let parts = if L::AHEAD { 1 } else { TASKS_WITH_SUMS / (rows.parts * columns.parts) };
+        let rows = match rows.parts * columns.parts {
+            // Two cores share a product of one small map, though both then read all of B.
+            1 if L::AHEAD && rows.total * columns.total * depth >= SHARED => {
+                Split::new(rows.total, tile.rows, L::TASK_ROWS, 2)
+            }
+            _ => rows,
+        };
         Plan { tile, rows, columns, parts: Split::new(depth, 4 * L::DEPTH, usize::MAX, parts) }
     }
 
@@ -364,6 +378,9 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         let offsets = &mut offsets[..rows.len()];
                         place.offsets(rows.clone(), offsets);
                         let last = A::Layout::AHEAD && step + 1 == steps.parts;
+                        // As a rule, the rows that follow are this thread's next ones.
+                        let next = rows.end..(rows.end + rows.len()).min(self.c.rows());
+                        let mut ahead = self.a.ahead(next, depth.clone());
                         let (panel, pitch) = match self.a.in_place(rows.clone(), depth.clone()) {
                             Some(in_place) => in_place,
                             None => {
@@ -386,7 +403,9 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         };
                         // SAFETY: `Grid::check` showed that the rows lie in C and do not overlap (the partial sums are a
                         // matrix of `rows` x `columns`), and no other task has the same rows, columns and part.
-                        unsafe { product.compute(isa, to.offset(columns.start)) };
+                        unsafe {
+                            product.compute_fetching(isa, to.offset(columns.start), ahead.as_mut_slice());
+                        }
                         if last {
                             let block = Block { columns: columns.clone(), offsets, c: to };
                             // SAFETY: as above.

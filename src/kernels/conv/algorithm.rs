@@ -2,8 +2,9 @@
 
 use super::forward::convolve;
 use super::{Conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
+use crate::kernels::dense::{TakeSums, add_blocks};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
-use crate::kernels::{Ending, Isa, NormRelu, Slot};
+use crate::kernels::{Activation, BatchNormSums, Ending, Isa, NormRelu, Normalised, Slot, batch_norm_sums};
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,10 +74,34 @@ impl Algorithm {
     /// As that.
     pub fn input_gradient(self, isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
         if self.winograd(sizes) {
-            winograd::input_gradient(isa, sizes, dy, w, dx);
+            winograd::input_gradient(isa, sizes, dy, w, &(), dx);
         } else {
             conv2d_input_gradient(isa, sizes, dy, w, dx);
         }
+    }
+
+    /// [`Algorithm::input_gradient`] of a convolution of something normalised, and the sums of that norm's gradient as
+    /// [`batch_norm_sums`] gives them, where possible taken while dx is in the cache.
+    ///
+    /// # Panics
+    /// As [`Algorithm::input_gradient`], and if what was normalised does not fit.
+    pub fn input_gradient_sums(
+        self,
+        isa: Isa,
+        sizes: &Conv2d,
+        dy: &[f32],
+        w: &[f32],
+        behind: Normalised<'_>,
+        dx: &mut [f32],
+    ) -> BatchNormSums {
+        let Normalised { x, norm: NormRelu { scale, shift }, mean } = behind;
+        behind.check(sizes.batch * sizes.height * sizes.width, sizes.in_channels);
+        if self.winograd(sizes) {
+            let blocks = winograd::input_gradient(isa, sizes, dy, w, &TakeSums(behind), dx);
+            return add_blocks(sizes.in_channels, blocks);
+        }
+        conv2d_input_gradient(isa, sizes, dy, w, dx);
+        batch_norm_sums(isa, x, dx, mean, Activation::ReluOf { scale, shift })
     }
 
     /// dw of a convolution: [`conv2d_weight_gradient`].

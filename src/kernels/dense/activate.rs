@@ -1,6 +1,7 @@
 //! Normalised features, in a panel or in memory.
 
 use super::{Features, NormRelu};
+use crate::kernels::ahead::Ahead;
 use crate::kernels::elementwise::PIECE;
 use crate::kernels::epilogue::{EndOfColumns, Ending, Epilogue};
 use crate::kernels::microkernel::{RowMajor, Start};
@@ -130,6 +131,10 @@ impl Panels for Activated<'_> {
 
     fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
         fill::<RowMajor>(isa, self.x, self.norm, rows, depth, panel);
+    }
+
+    fn ahead(&self, rows: Range<usize>, depth: Range<usize>) -> Option<Ahead> {
+        Some(Ahead::new(self.x.data.as_ptr(), self.x.row, rows, depth))
     }
 }
 

@@ -45,7 +45,7 @@ impl Task for Add<'_, '_> {
         assert!(rows.end * x.row <= x.data.len() && channels.end <= x.channels && x.channels <= x.row);
         assert!([norm.scale, norm.shift, mean].iter().all(|vector| vector.len() >= channels.end));
         assert!(da_row >= count && da.len() >= rows.len().saturating_sub(1) * da_row + count);
-        let columns = Columns {
+        let block = Rows {
             x: x.data.as_ptr().wrapping_add(rows.start * x.row + channels.start),
             dx: dx.offset(rows.start * x.row + channels.start),
             row: x.row,
@@ -55,27 +55,26 @@ impl Task for Add<'_, '_> {
             vectors: [norm.scale, norm.shift, mean]
                 .map(|vector| vector.as_ptr().wrapping_add(channels.start)),
         };
-        let mut at = 0;
-        while at < count {
-            let width = if at + 2 * S::LANES <= count { 2 * S::LANES } else { S::LANES.min(count - at) };
-            let mut sums = [[0.0; 32]; 2];
-            // SAFETY: `width` columns from `at` on are within rows and vectors, see the asserts; dx is the caller's promise.
-            unsafe {
-                match width {
-                    width if width == 2 * S::LANES => columns.add::<S, 2>(simd, at, S::LANES, &mut sums),
-                    width => columns.add::<S, 1>(simd, at, width, &mut sums),
-                }
-            }
+        for first in (0..count).step_by(SUMS) {
+            let columns = first..count.min(first + SUMS);
+            let mut sums = [[0.0; SUMS]; 2];
+            // SAFETY: the columns are within rows and vectors, see the asserts; dx is the caller's promise.
+            unsafe { block.add(simd, columns.clone(), &mut sums) };
             for (totals, sums) in self.totals.iter_mut().zip(sums) {
-                totals[at..at + width].iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(sum));
+                let totals = totals[columns.clone()].iter_mut();
+                totals.zip(sums).for_each(|(total, sum)| *total += f64::from(sum));
             }
-            at += width;
         }
     }
 }
 
-/// Columns of a block, of which a vector or two are taken at once through all rows.
-struct Columns {
+/// Columns whose sums are kept at once.
+const SUMS: usize = 256;
+/// Rows that are taken together, so that the vectors, and sums of so far, are loaded less often.
+const ROWS: usize = 4;
+
+/// Rows and vectors from the first column on.
+struct Rows {
     x: *const f32,
     dx: *mut f32,
     /// Numbers from a row of both to the next.
@@ -87,48 +86,59 @@ struct Columns {
     vectors: [*const f32; 3],
 }
 
-impl Columns {
-    /// `V` vectors, of the last of which `last` numbers count.
+impl Rows {
+    /// All rows of some columns, of which there is a sum each.
     ///
     /// # Safety
     /// These numbers are readable in every row and vector, and writable in dx.
     #[inline(always)]
-    unsafe fn add<S: Simd, const V: usize>(
-        &self,
-        simd: S,
-        at: usize,
-        last: usize,
-        sums: &mut [[f32; 32]; 2],
-    ) {
-        let count = |v: usize| if v + 1 == V { last } else { S::LANES };
-        let mut constants = [[simd.splat(0.0); V]; 3];
-        for (constants, vector) in constants.iter_mut().zip(self.vectors) {
-            for (v, constant) in constants.iter_mut().enumerate() {
-                // SAFETY: as promised.
-                *constant = unsafe { simd.load_up_to(vector.add(at + v * S::LANES), count(v)) };
-            }
-        }
-        let [scale, shift, mean] = constants;
-        let mut sum = [[simd.splat(0.0); V]; 2];
-        for row in 0..self.rows {
-            for v in 0..V {
-                let column = at + v * S::LANES;
+    unsafe fn add<S: Simd>(&self, simd: S, columns: Range<usize>, sums: &mut [[f32; SUMS]; 2]) {
+        for row in (0..self.rows).step_by(ROWS) {
+            for column in columns.clone().step_by(S::LANES) {
+                let count = (columns.end - column).min(S::LANES);
+                let sums = sums.each_mut().map(|sums| &mut sums[column - columns.start..][..count]);
                 // SAFETY: as promised.
                 unsafe {
-                    let x = simd.load_up_to(self.x.add(row * self.row + column), count(v));
-                    let da = simd.load_up_to(self.da.add(row * self.da_row + column), count(v));
-                    let g = simd.gate(simd.mul_add(x, scale[v], shift[v]), da);
-                    let to = self.dx.add(row * self.row + column);
-                    let dx = simd.mul_add(scale[v], g, simd.load_up_to(to, count(v)));
-                    simd.store_up_to(to, dx, count(v));
-                    sum[0][v] = simd.add(sum[0][v], g);
-                    sum[1][v] = simd.mul_add(g, simd.sub(x, mean[v]), sum[1][v]);
+                    match self.rows - row {
+                        1 => self.add_vector::<S, 1>(simd, row, column, sums),
+                        2 => self.add_vector::<S, 2>(simd, row, column, sums),
+                        3 => self.add_vector::<S, 3>(simd, row, column, sums),
+                        _ => self.add_vector::<S, ROWS>(simd, row, column, sums),
+                    }
                 }
             }
         }
-        for (sums, sum) in sums.iter_mut().zip(sum) {
-            for (v, sum) in sum.into_iter().enumerate() {
-                sums[v * S::LANES..][..S::LANES].copy_from_slice(&simd.to_array(sum)[..S::LANES]);
+    }
+
+    /// `R` rows of a vector, of as many columns as there are sums.
+    ///
+    /// # Safety
+    /// As [`Rows::add`].
+    #[inline(always)]
+    unsafe fn add_vector<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        column: usize,
+        [sum_g, sum_deviation]: [&mut [f32]; 2],
+    ) {
+        let count = sum_g.len();
+        // SAFETY: as promised; there are `count` sums.
+        unsafe {
+            let [scale, shift, mean] = self.vectors.map(|vector| simd.load_up_to(vector.add(column), count));
+            let (mut g_sum, mut deviation_sum) = (simd.splat(0.0), simd.splat(0.0));
+            for row in first..first + R {
+                let x = simd.load_up_to(self.x.add(row * self.row + column), count);
+                let da = simd.load_up_to(self.da.add(row * self.da_row + column), count);
+                let to = self.dx.add(row * self.row + column);
+                let g = simd.gate(simd.mul_add(x, scale, shift), da);
+                simd.store_up_to(to, simd.mul_add(scale, g, simd.load_up_to(to, count)), count);
+                g_sum = simd.add(g_sum, g);
+                deviation_sum = simd.mul_add(g, simd.sub(x, mean), deviation_sum);
+            }
+            for (sums, sum) in [(sum_g, g_sum), (sum_deviation, deviation_sum)] {
+                let sums = sums.as_mut_ptr();
+                simd.store_up_to(sums, simd.add(simd.load_up_to(sums, count), sum), count);
             }
         }
     }

@@ -19,6 +19,7 @@ use super::activate::fill;
 use super::add::AddBlock;
 use super::norm_gradient::NormGradient;
 use super::{Features, NormRelu};
+use crate::kernels::ahead::Ahead;
 use crate::kernels::batch_norm::BatchNormSums;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::pack::{Factor, Pack};
@@ -29,8 +30,8 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Most rows of a block.
-const BLOCK: usize = 96;
+/// Most rows of a block: what a block works with, and what it fetches ahead, is to fit a second-level cache of 512 KiB.
+const BLOCK: usize = 64;
 /// Most channels of a part.
 const PART: usize = DepthMajor::WIDTH;
 /// Fewest rows of a chunk.
@@ -244,14 +245,23 @@ impl Pass<'_> {
                 for (step, panel) in memory.dz.chunks_exact_mut(most * RowMajor::PITCH).enumerate() {
                     self.dz.fill(isa, rows.clone(), self.steps.range(step), panel);
                 }
+                let DenseGradient { x, norm, .. } = *self.gradient;
+                let next = rows.end..(rows.end + most).min(chunk.end);
                 if let Some(dw) = dw {
-                    let DenseGradient { x, norm, .. } = *self.gradient;
                     fill::<DepthMajor>(isa, x, norm, rows.clone(), part.clone(), memory.a);
                     let start = if block == 0 { Start::Zero } else { Start::Add };
                     // SAFETY: as promised.
-                    unsafe { self.add_to_dw(isa, &mut memory, rows.len(), part.clone(), start, dw) };
+                    unsafe { self.add_to_dw(isa, &mut memory, rows.clone(), part.clone(), start, dw) };
                 }
-                self.multiply_by_w(isa, &mut memory, rows.len(), part.clone());
+                let ahead = |matrix: &[f32], row: usize, columns: Range<usize>| {
+                    Ahead::new(matrix.as_ptr(), row, next.clone(), columns)
+                };
+                let mut ahead = [
+                    ahead(x.data, x.row, part.clone()),
+                    ahead(self.dz.z, self.columns, 0..self.columns),
+                    ahead(self.dz.da, self.columns, 0..self.columns),
+                ];
+                self.multiply_by_w(isa, &mut memory, rows.len(), part.clone(), &mut ahead);
                 let (da, da_row) = (&*memory.da, memory.da_row);
                 let (gradient, channels) = (self.gradient, part.clone());
                 let add = AddBlock { gradient, rows, channels, da, da_row, dx: self.dx };
@@ -270,12 +280,14 @@ impl Pass<'_> {
         &self,
         isa: Isa,
         memory: &mut Memory<'_>,
-        rows: usize,
+        rows: Range<usize>,
         part: Range<usize>,
         start: Start,
         dw: Output,
     ) {
         let columns = self.columns;
+        let mut dx = [Ahead::new(self.dx.0, self.gradient.x.row, rows.clone(), part.clone())];
+        let rows = rows.len();
         let panel_len = memory.dz.len() / self.steps.parts;
         for (step, panel) in memory.dz.chunks_exact(panel_len).enumerate() {
             let columns = self.steps.range(step);
@@ -299,11 +311,18 @@ impl Pass<'_> {
             layout: PhantomData,
         };
         // SAFETY: the rows are this task's, as promised, and dw is like w, which has these channels and columns.
-        unsafe { product.compute(isa, dw.offset(0)) };
+        unsafe { product.compute_fetching(isa, dw.offset(0), &mut dx) };
     }
 
     /// `dA = dz w^T` of a block of rows and a part of the channels.
-    fn multiply_by_w(&self, isa: Isa, memory: &mut Memory<'_>, rows: usize, part: Range<usize>) {
+    fn multiply_by_w(
+        &self,
+        isa: Isa,
+        memory: &mut Memory<'_>,
+        rows: usize,
+        part: Range<usize>,
+        ahead: &mut [Ahead],
+    ) {
         let mut offsets = [0; BLOCK];
         let offsets = &mut offsets[..rows];
         offsets.iter_mut().enumerate().for_each(|(row, offset)| *offset = row * memory.da_row);
@@ -326,8 +345,9 @@ impl Pass<'_> {
                 end: None,
                 layout: PhantomData,
             };
+            let ahead = if step == 0 { &mut *ahead } else { &mut [] };
             // SAFETY: the rows lie within `da`, see the assert.
-            unsafe { product.compute(isa, memory.da.as_mut_ptr()) };
+            unsafe { product.compute_fetching(isa, memory.da.as_mut_ptr(), ahead) };
         }
     }
 }

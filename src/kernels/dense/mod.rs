@@ -24,11 +24,14 @@ mod add;
 mod gradient;
 mod norm_gradient;
 mod slot;
+mod sums;
 
 pub use activate::{activate, activate_product, activate_product_moments, activate_product_packed};
 pub use gradient::DenseGradient;
 pub use norm_gradient::NormGradient;
 pub use slot::{Line, take_slot};
+pub use sums::Normalised;
+pub(super) use sums::{TakeSums, add_blocks};
 
 /// The first `channels` numbers of each row of a matrix.
 #[derive(Clone, Copy, Debug)]

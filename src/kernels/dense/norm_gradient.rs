@@ -41,6 +41,9 @@ impl NormGradient<'_> {
     }
 }
 
+/// Rows that are taken together.
+const ROWS: usize = 4;
+
 struct Fill<'a, 'b> {
     gradient: &'a NormGradient<'a>,
     rows: Range<usize>,
@@ -56,20 +59,25 @@ impl Task for Fill<'_, '_> {
         let Fill { gradient: NormGradient { z, da, norm, line }, rows, columns, panel } = self;
         let width = norm.scale.len();
         let vectors = [norm.scale, norm.shift, line.offset, line.slope, line.mean];
-        for first in (0..columns.len()).step_by(S::LANES) {
-            let (column, count) = (columns.start + first, (columns.len() - first).min(S::LANES));
-            // SAFETY: `check` and `fill` asserted that `count` numbers from `column` on are within the vectors and each of the
-            // rows of z and da, and that the panel has the rows, which hold whole vectors behind `WIDTH` numbers.
-            unsafe {
-                let [scale, shift, offset, slope, mean] =
-                    vectors.map(|vector| simd.load_up_to(vector.as_ptr().add(column), count));
-                for (at, row) in rows.clone().enumerate() {
-                    let z = simd.load_up_to(z.as_ptr().add(row * width + column), count);
-                    let da = simd.load_up_to(da.as_ptr().add(row * width + column), count);
-                    let g = simd.gate(simd.mul_add(z, scale, shift), da);
-                    let rest = simd.mul_add(slope, simd.sub(z, mean), offset);
-                    let to = panel.as_mut_ptr().add(at * RowMajor::PITCH + first);
-                    simd.store(to, simd.mul_add(scale, g, rest));
+        // Several rows at once, so that the vectors are loaded less often.
+        for at in (0..rows.len()).step_by(ROWS) {
+            let some = at..rows.len().min(at + ROWS);
+            for first in (0..columns.len()).step_by(S::LANES) {
+                let (column, count) = (columns.start + first, (columns.len() - first).min(S::LANES));
+                // SAFETY: `check` and `fill` asserted that `count` numbers from `column` on are within the vectors and each of
+                // the rows of z and da, and that the panel has the rows, which hold whole vectors behind `WIDTH` numbers.
+                unsafe {
+                    let [scale, shift, offset, slope, mean] =
+                        vectors.map(|vector| simd.load_up_to(vector.as_ptr().add(column), count));
+                    for at in some.clone() {
+                        let from = (rows.start + at) * width + column;
+                        let z = simd.load_up_to(z.as_ptr().add(from), count);
+                        let da = simd.load_up_to(da.as_ptr().add(from), count);
+                        let g = simd.gate(simd.mul_add(z, scale, shift), da);
+                        let rest = simd.mul_add(slope, simd.sub(z, mean), offset);
+                        let to = panel.as_mut_ptr().add(at * RowMajor::PITCH + first);
+                        simd.store(to, simd.mul_add(scale, g, rest));
+                    }
                 }
             }
         }

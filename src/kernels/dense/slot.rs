@@ -2,7 +2,7 @@
 
 use super::Features;
 use crate::kernels::elementwise::PIECE;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{Simd, prefetch};
 use crate::kernels::{Isa, Task};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -43,6 +43,9 @@ pub fn take_slot(
     });
 }
 
+/// Rows before which one is asked for.
+const AHEAD: usize = 12;
+
 struct Take<'a, 'b> {
     dx: &'a [f32],
     x: Features<'a>,
@@ -73,6 +76,12 @@ impl Task for Take<'_, '_> {
                 let [offset, slope, mean] = [offset, slope, mean].map(|vector| load(vector, column));
                 for row in 0..rows {
                     let from = start + row * x.row + column;
+                    // Short pieces of distant rows, which the hardware does not see coming.
+                    for matrix in [x.data, dx] {
+                        let next = matrix.as_ptr().wrapping_add(from + AHEAD * x.row);
+                        prefetch(next);
+                        prefetch(next.wrapping_add(count - 1));
+                    }
                     let rest = simd.mul_add(slope, simd.sub(load(x.data, from), mean), offset);
                     let (to, value) = (row * width + column, simd.add(load(dx, from), rest));
                     let count = if to + S::LANES <= out.len() { S::LANES } else { count };

@@ -5,8 +5,8 @@ use crate::{
     Tensor,
     autograd::Var,
     kernels::{
-        self, Activation, Algorithm, BatchNormSums, DenseGradient, Features, Isa, Line, NormGradient,
-        NormRelu,
+        self, Algorithm, BatchNormSums, DenseGradient, Features, Isa, Line, NormGradient, NormRelu,
+        Normalised,
     },
     ops::{
         Moments,
@@ -74,7 +74,11 @@ pub(super) struct Rule {
 
 impl Rule {
     /// The gradients of all operands that need one.
-    pub(super) fn gradients(mut self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+    pub(super) fn gradients(self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        kernels::on_pool(|| self.sweep(dy, needs))
+    }
+
+    fn sweep(mut self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
         let channels = self.mean.len();
         let mut sweep = Sweep {
             maps: self.maps,
@@ -175,13 +179,22 @@ impl LayerRule {
             return results;
         }
         let isa = Isa::active();
-        let da = Tensor::build(with_channels(&sweep.maps, self.convolution.in_channels), |da| {
-            self.algorithm.input_gradient(isa, &self.convolution, dy.data(), self.weight.data(), da);
-        });
+        let (convolution, weight) = (&self.convolution, self.weight.data());
+        let mut sums = None;
+        let da =
+            Tensor::build(with_channels(&sweep.maps, convolution.in_channels), |da| match &self.bottleneck {
+                Some(bottleneck) => {
+                    let behind = bottleneck.behind();
+                    let found =
+                        self.algorithm.input_gradient_sums(isa, convolution, dy.data(), weight, behind, da);
+                    sums = Some(found);
+                }
+                None => self.algorithm.input_gradient(isa, convolution, dy.data(), weight, da),
+            });
         drop(dy);
-        let sums = match &self.bottleneck {
-            Some(bottleneck) => {
-                let (line, sums) = bottleneck.line(&da);
+        let sums = match self.bottleneck.as_ref().zip(sums) {
+            Some((bottleneck, sums)) => {
+                let line = bottleneck.line(&sums);
                 let of_sums = bottleneck.norm.affine.gradients(&sums);
                 (results[3], results[4]) = (needs[3].then_some(of_sums.0), needs[4].then_some(of_sums.1));
                 if !below && !needs[..3].contains(&true) {
@@ -250,12 +263,14 @@ impl Norm {
 }
 
 impl Bottleneck {
-    /// What batch statistics add to the gradient of z, and the sums of the second norm.
-    fn line(&self, da: &Tensor) -> ([Tensor; 2], BatchNormSums) {
-        let Affine { mean, scale, shift, .. } = &self.norm.affine;
-        let relu = Activation::ReluOf { scale: scale.data(), shift: shift.data() };
-        let sums = kernels::batch_norm_sums(Isa::active(), self.z.data(), da.data(), mean.data(), relu);
-        let line = self.norm.line(&sums, self.z.shape().rows());
-        (line.map(|line| vector(*mean.shape(), |c| line[c])), sums)
+    /// What the 3x3 convolution stands behind.
+    fn behind(&self) -> Normalised<'_> {
+        Normalised { x: self.z.data(), norm: self.norm.relu(), mean: self.norm.affine.mean.data() }
+    }
+
+    /// What batch statistics add to the gradient of z, from the sums of the second norm.
+    fn line(&self, sums: &BatchNormSums) -> [Tensor; 2] {
+        let line = self.norm.line(sums, self.z.shape().rows());
+        line.map(|line| vector(*self.norm.affine.mean.shape(), |c| line[c]))
     }
 }

@@ -132,8 +132,15 @@ fn convolution<'a, const I: usize, const O: usize>(
     }
 }
 
-/// dx of the convolution: dy convolved with the kernel turned round.
-pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+/// dx of the convolution: dy convolved with the kernel turned round; and what the epilogue finds out about its blocks.
+pub(in super::super) fn input_gradient<E: Epilogue>(
+    isa: Isa,
+    sizes: &Conv2d,
+    dy: &[f32],
+    w: &[f32],
+    epilogue: &E,
+    dx: &mut [f32],
+) -> Vec<E::Output> {
     Convolution::<INPUTS, OUTPUTS> {
         x: dy,
         norm: None,
@@ -144,7 +151,7 @@ pub(in super::super) fn input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: 
         to: Image::new(sizes.height, sizes.width, sizes.in_channels),
         tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width, OUTPUTS),
     }
-    .compute(isa, &(), Slot::whole(dx, sizes.in_channels));
+    .compute(isa, epilogue, Slot::whole(dx, sizes.in_channels))
 }
 
 /// The weights at the points.
@@ -194,8 +201,12 @@ impl Plan {
     fn new(isa: Isa, tiles: usize, depth: usize, columns: usize) -> Plan {
         let tile = TileShape::of(isa);
         let most = (depth.min(columns) / 4).clamp(24, 128).next_multiple_of(tile.rows);
-        let tiles = Split::new(tiles, tile.rows, most, 1);
+        let fewest = Split::new(tiles, tile.rows, most, 1).parts;
+        // Few parts are made even, for cores come so; what cannot be split by tiles, by output channels.
+        let even = if fewest > 1 && fewest < TASKS { fewest.next_multiple_of(2) } else { fewest };
+        let tiles = Split::new(tiles, tile.rows, most, even);
         let wanted = TASKS.div_ceil(tiles.parts).min(columns / FEWEST_COLUMNS);
+        let wanted = if tiles.parts == 1 { wanted.max(2) } else { wanted };
         Plan {
             lanes: tile.lanes,
             tiles,

@@ -67,6 +67,8 @@ const POINTS: usize = INPUTS * INPUTS;
 const INPUTS: usize = 6;
 /// Pixels of a tile on the outputs' side, in a line.
 const OUTPUTS: usize = 4;
+/// Numbers of a cache line.
+const LINE: usize = 16;
 
 /// Whether this is a convolution that can be done so.
 pub(super) fn possible(sizes: &Conv2d) -> bool {
@@ -109,7 +111,6 @@ fn extent(sizes: &Conv2d) -> (usize, usize) {
 
 /// Pads the size of each of 36 panels, so that the same number in all of them does not lie in few sets of a cache.
 fn spread(panel: usize) -> usize {
-    const LINE: usize = 16;
     (panel.div_ceil(LINE) | 1) * LINE
 }
 

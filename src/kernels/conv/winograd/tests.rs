@@ -50,7 +50,7 @@ fn check_all(sizes: &Conv2d) {
         check_packed::<6, 4>(isa, sizes, &x, &w, &y_want);
         check_packed::<4, 2>(isa, sizes, &x, &w, &y_want);
         let mut dx = Output::filled(sizes.x_len(), f32::NAN);
-        input_gradient(isa, sizes, &dy, &w, dx.slice());
+        input_gradient(isa, sizes, &dy, &w, &(), dx.slice());
         assert_close(&dx.checked(), &dx_want, &("dx", case));
         let mut dw = Output::filled(sizes.w_len(), f32::NAN);
         weight_gradient(isa, sizes, &x, None, &dy, dw.slice());
@@ -142,7 +142,7 @@ fn any_number_of_threads_gives_the_same_bits() {
                         [vec![0.0; sizes.y_len()], vec![0.0; sizes.x_len()], vec![0.0; sizes.w_len()]];
                     let [y, dx, dw] = &mut results;
                     forward(isa, &sizes, &x, &w, Ending::default(), &(), y);
-                    input_gradient(isa, &sizes, &dy, &w, dx);
+                    input_gradient(isa, &sizes, &dy, &w, &(), dx);
                     weight_gradient(isa, &sizes, &x, None, &dy, dw);
                     results.map(|result| result.into_iter().map(f32::to_bits).collect::<Vec<_>>())
                 })

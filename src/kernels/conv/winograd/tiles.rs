@@ -2,7 +2,7 @@
 
 use super::transforms::{F, Filtering, Transform};
 use crate::kernels::dense::NormRelu;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{Simd, prefetch};
 use std::ops::Range;
 
 /// The size of an image: `[height, width, channels]`.
@@ -76,6 +76,9 @@ impl Tiles {
     }
 }
 
+/// Columns of inputs that a tile shares with the next one: the taps of the kernel less one.
+const SHARED: usize = 2;
+
 /// The pixels of a tile in an image, some of which may lie outside.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
@@ -129,6 +132,18 @@ impl Window {
             }
         }
         half
+    }
+
+    /// Asks for a cache line of each pixel that the tile on the left of this one has not. `image` is where the image starts,
+    /// plus the first of the channels.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, image: *const f32) {
+        for row in self.rows[0]..self.rows[1] {
+            for column in self.columns[0].max(SHARED)..self.columns[1] {
+                let at = self.first + (row * self.line + column * self.pixel) as isize;
+                prefetch(image.wrapping_offset(at));
+            }
+        }
     }
 
     /// [`Window::read`] for the transform of the inputs, of normalised pixels if there is a norm, in which the first of the

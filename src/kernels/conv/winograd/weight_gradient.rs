@@ -17,7 +17,7 @@
 
 use super::tiles::{Image, Tiles};
 use super::transforms::{Input, OutputGradient, Transform, WeightGradient};
-use super::{INPUTS, OUTPUTS, POINTS, spread};
+use super::{INPUTS, LINE, OUTPUTS, POINTS, spread};
 use crate::kernels::conv::Conv2d;
 use crate::kernels::dense::NormRelu;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, Start, TileShape};
@@ -214,9 +214,13 @@ impl Task for ReadX<'_, '_> {
         assert!(panel >= tiles.len() * DepthMajor::PITCH && to.len() >= POINTS * panel);
         assert!(tiles.end <= gradient.tiles.count() && channels.end <= gradient.from.channels);
         for (row, tile) in tiles.enumerate() {
-            let window = gradient.tiles.window(tile, gradient.from, INPUTS, gradient.before);
+            let window_of = |tile| gradient.tiles.window(tile, gradient.from, INPUTS, gradient.before);
+            let (window, next) = (window_of(tile), window_of(tile + 1));
             for first in (0..channels.len()).step_by(S::LANES) {
                 let image = gradient.x.as_ptr().wrapping_add(channels.start + first);
+                if first % LINE == 0 {
+                    next.prefetch(image);
+                }
                 // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
                 let half = unsafe {
                     let channel = channels.start + first;

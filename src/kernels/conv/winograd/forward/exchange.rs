@@ -1,6 +1,7 @@
 //! How tiles come in and go out.
 
 use super::Convolution;
+use crate::kernels::conv::winograd::LINE;
 use crate::kernels::conv::winograd::transforms::{F, Filtering, Transform};
 use crate::kernels::microkernel::{Layout, RowMajor};
 use crate::kernels::product::Output as Shared;
@@ -31,9 +32,13 @@ where
         assert!(panel >= tiles.len() * RowMajor::PITCH && to.len() >= I * I * panel);
         assert!(tiles.end <= convolution.tiles.count() && channels.end <= convolution.from.channels);
         for (row, tile) in tiles.enumerate() {
-            let window = convolution.tiles.window(tile, convolution.from, I, convolution.before);
+            let window_of = |tile| convolution.tiles.window(tile, convolution.from, I, convolution.before);
+            let (window, next) = (window_of(tile), window_of(tile + 1));
             for first in (0..channels.len()).step_by(S::LANES) {
                 let image = convolution.x.as_ptr().wrapping_add(channels.start + first);
+                if first % LINE == 0 {
+                    next.prefetch(image);
+                }
                 // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
                 let half = unsafe {
                     let channel = channels.start + first;
