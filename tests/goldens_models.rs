@@ -177,7 +177,8 @@ fn model(pass: Pass) {
     model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
     let images = rule(input.0, &[2, input.1, input.1, 3]);
 
-    let y = model.forward(&Tape::eval().input(images.clone())).unwrap();
+    let tape = Tape::eval();
+    let y = model.forward(&tape.input(images.clone())).unwrap();
     close(&format!("{name}: eval, folded"), y.value(), &golden["eval/logits"], logits);
     let tape = Tape::eval().recording(true);
     let x = tape.watch(images.clone());
