@@ -13,27 +13,44 @@ const LINE: usize = 16;
 /// Columns of some rows of a matrix, which will be read soon.
 #[derive(Clone, Debug)]
 pub(crate) struct Ahead {
-    /// The matrix.
-    pub(crate) matrix: *const f32,
+    /// Where the columns of the first row start.
+    first: *const f32,
     /// Numbers from a row to the next.
-    pub(crate) row: usize,
-    /// Which rows.
-    pub(crate) rows: Range<usize>,
-    /// Which columns.
-    pub(crate) columns: Range<usize>,
+    row: usize,
+    /// How many rows.
+    rows: usize,
+    /// How many columns.
+    columns: usize,
+    /// The row that is being asked for, and the numbers of it that were.
+    at: [usize; 2],
+    /// Cache lines that are asked for at once.
+    lines: usize,
 }
 
 impl Ahead {
-    /// Asks for one of so many parts of it.
+    /// Of a matrix with so many numbers from a row to the next.
+    pub(crate) fn new(matrix: *const f32, row: usize, rows: Range<usize>, columns: Range<usize>) -> Ahead {
+        let first = matrix.wrapping_add(rows.start * row + columns.start);
+        Ahead { first, row, rows: rows.len(), columns: columns.len(), at: [0, 0], lines: 0 }
+    }
+
+    /// Has so many calls of [`Ahead::fetch`] ask for all of it.
+    pub(crate) fn share(&mut self, calls: usize) {
+        self.lines = (self.rows * (self.columns.div_ceil(LINE) + 1)).div_ceil(calls.max(1));
+    }
+
+    /// Asks for the next lines, if there are more.
     #[inline(always)]
-    pub(crate) fn fetch(&self, part: usize, parts: usize) {
-        let row = |part: usize| self.rows.start + self.rows.len() * part / parts;
-        for row in row(part)..row(part + 1) {
-            let from = self.matrix.wrapping_add(row * self.row + self.columns.start);
-            let within = from.addr() / size_of::<f32>() % LINE;
-            for at in (0..within + self.columns.len()).step_by(LINE) {
-                prefetch_early(from.wrapping_sub(within).wrapping_add(at));
+    pub(crate) fn fetch(&mut self) {
+        for _ in 0..self.lines {
+            let [row, at] = self.at;
+            if row == self.rows {
+                return;
             }
+            let from = self.first.wrapping_add(row * self.row);
+            // The last number, too, which may lie in a line of its own.
+            prefetch_early(from.wrapping_add(at.min(self.columns.saturating_sub(1))));
+            self.at = if at < self.columns { [row, at + LINE] } else { [row + 1, 0] };
         }
     }
 }

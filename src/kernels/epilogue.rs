@@ -2,8 +2,8 @@
 //! about a block of them while it is in the cache ([`Epilogue`]): each saves a pass over memory.
 
 use super::Isa;
-use super::product::Output;
 use super::simd::Simd;
+use super::split::Output;
 use std::ops::Range;
 
 /// What is done with each block of C as soon as its sums are complete.

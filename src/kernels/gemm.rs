@@ -1,9 +1,10 @@
 //! Matrix products of strided operands.
 
 use super::epilogue::EndOfColumns;
+use super::grid::Grid;
 use super::microkernel::{DepthMajor, Layout, RowMajor, Start};
 use super::pack::Factor;
-use super::product::{Grid, Panels, Product, Right};
+use super::product::{Panels, Product, Right};
 use super::{Isa, narrow};
 use std::ops::Range;
 

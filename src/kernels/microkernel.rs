@@ -131,14 +131,14 @@ impl<L: Layout> PanelProduct<'_, L> {
     /// may access them meanwhile.
     pub(crate) unsafe fn compute(self, isa: Isa, c: *mut f32) {
         // SAFETY: as promised.
-        unsafe { self.compute_fetching(isa, c, &[]) }
+        unsafe { self.compute_fetching(isa, c, &mut []) }
     }
 
     /// Computes it, and meanwhile fetches what comes after it.
     ///
     /// # Safety
     /// As [`PanelProduct::compute`].
-    pub(crate) unsafe fn compute_fetching(self, isa: Isa, c: *mut f32, ahead: &[Ahead]) {
+    pub(crate) unsafe fn compute_fetching(self, isa: Isa, c: *mut f32, ahead: &mut [Ahead]) {
         isa.dispatch(Compute { product: self, c, ahead });
     }
 }
@@ -147,7 +147,7 @@ impl<L: Layout> PanelProduct<'_, L> {
 struct Compute<'a, L> {
     product: PanelProduct<'a, L>,
     c: *mut f32,
-    ahead: &'a [Ahead],
+    ahead: &'a mut [Ahead],
 }
 
 impl<L: Layout> Task for Compute<'_, L> {
@@ -167,7 +167,7 @@ impl<L: Layout> Task for Compute<'_, L> {
         let tiles = rows.div_ceil(S::TILE_ROWS).max(1);
         let (fewest, with_one_more) = (rows / tiles, rows % tiles);
         let rows_of = |tile: usize| fewest + usize::from(tile < with_one_more);
-        let (mut done, all) = (0, tiles * columns.div_ceil(tile_columns));
+        self.ahead.iter_mut().for_each(|ahead| ahead.share(tiles * columns.div_ceil(tile_columns)));
         let mut column = 0;
         while column < columns {
             let width = tile_columns.min(columns - column);
@@ -202,8 +202,7 @@ impl<L: Layout> Task for Compute<'_, L> {
                 // SAFETY: the asserts above and the caller's promise are those of `Tile`.
                 unsafe { tile.select(simd, vectors) };
                 first = end_of_tile;
-                self.ahead.iter().for_each(|ahead| ahead.fetch(done, all));
-                done += 1;
+                self.ahead.iter_mut().for_each(Ahead::fetch);
             }
             column += width;
         }

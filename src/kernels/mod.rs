@@ -28,6 +28,7 @@ mod scratch;
 pub mod conv;
 mod dense;
 pub mod gemm;
+mod grid;
 mod microkernel;
 #[cfg(test)]
 mod naive;
@@ -35,6 +36,7 @@ mod narrow;
 mod on_pool;
 mod pack;
 mod product;
+mod split;
 
 pub use batch_norm::*;
 pub use channels::*;

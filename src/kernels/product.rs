@@ -19,8 +19,10 @@
 
 use super::ahead::Ahead;
 use super::epilogue::{Block, EndOfColumns, Epilogue};
+use super::grid::Grid;
 use super::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use super::pack::{Factor, Pack};
+use super::split::{Output, Split, shifted};
 use super::{Isa, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -87,17 +89,6 @@ impl PanelLayout for DepthMajor {
     const TASK_COLUMNS: usize = 256;
 }
 
-/// Where rows of C start: a grid of `images` x `lines` x `pixels` rows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Grid {
-    /// Images, lines of an image, pixels of a line.
-    pub(crate) size: [usize; 3],
-    /// Numbers from an image, a line, a pixel to the next.
-    pub(crate) stride: [usize; 3],
-    /// Where the first row starts.
-    pub(crate) start: usize,
-}
-
 /// The right factor of a product.
 pub(crate) enum Right<'a> {
     /// To be packed.
@@ -124,88 +115,6 @@ pub(crate) struct Product<'a, A, E = ()> {
     pub(crate) end: EndOfColumns<'a>,
     /// What is done with a block of them; only where B is packed ahead.
     pub(crate) epilogue: E,
-}
-
-impl Grid {
-    /// `rows` rows, `stride` apart.
-    pub(crate) fn matrix(rows: usize, stride: usize) -> Grid {
-        Grid { size: [1, 1, rows], stride: [0, 0, stride], start: 0 }
-    }
-
-    /// How many rows.
-    pub(crate) fn rows(&self) -> usize {
-        self.size.iter().product()
-    }
-
-    /// Asserts that `columns` numbers of every row lie within `len`, and that no two rows overlap.
-    fn check(&self, columns: usize, len: usize) {
-        let mut extent = columns;
-        for axis in (0..3).rev() {
-            assert!(self.size[axis] <= 1 || self.stride[axis] >= extent, "rows of C overlap");
-            extent += (self.size[axis] - 1) * self.stride[axis];
-        }
-        assert!(self.start + extent <= len, "C is too short");
-    }
-
-    /// Writes where each of `rows` starts.
-    fn offsets(&self, rows: Range<usize>, offsets: &mut [usize]) {
-        let [_, lines, pixels] = self.size;
-        let (mut line, mut pixel) = (rows.start / pixels, rows.start % pixels);
-        for offset in offsets {
-            let at = [line / lines, line % lines, pixel];
-            *offset = self.start + at[0] * self.stride[0] + at[1] * self.stride[1] + at[2] * self.stride[2];
-            pixel += 1;
-            if pixel == pixels {
-                (line, pixel) = (line + 1, 0);
-            }
-        }
-    }
-}
-
-/// `total`, shared out evenly in multiples of `unit`.
-#[derive(Clone, Copy)]
-pub(crate) struct Split {
-    total: usize,
-    unit: usize,
-    pub(crate) parts: usize,
-}
-
-impl Split {
-    /// At least `parts` parts, if there are so many units, each of at most `most` (a whole unit at least).
-    pub(crate) fn new(total: usize, unit: usize, most: usize, parts: usize) -> Split {
-        let units = total.div_ceil(unit);
-        let fewest = units.div_ceil((most / unit).max(1));
-        Split { total, unit, parts: fewest.max(parts.min(units)).max(1) }
-    }
-
-    pub(crate) fn range(&self, part: usize) -> Range<usize> {
-        let units = self.total.div_ceil(self.unit);
-        let end = |part: usize| (units * part / self.parts * self.unit).min(self.total);
-        end(part)..end(part + 1)
-    }
-
-    /// The length of the longest part.
-    pub(crate) fn largest(&self) -> usize {
-        (self.total.div_ceil(self.unit).div_ceil(self.parts) * self.unit).min(self.total)
-    }
-}
-
-pub(crate) fn shifted(range: Range<usize>, by: usize) -> Range<usize> {
-    range.start + by..range.end + by
-}
-
-/// C, written to by many tasks in disjoint places.
-#[derive(Clone, Copy)]
-pub(crate) struct Output(pub(crate) *mut f32);
-// SAFETY: a pointer may cross threads; whoever writes through it promises to write where no other task does.
-unsafe impl Send for Output {}
-// SAFETY: as above.
-unsafe impl Sync for Output {}
-
-impl Output {
-    pub(crate) fn offset(self, numbers: usize) -> *mut f32 {
-        self.0.wrapping_add(numbers)
-    }
 }
 
 /// The splits of one product.
@@ -415,7 +324,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         let last = A::Layout::AHEAD && step + 1 == steps.parts;
                         // As a rule, the rows that follow are this thread's next ones.
                         let next = rows.end..(rows.end + rows.len()).min(self.c.rows());
-                        let ahead = self.a.ahead(next, depth.clone());
+                        let mut ahead = self.a.ahead(next, depth.clone());
                         let (panel, pitch) = match self.a.in_place(rows.clone(), depth.clone()) {
                             Some(in_place) => in_place,
                             None => {
@@ -439,7 +348,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         // SAFETY: rows lie in C and do not overlap, as `compute_in_part` was promised (the partial sums are a
                         // matrix of `rows` x `columns`), and no other task has the same rows, columns and part.
                         unsafe {
-                            product.compute_fetching(isa, to.offset(columns.start), ahead.as_slice());
+                            product.compute_fetching(isa, to.offset(columns.start), ahead.as_mut_slice());
                         }
                         if last {
                             let block = Block { columns: columns.clone(), offsets, c: to };

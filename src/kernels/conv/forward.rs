@@ -4,9 +4,10 @@ use super::Conv2d;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::epilogue::{EndOfColumns, Ending, Epilogue};
+use crate::kernels::grid::Grid;
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
-use crate::kernels::product::{Grid, Product, Right};
+use crate::kernels::product::{Product, Right};
 use crate::kernels::{Isa, Slot};
 
 /// Convolves x `[N, H, W, C]` with w `[KH, KW, C/groups, OC]` into y `[N, OH, OW, OC]`.

@@ -11,9 +11,10 @@ use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
 use crate::kernels::epilogue::EndOfColumns;
+use crate::kernels::grid::Grid;
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
-use crate::kernels::product::{Grid, Product, Right};
+use crate::kernels::product::{Product, Right};
 
 /// The gradient dx `[N, H, W, C]` of [`conv2d`](super::conv2d) with respect to its input, from dy `[N, OH, OW, OC]` and
 /// w `[KH, KW, C/groups, OC]`. Input pixels that no output pixel sees get zeros.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernels::naive::{self, Input, Output, assert_sums};
-use crate::kernels::{Ending, Gemm, Isa, Slot, gemm, moments};
+use crate::kernels::{Ending, Gemm, Isa, NormRelu, Normalised, Slot, gemm, moments};
 use proptest::prelude::*;
 
 /// Holds the three directions of one geometry against the oracle.
@@ -253,6 +253,46 @@ fn a_slot_gets_the_convolution_and_other_channels_stay() {
             let mut y = vec![f32::NAN; sizes.y_len()];
             packing.conv2d(isa, &sizes, &x, &packed, Ending::default(), &mut y);
             assert_eq!(slot_of(&mut |y| packing.conv2d_into(isa, &sizes, &x, &packed, y)), y);
+        }
+    }
+}
+
+#[test]
+fn the_sums_of_a_norm_before_are_those_of_its_gradient() {
+    for sizes in
+        [square(2, 9, [7, 4], 3, 1, 1), square(3, 20, [48, 12], 3, 1, 1), square(2, 17, [140, 20], 3, 1, 1)]
+    {
+        let (dy, w) = (Input::random(sizes.y_len(), 1), Input::random(sizes.w_len(), 2));
+        let x = Input::random(sizes.x_len(), 3);
+        let [scale, shift, mean] = [4, 5, 6].map(|seed| Input::random(sizes.in_channels, seed));
+        let behind = Normalised { x: &x, norm: NormRelu { scale: &scale, shift: &shift }, mean: &mean };
+        for (isa, algorithm) in
+            Isa::available().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
+        {
+            let mut dx = Output::filled(sizes.x_len(), f32::NAN);
+            let sums = algorithm.input_gradient_sums(isa, &sizes, &dy, &w, behind, dx.slice());
+            let mut plain = Output::filled(sizes.x_len(), f32::NAN);
+            algorithm.input_gradient(isa, &sizes, &dy, &w, plain.slice());
+            let dx = dx.checked();
+            assert_eq!(dx, plain.checked());
+            let mut wanted = [vec![0.0; sizes.in_channels], vec![0.0; sizes.in_channels]];
+            let mut sizes_of_terms = wanted.clone();
+            for (i, (&dx, &x)) in dx.iter().zip(x.iter()).enumerate() {
+                let c = i % sizes.in_channels;
+                if x * scale[c] + shift[c] > 0.0 {
+                    let terms = [f64::from(dx), f64::from(dx) * (f64::from(x) - f64::from(mean[c]))];
+                    for (i, term) in terms.into_iter().enumerate() {
+                        wanted[i][c] += term;
+                        sizes_of_terms[i][c] += term.abs();
+                    }
+                }
+            }
+            for (i, found) in [sums.dy, sums.dy_deviation].into_iter().enumerate() {
+                for c in 0..sizes.in_channels {
+                    let error = (found[c] - wanted[i][c]).abs();
+                    assert!(error <= 1e-5 * sizes_of_terms[i][c], "{isa:?} {algorithm:?} {sizes:?} {c}");
+                }
+            }
         }
     }
 }

@@ -7,9 +7,10 @@ use super::groups::with_collected;
 use super::patches::Patches;
 use crate::kernels::Isa;
 use crate::kernels::epilogue::EndOfColumns;
+use crate::kernels::grid::Grid;
 use crate::kernels::microkernel::{DepthMajor, Start};
 use crate::kernels::pack::Factor;
-use crate::kernels::product::{Grid, Product, Right};
+use crate::kernels::product::{Product, Right};
 
 /// The gradient dw `[KH, KW, C/groups, OC]` of [`conv2d`](super::conv2d) with respect to its weights, from
 /// x `[N, H, W, C]` and dy `[N, OH, OW, OC]`.

@@ -4,10 +4,11 @@ use super::{Features, NormRelu};
 use crate::kernels::ahead::Ahead;
 use crate::kernels::elementwise::PIECE;
 use crate::kernels::epilogue::{EndOfColumns, Ending, Epilogue};
+use crate::kernels::grid::Grid;
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::pack::Factor;
-use crate::kernels::product::{Grid, PanelLayout, Panels, Product, Right};
+use crate::kernels::product::{PanelLayout, Panels, Product, Right};
 use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task};
 use rayon::prelude::*;
@@ -134,7 +135,7 @@ impl Panels for Activated<'_> {
     }
 
     fn ahead(&self, rows: Range<usize>, depth: Range<usize>) -> Option<Ahead> {
-        Some(Ahead { matrix: self.x.data.as_ptr(), row: self.x.row, rows, columns: depth })
+        Some(Ahead::new(self.x.data.as_ptr(), self.x.row, rows, depth))
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a block adds to the gradient of the features, while it is in the cache.
 
 use super::gradient::DenseGradient;
-use crate::kernels::product::Output;
 use crate::kernels::simd::Simd;
+use crate::kernels::split::Output;
 use crate::kernels::{Isa, Task};
 use std::ops::Range;
 

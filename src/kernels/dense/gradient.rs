@@ -23,8 +23,8 @@ use crate::kernels::ahead::Ahead;
 use crate::kernels::batch_norm::BatchNormSums;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::pack::{Factor, Pack};
-use crate::kernels::product::{Output, Split, shifted};
 use crate::kernels::reduce::add_in_order;
+use crate::kernels::split::{Output, Split, shifted};
 use crate::kernels::{Isa, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -253,18 +253,15 @@ impl Pass<'_> {
                     // SAFETY: as promised.
                     unsafe { self.add_to_dw(isa, &mut memory, rows.clone(), part.clone(), start, dw) };
                 }
-                let ahead = |data: &[f32], row: usize, columns: Range<usize>| Ahead {
-                    matrix: data.as_ptr(),
-                    row,
-                    rows: next.clone(),
-                    columns,
+                let ahead = |matrix: &[f32], row: usize, columns: Range<usize>| {
+                    Ahead::new(matrix.as_ptr(), row, next.clone(), columns)
                 };
-                let ahead = [
+                let mut ahead = [
                     ahead(x.data, x.row, part.clone()),
                     ahead(self.dz.z, self.columns, 0..self.columns),
                     ahead(self.dz.da, self.columns, 0..self.columns),
                 ];
-                self.multiply_by_w(isa, &mut memory, rows.len(), part.clone(), &ahead);
+                self.multiply_by_w(isa, &mut memory, rows.len(), part.clone(), &mut ahead);
                 let (da, da_row) = (&*memory.da, memory.da_row);
                 let (gradient, channels) = (self.gradient, part.clone());
                 let add = AddBlock { gradient, rows, channels, da, da_row, dx: self.dx };
@@ -289,8 +286,7 @@ impl Pass<'_> {
         dw: Output,
     ) {
         let columns = self.columns;
-        let dx =
-            Ahead { matrix: self.dx.0, row: self.gradient.x.row, rows: rows.clone(), columns: part.clone() };
+        let mut dx = [Ahead::new(self.dx.0, self.gradient.x.row, rows.clone(), part.clone())];
         let rows = rows.len();
         let panel_len = memory.dz.len() / self.steps.parts;
         for (step, panel) in memory.dz.chunks_exact(panel_len).enumerate() {
@@ -315,7 +311,7 @@ impl Pass<'_> {
             layout: PhantomData,
         };
         // SAFETY: the rows are this task's, as promised, and dw is like w, which has these channels and columns.
-        unsafe { product.compute_fetching(isa, dw.offset(0), &[dx]) };
+        unsafe { product.compute_fetching(isa, dw.offset(0), &mut dx) };
     }
 
     /// `dA = dz w^T` of a block of rows and a part of the channels.
@@ -325,7 +321,7 @@ impl Pass<'_> {
         memory: &mut Memory<'_>,
         rows: usize,
         part: Range<usize>,
-        ahead: &[Ahead],
+        ahead: &mut [Ahead],
     ) {
         let mut offsets = [0; BLOCK];
         let offsets = &mut offsets[..rows];
@@ -349,7 +345,7 @@ impl Pass<'_> {
                 end: None,
                 layout: PhantomData,
             };
-            let ahead = if step == 0 { ahead } else { &[] };
+            let ahead = if step == 0 { &mut *ahead } else { &mut [] };
             // SAFETY: the rows lie within `da`, see the assert.
             unsafe { product.compute_fetching(isa, memory.da.as_mut_ptr(), ahead) };
         }

@@ -4,8 +4,8 @@ use super::Convolution;
 use crate::kernels::conv::winograd::LINE;
 use crate::kernels::conv::winograd::transforms::{F, Filtering, Transform};
 use crate::kernels::microkernel::{Layout, RowMajor};
-use crate::kernels::product::Output as Shared;
 use crate::kernels::simd::Simd;
+use crate::kernels::split::Output as Shared;
 use crate::kernels::{Isa, Task};
 use std::ops::Range;
 
