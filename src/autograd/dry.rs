@@ -131,8 +131,6 @@ impl Dry {
             cost.makes.iter().map(|shape| Tensor::dry(*shape, &ledger, operation)).collect();
         Box::new(move |mut dy: Tensor, _| {
             let dry = |shape: Shape| Tensor::dry(shape, &ledger, account);
-            let kept: Vec<Tensor> = cost.keeps.iter().map(Kept::value).collect();
-            let used: Vec<Tensor> = cost.backward.iter().copied().map(dry).collect();
             let mut gradient = |(i, shape): (usize, Shape)| match cost.gradients.get(i) {
                 Some(GradientMemory::InPlace) => {
                     dy.data_mut();
@@ -144,6 +142,9 @@ impl Dry {
                 Some(GradientMemory::New | GradientMemory::Made) | None => Some(dry(shape)),
             };
             let gradients = inputs.iter().enumerate().map(|(i, shape)| gradient((i, (*shape)?))).collect();
+            // Behind the gradients: computing an input again may take more on the way than in the end.
+            let kept: Vec<Tensor> = cost.keeps.iter().map(Kept::value).collect();
+            let used: Vec<Tensor> = cost.backward.iter().copied().map(dry).collect();
             drop((kept, used, output, made));
             gradients
         })
