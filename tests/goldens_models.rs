@@ -268,3 +268,61 @@ fn resnet20() {
         gradients: 1e-4,
     });
 }
+
+/// A model of 10 classes against `fingerprints.safetensors`: logits, and of every parameter's gradient the norm and a sum that no
+/// permutation leaves alone. `image` is the name of the images, see `tests/golden/fingerprints.py`.
+fn fingerprint(name: &str, image: &str, edge: usize) {
+    const LOGITS: f64 = 1e-3;
+    const GRADIENTS: f64 = 1e-3;
+    let golden = below(&golden("fingerprints.safetensors"), &format!("{name}/"));
+    let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
+    let state = model.export();
+    model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
+    let images = rule(image, &[2, edge, edge, 3]);
+
+    let tape = Tape::eval();
+    let y = model.forward(&tape.input(images.clone())).unwrap();
+    close(&format!("{name}: eval"), y.value(), &golden["eval/logits"], LOGITS);
+
+    let tape = Tape::train(Rng::seed(0));
+    let x = tape.watch(images);
+    let y = model.forward(&x).unwrap();
+    close(&format!("{name}: train"), y.value(), &golden["train/logits"], LOGITS);
+    let loss = y.cross_entropy(&[3, 7][..]).unwrap();
+    close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], LOGITS);
+    let updates = loss.backward().unwrap();
+    close(&format!("{name}: dx"), &norm(updates.wrt(&x).unwrap()), &golden["dx_norm"], GRADIENTS);
+
+    let found = exported(&model, &updates);
+    let gradients: Vec<_> = found.iter().filter(|(name, _)| !name.contains("running")).collect();
+    let [norms, sums] = ["grad_norms", "grad_sums"].map(|key| golden[key].data());
+    assert_eq!(gradients.len(), norms.len(), "{name}: the parameters are PyTorch's");
+    for ((tensor, gradient), (expected_norm, expected_sum)) in
+        gradients.into_iter().zip(norms.iter().zip(sums))
+    {
+        let products = gradient.data().iter().zip(rule(&format!("{tensor}/u"), gradient.shape()).to_vec());
+        let sum: f64 = products.map(|(&g, u)| f64::from(g) * f64::from(u)).sum();
+        let apart =
+            [f64::from(norm(gradient).item()) - f64::from(*expected_norm), sum - f64::from(*expected_sum)];
+        let relative = apart.map(|apart| apart.abs() / f64::from(*expected_norm));
+        assert!(
+            relative.iter().all(|&apart| apart <= GRADIENTS),
+            "{name}: gradient of {tensor}: {relative:?}"
+        );
+    }
+}
+
+/// Images of which PyTorch's own `f32` finds gradients nearest to `f64`'s.
+#[test]
+fn fingerprints() {
+    for (name, image, edge) in [
+        ("resnet34", "x0", 64),
+        ("resnet101", "x2", 64),
+        ("resnext50_32x4d", "x5", 64),
+        ("resnet50d", "x4", 64),
+        ("resnetv2_18", "x0", 64),
+        ("wrn16_4", "x0", 32),
+    ] {
+        fingerprint(name, image, edge);
+    }
+}
