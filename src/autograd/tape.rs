@@ -73,7 +73,7 @@ impl Tape {
     /// let tape = Tape::dry(Mode::Train);
     /// let x = tape.placeholder(&[1000, 1000, 1000])?;
     /// let y = x.relu().add(&x)?;
-    /// assert_eq!((y.shape()[..], y.value().data().len()), ([1000, 1000, 1000][..], 0));
+    /// assert_eq!((&y.shape()[..], y.value().data().len()), (&[1000, 1000, 1000][..], 0));
     /// assert!(y.add(&y.sum()).is_err());
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
