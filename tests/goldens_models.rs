@@ -141,8 +141,10 @@ struct Pass {
     classes: usize,
     /// Name and edge of the images.
     input: (&'static str, usize),
-    /// Tolerances of logits and loss, of the norms of gradients, and of gradients.
+    /// Tolerances of logits and loss, of the norms of gradients in evaluation (where only a ReLU that changes sides amplifies a
+    /// rounding) and in training, and of gradients in training.
     logits: f64,
+    eval_norms: f64,
     norms: f64,
     gradients: f64,
 }
@@ -151,9 +153,6 @@ fn norm(tensor: &Tensor) -> Tensor {
     let sum: f64 = tensor.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     Tensor::scalar(sum.sqrt() as f32)
 }
-
-/// Tolerance of gradients in evaluation, where nothing amplifies a rounding but a ReLU that changes sides.
-const EVAL_GRADIENTS: f64 = 1e-4;
 
 /// Holds the norm of every parameter's gradient against PyTorch's.
 fn assert_norms(name: &str, model: &dyn Module, updates: &Updates, expected: &NamedTensors, tolerance: f64) {
@@ -170,7 +169,7 @@ fn assert_norms(name: &str, model: &dyn Module, updates: &Updates, expected: &Na
 }
 
 fn model(pass: Pass) {
-    let Pass { model: name, classes, input, logits, norms, gradients } = pass;
+    let Pass { model: name, classes, input, logits, eval_norms, norms, gradients } = pass;
     let golden = below(&golden("models.safetensors"), &format!("{name}/"));
     let mut model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(0)).unwrap();
     let state = model.export();
@@ -188,8 +187,8 @@ fn model(pass: Pass) {
     close(&format!("{name}: eval loss"), loss.value(), &golden["eval/loss"], logits);
     let updates = loss.backward().unwrap();
     let dx_norm = norm(updates.wrt(&x).unwrap());
-    close(&format!("{name}: eval dx"), &dx_norm, &golden["eval/dx_norm"], EVAL_GRADIENTS);
-    assert_norms(name, &model, &updates, &below(&golden, "eval_grad_norm/"), EVAL_GRADIENTS);
+    close(&format!("{name}: eval dx"), &dx_norm, &golden["eval/dx_norm"], eval_norms);
+    assert_norms(name, &model, &updates, &below(&golden, "eval_grad_norm/"), eval_norms);
 
     let tape = Tape::train(Rng::seed(0));
     let x = tape.watch(images);
@@ -216,6 +215,7 @@ fn resnet18() {
         classes: 1000,
         input: ("x11", 64),
         logits: 1e-5,
+        eval_norms: 1e-4,
         norms: 1e-4,
         gradients: 1e-4,
     });
@@ -228,11 +228,14 @@ fn resnet50() {
         classes: 1000,
         input: ("x16", 64),
         logits: 2e-5,
+        eval_norms: 1e-4,
         norms: 5e-4,
         gradients: 5e-4,
     });
 }
 
+/// In evaluation an input of a ReLU of the third block (`denselayer24.norm1`) is 1.7e-7, within a rounding of the bend: its gradient,
+/// or none, makes up to 5e-4 of the norms of others.
 #[test]
 fn densenet121() {
     model(Pass {
@@ -240,6 +243,7 @@ fn densenet121() {
         classes: 1000,
         input: ("x32", 64),
         logits: 1e-5,
+        eval_norms: 1e-3,
         norms: 1e-3,
         gradients: 7e-3,
     });
@@ -252,6 +256,7 @@ fn resnet18_cifar() {
         classes: 10,
         input: ("x2", 32),
         logits: 1e-5,
+        eval_norms: 1e-4,
         norms: 1e-4,
         gradients: 1e-4,
     });
@@ -264,6 +269,7 @@ fn resnet20() {
         classes: 10,
         input: ("x29", 32),
         logits: 1e-5,
+        eval_norms: 1e-4,
         norms: 1e-4,
         gradients: 1e-4,
     });

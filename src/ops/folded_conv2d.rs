@@ -12,8 +12,11 @@
 //! weights turned round. What is folded can not be trained; [`Var::conv2d`] and [`Var::batch_norm`] with given statistics are the
 //! same function with all gradients, which also is what the tests hold this one to.
 
+mod weight;
+
+pub(super) use weight::FoldedWeight;
+
 use super::batch_norm::Affine;
-use super::folded_weight::FoldedWeight;
 use super::{Conv2dOptions, conv2d::multiply_adds, expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,

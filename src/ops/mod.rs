@@ -12,7 +12,6 @@ mod dense_block;
 mod drop_path;
 mod dropout;
 mod folded_conv2d;
-mod folded_weight;
 mod linear;
 mod matmul;
 mod mean;

@@ -4,7 +4,7 @@ use super::{DenseBlockLayer, DenseBlockNorm, check_channels, with_channels};
 use crate::{
     At, Error, Result, Shape, Tensor,
     kernels::{self, Conv2d, Features, Isa, Packing, Slot},
-    ops::{Conv2dOptions, Padding, batch_norm::Affine, folded_weight::FoldedWeight},
+    ops::{Conv2dOptions, Padding, batch_norm::Affine, folded_conv2d::FoldedWeight},
 };
 
 /// The layers of [`Var::dense_block`](crate::autograd::Var::dense_block) for evaluation: the second norm of a bottleneck is folded

@@ -1,16 +1,16 @@
 //! The weight of a convolution in evaluation: with factors of its output channels folded in, and in the order that the kernels
 //! read, both done once, when a convolution of a size first needs them.
 
-use super::Conv2dOptions;
 use crate::{
     Result, Shape, Tensor,
     kernels::{Conv2d, Isa, Packing},
+    ops::Conv2dOptions,
 };
 use std::sync::OnceLock;
 
 /// `w scale`, packed when it is needed. Threads may share it.
 #[derive(Debug)]
-pub(super) struct FoldedWeight {
+pub(in crate::ops) struct FoldedWeight {
     /// `[KH, KW, C/groups, OC]`, shared with whom it is of.
     weight: Tensor,
     /// `[OC]`.
@@ -21,26 +21,30 @@ pub(super) struct FoldedWeight {
 }
 
 impl FoldedWeight {
-    pub(super) fn new(weight: &Tensor, scale: Option<Tensor>, options: Conv2dOptions) -> FoldedWeight {
+    pub(in crate::ops) fn new(
+        weight: &Tensor,
+        scale: Option<Tensor>,
+        options: Conv2dOptions,
+    ) -> FoldedWeight {
         FoldedWeight { weight: weight.clone(), scale, options, packed: Default::default() }
     }
 
-    pub(super) fn options(&self) -> &Conv2dOptions {
+    pub(in crate::ops) fn options(&self) -> &Conv2dOptions {
         &self.options
     }
 
     /// The weight's.
-    pub(super) fn shape(&self) -> &Shape {
+    pub(in crate::ops) fn shape(&self) -> &Shape {
         self.weight.shape()
     }
 
     /// The sizes of the convolution of an input, which may not fit.
-    pub(super) fn sizes(&self, x: &Shape) -> Result<Conv2d> {
+    pub(in crate::ops) fn sizes(&self, x: &Shape) -> Result<Conv2d> {
         self.options.geometry(x, self.weight.shape())
     }
 
     /// `w scale`.
-    pub(super) fn fold(&self) -> Tensor {
+    pub(in crate::ops) fn fold(&self) -> Tensor {
         let Some(scale) = &self.scale else {
             return self.weight.clone();
         };
@@ -56,20 +60,20 @@ impl FoldedWeight {
     }
 
     /// The way that is fastest for these sizes, and the shape of packed weights.
-    pub(super) fn packing(&self, sizes: &Conv2d) -> Result<(Packing, Shape)> {
+    pub(in crate::ops) fn packing(&self, sizes: &Conv2d) -> Result<(Packing, Shape)> {
         let packing = Packing::fastest(self.options.algorithm, sizes);
         Ok((packing, Shape::new(&[packing.len(Isa::active(), sizes)])?))
     }
 
     /// The way that is fastest for these sizes, and the folded weights in its order. No thread waits for another's work inside of
     /// `get_or_init`, in which it might come upon the same weights again.
-    pub(super) fn packed(&self, sizes: &Conv2d) -> Result<(Packing, &Tensor)> {
+    pub(in crate::ops) fn packed(&self, sizes: &Conv2d) -> Result<(Packing, &Tensor)> {
         let (packing, shape) = self.packing(sizes)?;
         Ok((packing, self.packed_as(packing, shape, sizes)))
     }
 
     /// The folded weights as [`FoldedWeight::packing`] says.
-    pub(super) fn packed_as(&self, packing: Packing, shape: Shape, sizes: &Conv2d) -> &Tensor {
+    pub(in crate::ops) fn packed_as(&self, packing: Packing, shape: Shape, sizes: &Conv2d) -> &Tensor {
         self.packed[packing as usize].get_or_init(|| {
             let folded = self.fold();
             Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))
