@@ -328,8 +328,10 @@ fn names_that_no_model_has() {
     refused(
         models::build("resnet19", &ModelOptions::classes(10), &mut Rng::seed(0)),
         "unknown model \"resnet19\"; known are: resnet18, resnet34, resnet50, resnet101, resnet152, resnet18_cifar, \
-         resnet34_cifar, resnet50_cifar, resnet101_cifar, resnet152_cifar, resnet20, resnet32, resnet44, resnet56, \
-         resnet110, densenet121, densenet161, densenet169, densenet201, densenet_bc100_k12, densenet_bc190_k40, \
+         resnet34_cifar, resnet50_cifar, resnet101_cifar, resnet152_cifar, resnext50_32x4d, resnext101_32x8d, \
+         resnext101_64x4d, wide_resnet50_2, wide_resnet101_2, resnet50d, resnet101d, resnetv2_18, resnetv2_34, \
+         resnetv2_50, resnetv2_101, resnetv2_152, resnet20, resnet32, resnet44, resnet56, resnet110, wrn16_4, \
+         wrn28_10, densenet121, densenet161, densenet169, densenet201, densenet_bc100_k12, densenet_bc190_k40, \
          densenet40_k12",
     );
     refused(
