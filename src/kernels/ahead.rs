@@ -4,11 +4,8 @@
 //! computes, then waits again: the hardware's own prefetchers see short pieces of distant rows, and only when they are read.
 //! A product that is told what comes next asks for a few cache lines of it with each of its tiles.
 
-use super::simd::prefetch_early;
+use super::simd::{LINE, prefetch_early};
 use std::ops::Range;
-
-/// Numbers of a cache line.
-const LINE: usize = 16;
 
 /// Columns of some rows of a matrix, which will be read soon.
 #[derive(Clone, Debug)]
@@ -52,5 +49,13 @@ impl Ahead {
             prefetch_early(from.wrapping_add(at.min(self.columns.saturating_sub(1))));
             self.at = if at < self.columns { [row, at + LINE] } else { [row + 1, 0] };
         }
+    }
+}
+
+/// Asks for the first `len` of `numbers`, or as many as there are.
+#[inline(always)]
+pub(super) fn fetch(numbers: &[f32], len: usize) {
+    for line in numbers[..len.min(numbers.len())].chunks(LINE) {
+        prefetch_early(line.as_ptr());
     }
 }

@@ -15,9 +15,9 @@
 //! Every tile height up to the full one is compiled: rows are shared out evenly among as few tiles as can hold them, and
 //! a tile does the work of its own rows only. Columns are padded with zeros to whole vectors in B, never in C.
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, fetch};
 use super::epilogue::EndOfColumns;
-use super::simd::{Simd, prefetch, prefetch_early};
+use super::simd::{LINE, Simd, prefetch};
 use super::{Isa, Task};
 use std::marker::PhantomData;
 
@@ -56,9 +56,6 @@ impl Layout for DepthMajor {
 }
 
 const _: () = assert!(RowMajor::PITCH / 16 % 2 == 1 && DepthMajor::PITCH / 16 % 2 == 1);
-
-/// Numbers of a cache line.
-const LINE: usize = 16;
 
 /// The largest tile of any instruction set.
 const MOST_ROWS: usize = 14;
@@ -206,14 +203,6 @@ impl<L: Layout> Task for Compute<'_, L> {
             }
             column += width;
         }
-    }
-}
-
-/// Asks for the first `len` of `numbers`, or as many as there are.
-#[inline(always)]
-fn fetch(numbers: &[f32], len: usize) {
-    for line in numbers[..len.min(numbers.len())].chunks(LINE) {
-        prefetch_early(line.as_ptr());
     }
 }
 

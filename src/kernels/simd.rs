@@ -102,6 +102,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
+/// Numbers of a cache line.
+pub(super) const LINE: usize = 16;
+
 /// Asks for the cache line at `p`, which will be needed soon. Any address is allowed.
 #[inline(always)]
 pub(super) fn prefetch(p: *const f32) {

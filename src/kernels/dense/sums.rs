@@ -3,7 +3,7 @@
 use super::NormRelu;
 use crate::kernels::batch_norm::BatchNormSums;
 use crate::kernels::epilogue::{Block, Epilogue};
-use crate::kernels::simd::{Simd, prefetch};
+use crate::kernels::simd::{LINE, Simd, prefetch};
 use crate::kernels::{Isa, Task};
 
 /// What was normalised, `[rows, channels]`, in front of a ReLU and a convolution.
@@ -89,7 +89,7 @@ impl Task for Sum<'_, '_> {
             let mut found = [[simd.splat(0.0); COLUMNS / FEWEST_LANES]; 2];
             for (i, offset) in offsets.iter().enumerate() {
                 if let Some(next) = offsets.get(i + AHEAD) {
-                    (range.clone()).step_by(16).for_each(|at| prefetch(x.as_ptr().wrapping_add(next + at)));
+                    (range.clone()).step_by(LINE).for_each(|at| prefetch(x.as_ptr().wrapping_add(next + at)));
                 }
                 for (v, column) in range.clone().step_by(S::LANES).enumerate() {
                     let count = (range.end - column).min(S::LANES);

@@ -5,7 +5,7 @@
 //!   for each block of the input channels
 //!     V = B^T d B for the tiles and these channels                     a panel a point [tiles, channels]
 //!     U = G g G^T for these channels and outputs, or found ready       a packed factor a point [channels, outputs]
-//!     for each point:  M[point] += V[point] * U[point]          see `microkernel`
+//!     for each point:  M[point] += V[point] * U[point]                 see `microkernel`
 //!   y = A^T M A, and its end: bias, residual, ReLU
 //! ```
 //!
@@ -17,7 +17,8 @@
 
 mod exchange;
 
-use self::exchange::{ReadTiles, WriteTiles};
+use self::exchange::WriteTiles;
+use super::inputs::Inputs;
 use super::tiles::{Image, Tiles};
 use super::transforms::{F, Filtering};
 use super::weights::Weights;
@@ -67,11 +68,10 @@ pub(in super::super) fn forward_into(
     w: &[f32],
     y: Slot<'_>,
 ) -> (Vec<f64>, Vec<f64>) {
-    if let Some(norm) = norm {
-        norm.check(sizes.in_channels);
-    }
-    let convolution = convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), Ending::default());
-    let blocks = Convolution { norm, ..convolution }.compute(isa, &TakeMoments { first: 0 }, y);
+    let mut convolution =
+        convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), Ending::default());
+    convolution.inputs.norm = norm;
+    let blocks = convolution.compute(isa, &TakeMoments { first: 0 }, y);
     merge_blocks(sizes.out_channels, blocks)
 }
 
@@ -121,14 +121,16 @@ fn convolution<'a, const I: usize, const O: usize>(
 ) -> Convolution<'a, I, O> {
     let (height, width) = (sizes.out_height(), sizes.out_width());
     Convolution {
-        x,
-        norm: None,
-        from: Image::new(sizes.height, sizes.width, sizes.in_channels),
-        before: sizes.padding.map(|[before, _]| before as isize),
+        inputs: Inputs {
+            x,
+            norm: None,
+            image: Image::new(sizes.height, sizes.width, sizes.in_channels),
+            before: sizes.padding.map(|[before, _]| before as isize),
+            tiles: Tiles::covering(sizes.batch, height, width, O),
+        },
         u,
         ending,
         to: Image::new(height, width, sizes.out_channels),
-        tiles: Tiles::covering(sizes.batch, height, width, O),
     }
 }
 
@@ -142,14 +144,16 @@ pub(in super::super) fn input_gradient<E: Epilogue>(
     dx: &mut [f32],
 ) -> Vec<E::Output> {
     Convolution::<INPUTS, OUTPUTS> {
-        x: dy,
-        norm: None,
-        from: Image::new(sizes.out_height(), sizes.out_width(), sizes.out_channels),
-        before: sizes.padding.map(|[before, _]| 2 - before as isize),
+        inputs: Inputs {
+            x: dy,
+            norm: None,
+            image: Image::new(sizes.out_height(), sizes.out_width(), sizes.out_channels),
+            before: sizes.padding.map(|[before, _]| 2 - before as isize),
+            tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width, OUTPUTS),
+        },
         u: U::Of(Weights { turned: true, ..weights(sizes, w) }),
         ending: Ending::default(),
         to: Image::new(sizes.height, sizes.width, sizes.in_channels),
-        tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width, OUTPUTS),
     }
     .compute(isa, epilogue, Slot::whole(dx, sizes.in_channels))
 }
@@ -177,16 +181,10 @@ fn blocks_of_depth(inputs: usize, numbers: usize, ready: &mut [f32]) -> Vec<(Ran
 
 /// By tiles of `I` x `I` inputs and `O` x `O` outputs.
 struct Convolution<'a, const I: usize, const O: usize> {
-    x: &'a [f32],
-    /// What is done to x before.
-    norm: Option<NormRelu<'a>>,
-    from: Image,
-    /// Zeros above and left of an image, or, below zero, pixels that no output sees.
-    before: [isize; 2],
+    inputs: Inputs<'a>,
     u: U<'a>,
     ending: Ending<'a>,
     to: Image,
-    tiles: Tiles,
 }
 
 /// How a convolution is split.
@@ -230,13 +228,14 @@ where
     /// Computes it into the channels of a slot, for which there is no residual unless the slot is all of y.
     fn compute<E: Epilogue>(mut self, isa: Isa, epilogue: &E, y: Slot<'_>) -> Vec<E::Output> {
         self.to.pixel = y.row;
-        let (tiles, depth, columns) = (self.tiles.count(), self.from.channels, self.to.channels);
+        let Inputs { image, tiles: all, .. } = self.inputs;
+        let (tiles, depth, columns) = (all.count(), image.channels, self.to.channels);
         if tiles == 0 || columns == 0 {
             return vec![];
         }
         assert!(depth > 0, "no channels to sum over");
-        assert!(self.x.len() == self.tiles.images * self.from.height * self.from.width * depth);
-        y.check(self.tiles.images * self.to.height * self.to.width, columns);
+        self.inputs.check();
+        y.check(all.images * self.to.height * self.to.width, columns);
         self.ending.check(columns, y.data.len());
         let plan = Plan::new(isa, tiles, depth, columns);
         let ready = Self::POINTS * depth * plan.padded(columns);
@@ -271,7 +270,7 @@ where
             let columns = plan.columns.range(task % plan.columns.parts);
             let mut offsets = vec![];
             if E::ACTIVE {
-                self.tiles.pixels(tiles.clone(), self.to, &mut offsets);
+                self.inputs.tiles.pixels(tiles.clone(), self.to, &mut offsets);
             }
             // SAFETY: tasks differ in their tiles or their channels, and tiles do not share outputs.
             unsafe {
@@ -307,13 +306,7 @@ where
                 scratch::with(u_here, |u_here| {
                     for block in 0..plan.depth.parts {
                         let depth = plan.depth.range(block);
-                        isa.dispatch(ReadTiles {
-                            convolution: self,
-                            tiles: tiles.clone(),
-                            channels: depth.clone(),
-                            panel: v_panel,
-                            to: v,
-                        });
+                        self.inputs.read::<RowMajor, I, O>(isa, tiles.clone(), depth.clone(), v_panel, v);
                         // U of the block, and the numbers of a point.
                         let (u, u_point) = match (ready, &self.u) {
                             (None, U::Of(weights)) => {

@@ -38,7 +38,7 @@
 //! ```
 //!
 //! Images need not be multiples of a tile: what a tile has outside of the image is zero on the way in and dropped on the way
-//! out. Files: `transforms` the maps, `tiles` where tiles lie, `weights` their transform, `forward` and
+//! out. Files: `transforms` the maps, `tiles` where tiles lie, `inputs` and `weights` their transforms, `forward` and
 //! `weight_gradient` the loop nests.
 //!
 //! # The error
@@ -51,6 +51,7 @@
 //! [`Algorithm::Direct`](super::Algorithm::Direct).
 
 mod forward;
+mod inputs;
 mod tiles;
 mod transforms;
 mod weight_gradient;
@@ -60,6 +61,7 @@ pub(super) use forward::{forward, forward_into, forward_packed, input_gradient, 
 pub(super) use weight_gradient::weight_gradient;
 
 use super::Conv2d;
+use crate::kernels::simd::LINE;
 
 /// The points of a tile: 6x6.
 const POINTS: usize = INPUTS * INPUTS;
@@ -67,8 +69,6 @@ const POINTS: usize = INPUTS * INPUTS;
 const INPUTS: usize = 6;
 /// Pixels of a tile on the outputs' side, in a line.
 const OUTPUTS: usize = 4;
-/// Numbers of a cache line.
-const LINE: usize = 16;
 
 /// Whether this is a convolution that can be done so.
 pub(super) fn possible(sizes: &Conv2d) -> bool {

@@ -15,9 +15,10 @@
 //! channels and few tiles there are 64 parts and one chunk, with 64 channels one part and 16 chunks. All splits depend on
 //! the sizes alone.
 
+use super::inputs::Inputs;
 use super::tiles::{Image, Tiles};
-use super::transforms::{Input, OutputGradient, Transform, WeightGradient};
-use super::{INPUTS, LINE, OUTPUTS, POINTS, spread};
+use super::transforms::{OutputGradient, Transform, WeightGradient};
+use super::{INPUTS, OUTPUTS, POINTS, spread};
 use crate::kernels::conv::Conv2d;
 use crate::kernels::dense::NormRelu;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, Start, TileShape};
@@ -47,32 +48,25 @@ pub(in super::super) fn weight_gradient(
     dy: &[f32],
     dw: &mut [f32],
 ) {
-    if let Some(norm) = norm {
-        norm.check(sizes.in_channels);
-    }
     let (height, width) = (sizes.out_height(), sizes.out_width());
     Gradient {
-        x,
-        norm,
-        from: Image::new(sizes.height, sizes.width, sizes.in_channels),
-        before: sizes.padding.map(|[before, _]| before as isize),
+        inputs: Inputs {
+            x,
+            norm,
+            image: Image::new(sizes.height, sizes.width, sizes.in_channels),
+            before: sizes.padding.map(|[before, _]| before as isize),
+            tiles: Tiles::covering(sizes.batch, height, width, OUTPUTS),
+        },
         dy,
         to: Image::new(height, width, sizes.out_channels),
-        tiles: Tiles::covering(sizes.batch, height, width, OUTPUTS),
     }
     .compute(isa, dw);
 }
 
 struct Gradient<'a> {
-    x: &'a [f32],
-    /// What is done to x before.
-    norm: Option<NormRelu<'a>>,
-    from: Image,
-    /// Zeros above and left of an image of x.
-    before: [isize; 2],
+    inputs: Inputs<'a>,
     dy: &'a [f32],
     to: Image,
-    tiles: Tiles,
 }
 
 /// How a gradient is split.
@@ -86,12 +80,13 @@ struct Plan {
 
 impl Gradient<'_> {
     fn compute(&self, isa: Isa, dw: &mut [f32]) {
-        let (tiles, inputs, outputs) = (self.tiles.count(), self.from.channels, self.to.channels);
+        let Inputs { image, tiles: all, .. } = self.inputs;
+        let (tiles, inputs, outputs) = (all.count(), image.channels, self.to.channels);
         if dw.is_empty() {
             return;
         }
-        assert!(self.x.len() == self.tiles.images * self.from.height * self.from.width * inputs);
-        assert!(self.dy.len() == self.tiles.images * self.to.height * self.to.width * outputs);
+        self.inputs.check();
+        assert!(self.dy.len() == all.images * self.to.height * self.to.width * outputs);
         assert!(dw.len() == 9 * inputs * outputs);
         let tile = TileShape::of(isa);
         let (in_parts, out_parts) =
@@ -113,9 +108,7 @@ impl Gradient<'_> {
                 let outputs = plan.outputs.range(part % plan.outputs.parts);
                 let to = match chunk.checked_sub(1) {
                     None => to_dw,
-                    Some(chunk) => {
-                        Shared(to_partial.offset(chunk * 9 * self.from.channels * self.to.channels))
-                    }
+                    Some(chunk) => Shared(to_partial.offset(chunk * 9 * image.channels * self.to.channels)),
                 };
                 // SAFETY: tasks of a chunk differ in their channels, and each chunk has a dw of its own.
                 unsafe { self.task(isa, &plan, plan.chunks.range(chunk), inputs, outputs, to) };
@@ -151,13 +144,8 @@ impl Gradient<'_> {
                     for block in 0..blocks.parts {
                         let range = blocks.range(block);
                         let range = tiles.start + range.start..tiles.start + range.end;
-                        isa.dispatch(ReadX {
-                            gradient: self,
-                            tiles: range.clone(),
-                            channels: inputs.clone(),
-                            panel: v_panel,
-                            to: v,
-                        });
+                        let (tiles, channels) = (range.clone(), inputs.clone());
+                        self.inputs.read::<DepthMajor, INPUTS, OUTPUTS>(isa, tiles, channels, v_panel, v);
                         isa.dispatch(ReadDy {
                             gradient: self,
                             tiles: range.clone(),
@@ -184,63 +172,13 @@ impl Gradient<'_> {
                             unsafe { product.compute(isa, p.as_mut_ptr()) };
                         }
                     }
-                    let channels = [self.from.channels, self.to.channels];
+                    let channels = [self.inputs.image.channels, self.to.channels];
                     let write = WriteDw { p, p_row, p_panel, inputs, outputs, channels, dw };
                     // SAFETY: as promised by the caller.
                     unsafe { write.compute(isa) };
                 });
             });
         });
-    }
-}
-
-/// `V = B^T d B` of some tiles and channels, a row of a panel a tile.
-struct ReadX<'a, 'b> {
-    gradient: &'a Gradient<'a>,
-    tiles: Range<usize>,
-    channels: Range<usize>,
-    /// Numbers from a panel to the next.
-    panel: usize,
-    to: &'b mut [f32],
-}
-
-impl Task for ReadX<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let ReadX { gradient, tiles, channels, panel, to } = self;
-        assert!(channels.len() <= DepthMajor::WIDTH && DepthMajor::PITCH >= DepthMajor::WIDTH + S::LANES);
-        assert!(panel >= tiles.len() * DepthMajor::PITCH && to.len() >= POINTS * panel);
-        assert!(tiles.end <= gradient.tiles.count() && channels.end <= gradient.from.channels);
-        for (row, tile) in tiles.enumerate() {
-            let window_of = |tile| gradient.tiles.window(tile, gradient.from, INPUTS, gradient.before);
-            let (window, next) = (window_of(tile), window_of(tile + 1));
-            for first in (0..channels.len()).step_by(S::LANES) {
-                let image = gradient.x.as_ptr().wrapping_add(channels.start + first);
-                if first % LINE == 0 {
-                    next.prefetch(image);
-                }
-                // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
-                let half = unsafe {
-                    let channel = channels.start + first;
-                    window.read_inputs::<S, INPUTS, OUTPUTS>(
-                        simd,
-                        image,
-                        channels.len() - first,
-                        gradient.norm,
-                        channel,
-                    )
-                };
-                let to = to.as_mut_ptr().wrapping_add(row * DepthMajor::PITCH + first);
-                for (i, half) in half.iter().enumerate() {
-                    for (j, value) in Input::apply(simd, *half).into_iter().enumerate() {
-                        // SAFETY: a row of a panel has room for the channels in whole vectors, see the asserts.
-                        unsafe { simd.store(to.add((i * INPUTS + j) * panel), value) };
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -265,10 +203,10 @@ impl Task for ReadDy<'_, '_> {
         let padded = channels.len().next_multiple_of(S::LANES);
         assert!(tile_columns == S::TILE_VECTORS * S::LANES);
         assert!(panel >= tiles.len() * padded && to.len() >= POINTS * panel);
-        assert!(tiles.end <= gradient.tiles.count() && channels.end <= gradient.to.channels);
+        assert!(tiles.end <= gradient.inputs.tiles.count() && channels.end <= gradient.to.channels);
         let depth = tiles.len();
         for (row, tile) in tiles.enumerate() {
-            let window = gradient.tiles.window(tile, gradient.to, OUTPUTS, [0, 0]);
+            let window = gradient.inputs.tiles.window(tile, gradient.to, OUTPUTS, [0, 0]);
             for first in (0..channels.len()).step_by(S::LANES) {
                 let image = gradient.dy.as_ptr().wrapping_add(channels.start + first);
                 // SAFETY: `compute` asserts that dy has the images that the window is made for; channels are in range.

@@ -1,68 +1,11 @@
-//! How tiles come in and go out.
+//! `y = A^T M A`: how tiles of outputs are written.
 
 use super::Convolution;
-use crate::kernels::conv::winograd::LINE;
 use crate::kernels::conv::winograd::transforms::{F, Filtering, Transform};
-use crate::kernels::microkernel::{Layout, RowMajor};
 use crate::kernels::simd::Simd;
 use crate::kernels::split::Output as Shared;
 use crate::kernels::{Isa, Task};
 use std::ops::Range;
-
-/// `V = B^T d B` of some tiles and channels.
-pub(super) struct ReadTiles<'a, 'b, const I: usize, const O: usize> {
-    pub(super) convolution: &'a Convolution<'a, I, O>,
-    pub(super) tiles: Range<usize>,
-    pub(super) channels: Range<usize>,
-    /// Numbers from a panel to the next.
-    pub(super) panel: usize,
-    pub(super) to: &'b mut [f32],
-}
-
-impl<const I: usize, const O: usize> Task for ReadTiles<'_, '_, I, O>
-where
-    F: Filtering<I, O>,
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let ReadTiles { convolution, tiles, channels, panel, to } = self;
-        assert!(channels.len() <= RowMajor::WIDTH && RowMajor::PITCH >= RowMajor::WIDTH + S::LANES);
-        assert!(panel >= tiles.len() * RowMajor::PITCH && to.len() >= I * I * panel);
-        assert!(tiles.end <= convolution.tiles.count() && channels.end <= convolution.from.channels);
-        for (row, tile) in tiles.enumerate() {
-            let window_of = |tile| convolution.tiles.window(tile, convolution.from, I, convolution.before);
-            let (window, next) = (window_of(tile), window_of(tile + 1));
-            for first in (0..channels.len()).step_by(S::LANES) {
-                let image = convolution.x.as_ptr().wrapping_add(channels.start + first);
-                if first % LINE == 0 {
-                    next.prefetch(image);
-                }
-                // SAFETY: `compute` asserts that x has the images that the window is made for; channels are in range.
-                let half = unsafe {
-                    let channel = channels.start + first;
-                    window.read_inputs::<S, I, O>(
-                        simd,
-                        image,
-                        channels.len() - first,
-                        convolution.norm,
-                        channel,
-                    )
-                };
-                let to = to.as_mut_ptr().wrapping_add(row * RowMajor::PITCH + first);
-                for (i, half) in half.iter().enumerate() {
-                    for (j, value) in
-                        <F as Filtering<I, O>>::Input::apply(simd, *half).into_iter().enumerate()
-                    {
-                        // SAFETY: a row of a panel has room for the channels in whole vectors, see the asserts.
-                        unsafe { simd.store(to.add((i * I + j) * panel), value) };
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// `y = A^T M A`, and its end, of some tiles and channels.
 pub(super) struct WriteTiles<'a, const I: usize, const O: usize> {
@@ -104,9 +47,9 @@ where
         let WriteTiles { convolution, tiles, channels, m, m_row, m_panel, y } = self.0;
         assert!(channels.len().next_multiple_of(S::LANES) <= m_row);
         assert!(tiles.len() * m_row <= m_panel && I * I * m_panel <= m.len());
-        assert!(tiles.end <= convolution.tiles.count() && channels.end <= convolution.to.channels);
+        assert!(tiles.end <= convolution.inputs.tiles.count() && channels.end <= convolution.to.channels);
         for (row, tile) in tiles.enumerate() {
-            let window = convolution.tiles.window(tile, convolution.to, O, [0, 0]);
+            let window = convolution.inputs.tiles.window(tile, convolution.to, O, [0, 0]);
             for first in (0..channels.len()).step_by(S::LANES) {
                 let count = channels.len() - first;
                 let from = m.as_ptr().wrapping_add(row * m_row + first);
