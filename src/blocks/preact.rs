@@ -2,12 +2,13 @@
 
 use super::{
     BlockOptions, NormConv, ShortcutKind,
-    residual::{bottleneck_width, check_drop_path, refuse_groups},
+    residual::{bottleneck_width, refuse_groups},
 };
 use crate::{
     At, Error, Result, Rng,
     autograd::{Mode, Slot, SlotMut, State, Var, join},
-    nn::{Conv2d, Module, conv1x1, conv3x3},
+    nn::{Conv2d, Conv2dBuilder, Module, conv1x1, conv3x3},
+    ops::expect_drop_probability,
 };
 
 /// What the parts of a [`PreActBlock`] are called in weights files.
@@ -76,11 +77,8 @@ impl PreActBlock {
         rng: &mut Rng,
     ) -> Result<PreActBlock> {
         refuse_groups("preact_block", options)?;
-        let (stride, fan) = (options.stride, options.fan);
-        let convs = [conv3x3(inputs, outputs).stride(stride), conv3x3(outputs, outputs)];
-        let convs = convs.map(|conv| conv.fan(fan));
-        let layers = convs.into_iter().map(|conv| NormConv::new(conv, rng)).collect::<Result<_>>()?;
-        PreActBlock::of(layers, [inputs, outputs], options, rng)
+        let convs = vec![conv3x3(inputs, outputs).stride(options.stride), conv3x3(outputs, outputs)];
+        PreActBlock::of(convs, [inputs, outputs], options, rng)
     }
 
     /// A 1x1 convolution to fewer channels, a 3x3 with the stride, a 1x1 to `outputs` channels.
@@ -93,34 +91,34 @@ impl PreActBlock {
         options: &BlockOptions,
         rng: &mut Rng,
     ) -> Result<PreActBlock> {
-        let BlockOptions { stride, fan, groups, .. } = *options;
+        let BlockOptions { stride, groups, .. } = *options;
         let width = bottleneck_width(outputs, options)?;
-        let convs = [
+        let convs = vec![
             conv1x1(inputs, width),
             conv3x3(width, width).stride(stride).groups(groups),
             conv1x1(width, outputs),
         ];
-        let convs = convs.map(|conv| conv.fan(fan));
-        let layers = convs.into_iter().map(|conv| NormConv::new(conv, rng)).collect::<Result<_>>()?;
-        PreActBlock::of(layers, [inputs, outputs], options, rng)
+        PreActBlock::of(convs, [inputs, outputs], options, rng)
     }
 
     fn of(
-        layers: Vec<NormConv>,
+        convs: Vec<Conv2dBuilder>,
         [inputs, outputs]: [usize; 2],
         options: &BlockOptions,
         rng: &mut Rng,
     ) -> Result<PreActBlock> {
         let BlockOptions { stride, shortcut, drop_path, fan, names, .. } = *options;
-        check_drop_path(options)?;
+        expect_drop_probability("drop_path", drop_path)?;
         if shortcut != ShortcutKind::Project {
             let found = format!("{shortcut:?}");
             return Err(Error::argument("preact_block", "shortcut", "Project", found));
         }
         const CONVS: [&str; 3] = ["conv1", "conv2", "conv3"];
-        let names_of = names.norms().into_iter().zip(CONVS);
-        let mut layers: Vec<NormConv> =
-            layers.into_iter().zip(names_of).map(|(layer, (norm, conv))| layer.named(norm, conv)).collect();
+        let named = convs.into_iter().zip(names.norms().into_iter().zip(CONVS));
+        let layer = |(conv, (norm_name, conv_name)): (Conv2dBuilder, _)| {
+            Ok(NormConv::new(conv.fan(fan), rng)?.named(norm_name, conv_name))
+        };
+        let mut layers: Vec<NormConv> = named.map(layer).collect::<Result<_>>()?;
         if options.zero_last_gamma
             && let Some(last) = layers.last_mut()
         {

@@ -5,6 +5,7 @@ use crate::{
     At, Error, Result, Rng,
     autograd::{Mode, Var},
     nn::{Module, conv1x1, conv3x3, init::Fan},
+    ops::expect_drop_probability,
     state,
 };
 
@@ -184,17 +185,9 @@ pub(super) fn refuse_groups(op: &'static str, options: &BlockOptions) -> Result<
     }
 }
 
-/// Refuses a probability of dropping that is not in [0, 1).
-pub(super) fn check_drop_path(options: &BlockOptions) -> Result<()> {
-    match (0.0..1.0).contains(&options.drop_path) {
-        true => Ok(()),
-        false => Err(Error::argument("drop_path", "p", "a probability in [0, 1)", options.drop_path)),
-    }
-}
-
 /// The block's last convolution as the options want it.
 fn last(mut conv: ConvNorm, options: &BlockOptions) -> Result<ConvNorm> {
-    check_drop_path(options)?;
+    expect_drop_probability("drop_path", options.drop_path)?;
     if options.zero_last_gamma {
         conv.norm.weight.value_mut().data_mut().fill(0.0);
     }

@@ -1,7 +1,7 @@
 //! Layers without state that keep or flatten the shape.
 
 use super::Module;
-use crate::{Error, Result, autograd::Var, state};
+use crate::{Result, autograd::Var, ops::expect_drop_probability, state};
 
 /// The larger of each element and zero.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,12 +47,10 @@ impl Dropout {
     /// Drops with probability `p` in 0..1.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another `p`.
+    /// [`Error::Argument`](crate::Error::Argument) for another `p`.
     pub fn new(p: f32) -> Result<Dropout> {
-        match (0.0..1.0).contains(&p) {
-            true => Ok(Dropout { p }),
-            false => Err(Error::argument("dropout", "p", "a probability in [0, 1)", p)),
-        }
+        expect_drop_probability("dropout", p)?;
+        Ok(Dropout { p })
     }
 }
 

@@ -66,6 +66,6 @@ fn expect_eps(op: &'static str, eps: f32) -> Result<()> {
 }
 
 /// Refuses a probability of dropping that is not in [0, 1).
-fn expect_drop_probability(op: &'static str, p: f32) -> Result<()> {
+pub(crate) fn expect_drop_probability(op: &'static str, p: f32) -> Result<()> {
     if (0.0..1.0).contains(&p) { Ok(()) } else { Err(Error::argument(op, "p", "a probability in [0, 1)", p)) }
 }
