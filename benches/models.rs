@@ -15,6 +15,7 @@ use process::status;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::Tape,
+    kernels::on_pool,
     models::{self, ModelOptions},
     nn::Module,
     optim::{Optimizer, Sgd},
@@ -103,7 +104,7 @@ fn measure(case: &Case) -> Result<(String, String)> {
     let images = Tensor::normal([case.batch, case.size, case.size, 3], 1.0, &mut rng)?;
     let labels: Vec<usize> = (0..case.batch).map(|_| rng.below(case.classes)).collect();
     let mut sgd = Sgd::new(0.01).momentum(0.9).weight_decay(5e-4);
-    let mut pass = || -> Result<()> {
+    let mut on_this_thread = || -> Result<()> {
         if case.train {
             let tape = Tape::train(rng.split());
             let loss = model.forward(&tape.input(images.clone()))?.cross_entropy(&labels)?;
@@ -112,6 +113,7 @@ fn measure(case: &Case) -> Result<(String, String)> {
             model.forward(&Tape::eval().input(images.clone())).map(drop)
         }
     };
+    let mut pass = || on_pool(&mut on_this_thread);
     pass()?;
     pass()?;
     let faults_before = faults();

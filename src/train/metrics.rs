@@ -1,6 +1,6 @@
 //! How good a classifier is.
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, nn::Module};
+use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, kernels::on_pool, nn::Module};
 
 /// Counts over classified images: the sums behind accuracy and mean loss.
 ///
@@ -115,9 +115,8 @@ pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
     let mut metrics = Metrics::default();
     for batch in loader.epoch(0)? {
         let batch = batch?;
-        let tape = Tape::eval();
-        let logits = model.forward(&tape.input(batch.images))?;
-        metrics.add(logits.value(), &batch.labels)?;
+        let logits = on_pool(|| model.forward(&Tape::eval().input(batch.images)).map(|y| y.value().clone()))?;
+        metrics.add(&logits, &batch.labels)?;
     }
     Ok(metrics)
 }
