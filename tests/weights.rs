@@ -241,6 +241,28 @@ fn the_spelling_of_cifar_networks_in_another_style() -> Result<()> {
     Ok(())
 }
 
+/// timm's pre-activation networks have a convolution of one pixel for a classifier.
+#[test]
+fn a_convolution_of_one_pixel_is_a_linear_head() -> Result<()> {
+    let folder = folder("convolution");
+    let path = folder.join("resnetv2_18.safetensors");
+    let model = models::build("resnetv2_18", &ModelOptions::classes(5), &mut Rng::seed(3))?;
+    let expected = model.export();
+    let mut tensors = expected.clone();
+    tensors.insert("head.fc.weight".into(), expected["head.fc.weight"].reshape([5, 512, 1, 1])?);
+    io::write(&path, &tensors, &Metadata::new())?;
+    let mut other = models::build("resnetv2_18", &ModelOptions::classes(5), &mut Rng::seed(4))?;
+    assert_eq!(io::load(&mut other, &path)?.renamed.len(), 0);
+    assert_eq!(other.export(), expected);
+
+    tensors.insert("head.fc.weight".into(), Tensor::zeros([5, 512, 1, 2])?);
+    io::write(&path, &tensors, &Metadata::new())?;
+    let error = io::load(&mut other, &path).unwrap_err().to_string();
+    assert!(error.ends_with("head.fc.weight: expected [5, 512], found [5, 512, 1, 2]"), "{error}");
+    fs::remove_dir_all(folder).unwrap();
+    Ok(())
+}
+
 #[cfg(not(feature = "pth"))]
 #[test]
 fn without_the_feature_an_error_names_it() {

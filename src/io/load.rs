@@ -152,7 +152,8 @@ impl LoadOptions {
                 _ if left_out => plan.ignored.push(name.to_string()),
                 None => plan.unexpected.push((short.to_string(), name.to_string())),
                 Some((piece, as_in_memory)) => {
-                    let mut source = Source { name: name.to_string(), as_in_memory, channels: None };
+                    let mut source =
+                        Source { name: name.to_string(), as_in_memory, layout: piece.layout, channels: None };
                     if stem == Some(piece.name.as_str()) {
                         source.channels =
                             source.shape(file).and_then(|found| other_channels(&found, &piece.shape));
@@ -255,6 +256,8 @@ struct Source {
     name: String,
     /// Whether it lies in the file as in memory.
     as_in_memory: bool,
+    /// The model's.
+    layout: Layout,
     /// The file's input channels and the model's, if they are to be adapted.
     channels: Option<[usize; 2]>,
 }
@@ -266,8 +269,17 @@ impl Source {
         Some(match shape.rank() {
             4 if self.as_in_memory => Layout::Conv.shape_in_file(shape),
             2 if self.as_in_memory => Layout::Linear.shape_in_file(shape),
-            _ => *shape,
+            _ => self.linear(shape).unwrap_or(*shape),
         })
+    }
+
+    /// The shape `[out, in]` of a linear layer's weight that the file has as a convolution's of one pixel, `[out, in, 1, 1]`: timm's
+    /// pre-activation networks do.
+    fn linear(&self, shape: &Shape) -> Option<Shape> {
+        match shape[..] {
+            [outputs, inputs, 1, 1] if self.layout == Layout::Linear => Shape::new(&[outputs, inputs]).ok(),
+            _ => None,
+        }
     }
 
     fn read(&self, file: &WeightsFile) -> Result<Tensor> {
@@ -275,7 +287,10 @@ impl Source {
         let tensor = match tensor.shape().rank() {
             4 if self.as_in_memory => Layout::Conv.to_file(&tensor)?,
             2 if self.as_in_memory => Layout::Linear.to_file(&tensor)?,
-            _ => tensor,
+            _ => match self.linear(tensor.shape()) {
+                Some(shape) => tensor.reshape(shape)?,
+                None => tensor,
+            },
         };
         match self.channels {
             Some([_, channels]) => with_channels(&tensor, channels),
