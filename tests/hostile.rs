@@ -163,6 +163,7 @@ mod pytorch {
         pickles(place);
         tensors_that_lie(place);
         archives(place);
+        small_tensors(place);
         repeated_numbers(place);
     }
 
@@ -272,6 +273,13 @@ mod pytorch {
 
     /// A pickle of one tensor with these numbers.
     fn tensor(numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
+        let text = |text: &str| [&[b'U', text.len() as u8], text.as_bytes()].concat();
+        let item = [text("a"), rebuilt("0", numel, offset, shape, strides)].concat();
+        [b"\x80\x02}".to_vec(), item, b"s.".to_vec()].concat()
+    }
+
+    /// What makes a tensor, of a storage with this key.
+    fn rebuilt(key: &str, numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
         let number = |n: &i64| [&[0x8a, 8][..], &n.to_le_bytes()].concat();
         let tuple = |numbers: &[i64]| {
             [b"(".to_vec(), numbers.iter().flat_map(number).collect(), b"t".to_vec()].concat()
@@ -281,7 +289,7 @@ mod pytorch {
             b"(".to_vec(),
             text("storage"),
             b"ctorch\nFloatStorage\n".to_vec(),
-            text("0"),
+            text(key),
             text("cpu"),
             number(&numel),
             b"tQ".to_vec(),
@@ -291,7 +299,7 @@ mod pytorch {
         let rest =
             [number(&offset), tuple(shape), tuple(strides), b"\x89ccollections\nOrderedDict\n)RtR".to_vec()]
                 .concat();
-        [b"\x80\x02}".to_vec(), text("a"), rebuild, storage, rest, b"s.".to_vec()].concat()
+        [rebuild, storage, rest].concat()
     }
 
     fn tensors_that_lie(place: &Place) {
@@ -353,6 +361,33 @@ mod pytorch {
                 assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{answer:?}");
             }
         }
+    }
+
+    /// Tensors of one number take more in memory than twice their bytes. So much is granted to an honest file.
+    fn small_tensors(place: &Place) {
+        const COUNT: usize = 2000;
+        const GRANTED: usize = 7 << 10;
+        let file = |numbers: &dyn Fn(usize) -> i64| {
+            let tensors = (0..COUNT).flat_map(|i| {
+                let key = format!("{i:04}");
+                let remembered = |at: usize| [b"r", &(at as u32).to_le_bytes()[..]].concat();
+                let name = [b"U\x04", key.as_bytes(), &remembered(2 * i)].concat();
+                [name, rebuilt(&key, 1, 0, &[numbers(i)], &[1]), remembered(2 * i + 1)].concat()
+            });
+            let pickle = [b"\x80\x02}(".to_vec(), tensors.collect(), b"u.".to_vec()].concat();
+            let names: Vec<String> = (0..COUNT).map(|i| format!("m/data/{i:04}")).collect();
+            let mut files = vec![Stored("m/data.pkl", &pickle, 0)];
+            files.extend(names.iter().map(|name| Stored(name, &[0; 4], 0)));
+            archive(&files, COUNT as u16 + 1)
+        };
+        assert_eq!(place.read("small tensors", &file(&|_| 1)).unwrap().len(), COUNT);
+        let lie = file(&|i| if i == COUNT - 1 { 2 } else { 1 });
+        fs::write(&place.0, &lie).unwrap();
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        assert!(matches!(io::read(&place.0), Err(Error::Malformed { .. })));
+        let taken = MEMORY.peak_usage() - before;
+        assert!(taken <= 2 * lie.len() + (1 << 20) + COUNT * GRANTED, "{taken} bytes for {}", lie.len());
     }
 
     /// PyTorch writes a tensor that repeats one number 2^30 times in a kilobyte.

@@ -16,13 +16,15 @@ const LARGE_END: u64 = 56;
 const LOCAL: u64 = 30;
 const DESCRIBED: usize = 46;
 
-/// Bytes that an entry takes at most once the directory is read, besides its names.
+/// Bytes that an entry takes at most once the directory is read, besides its names; and the entries to which they are granted even
+/// if the file is small: see [`pickle`](super::pickle).
 const BYTES_PER_ENTRY: u64 = 480;
+const MANY: u64 = 4096;
 
 /// The pickle of an archive; the file stands at its beginning.
 pub(super) struct Found {
     pub(super) len: u64,
-    /// Bytes that the directory will take.
+    /// Bytes that the directory will take besides what is granted.
     pub(super) directory: u64,
 }
 
@@ -74,7 +76,7 @@ pub(super) fn find_pickle(path: &Path, file: &mut File, size: u64) -> Result<Opt
             format!("{entries} entries in {len} bytes at {begin}"),
         ));
     }
-    let taken = entries.saturating_mul(BYTES_PER_ENTRY).saturating_add(2 * len);
+    let taken = entries.saturating_sub(MANY).saturating_mul(BYTES_PER_ENTRY).saturating_add(2 * len);
     if taken > size.saturating_add(super::ALLOWANCE / 2) {
         return Err(broken(
             "a directory in proportion to the file",

@@ -14,7 +14,7 @@ use std::{
 /// What a pickle may come to.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
-    /// Bytes in memory, at any time.
+    /// Bytes in memory, at any time, besides what [`granted`] allows.
     pub(super) heap: u64,
     /// What the whole must be.
     pub(super) kind: Option<Kind>,
@@ -41,6 +41,16 @@ const STACKED: u64 = 192;
 const LISTED: u64 = 160;
 const REMEMBERED: u64 = 240;
 const TENSOR: u64 = 256;
+
+/// What a tensor's names, shape and storage take, as they are remembered one in the other, and the tensors to which that is granted
+/// even if the file has fewer bytes of them: those of a large network with its optimizer's state, each of a few numbers.
+const SMALL: u64 = 7 << 10;
+const MANY: u64 = 4096;
+
+/// Bytes granted to a file that names so many storages.
+fn granted(storages: u64) -> u64 {
+    SMALL * storages.min(MANY)
+}
 
 /// The longest line that names something.
 const LINE: u64 = 128;
@@ -93,7 +103,8 @@ const NAMES: [(&str, &[&str]); 8] = [
 /// [`Error::Malformed`] if it is cut short, has another instruction, names anything else, or exceeds the limit;
 /// [`Error::Io`].
 pub(super) fn check(path: &Path, pickle: &mut impl BufRead, limit: Limit) -> Result<()> {
-    let mut machine = Machine { stack: vec![], marks: vec![], memory: HashMap::new(), values: 0 };
+    let mut machine =
+        Machine { stack: vec![], marks: vec![], memory: HashMap::new(), values: 0, storages: 0 };
     let root = machine.run(pickle, limit.heap).map_err(|fault| match fault {
         Fault::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             malformed(path, "pickle", "its last instruction", "the end of the file")
@@ -142,12 +153,14 @@ struct Machine {
     memory: HashMap<u32, Value>,
     /// Bytes of all values on the stack and in the memory.
     values: u64,
+    /// How many were named.
+    storages: u64,
 }
 
 impl Machine {
     fn run(&mut self, pickle: &mut impl BufRead, most: u64) -> Result<Kind, Fault> {
         while self.step(pickle)? {
-            if self.heap() > most {
+            if self.heap() > most + granted(self.storages) {
                 return fault("what takes less than twice the file in memory", "more");
             }
         }
@@ -213,6 +226,7 @@ impl Machine {
             b'b' => self.build()?,
             b'Q' => {
                 let id = self.pop()?;
+                self.storages += 1;
                 self.push(Kind::Other, id.heap, 0)?;
             }
             b'q' => {
