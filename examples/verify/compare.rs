@@ -1,0 +1,160 @@
+//! A model's passes beside those of a reference file, tensor by tensor. `reference.py` says what the file holds.
+
+use skipgrad::{
+    Error, Result, Rng, Tensor,
+    autograd::{Mode, Slot, Tape, Updates, Var},
+    io::WeightsFile,
+    models::Model,
+};
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Logits, and the loss.
+    Output,
+    /// Of the loss, with respect to a parameter or the images.
+    Gradient,
+    /// A running mean or variance after the pass.
+    Statistic,
+}
+
+/// A tensor beside the reference's.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// The path of its module, or its name in weights files.
+    pub(crate) name: String,
+    /// The largest of the reference's values.
+    pub(crate) largest: f64,
+    /// The largest difference.
+    pub(crate) difference: f64,
+    /// The largest difference of PyTorch's own float32, relative to the largest value, if the file says.
+    pub(crate) float32: Option<f64>,
+}
+
+impl Row {
+    /// The difference relative to the largest value.
+    pub(crate) fn relative(&self) -> f64 {
+        self.difference / self.largest.max(1e-30)
+    }
+
+    /// Whether it exceeds a tolerance; a number that is none does.
+    pub(crate) fn exceeds(&self, tolerance: f64) -> bool {
+        self.relative() > tolerance || self.relative().is_nan()
+    }
+}
+
+/// What a pass computed beside the reference, in the order of the pass: outputs, gradients from the last parameter to the first,
+/// statistics.
+///
+/// # Errors
+/// [`Error::Argument`] if the file has other names or shapes; those of the pass.
+pub(crate) fn compare(model: &dyn Model, file: &WeightsFile, mode: Mode) -> Result<Vec<Row>> {
+    let of_mode = match mode {
+        Mode::Train => "train",
+        Mode::Eval => "eval",
+    };
+    let reference = Reference { file, mode: of_mode };
+    let images = file.read("images")?;
+    let labels: Vec<usize> = file.read("labels")?.data().iter().map(|&label| label as usize).collect();
+    let tape = || match mode {
+        Mode::Train => Tape::train(Rng::seed(0)),
+        Mode::Eval => Tape::eval(),
+    };
+    let mut rows = vec![];
+
+    if mode == Mode::Eval {
+        let tape = tape();
+        let logits = model.forward(&tape.input(images.clone()))?;
+        rows.push(Row {
+            name: "logits, folded".into(),
+            ..reference.row(Kind::Output, "logits", logits.value())?
+        });
+    }
+    let tape = tape().recording(true);
+    let images = tape.watch(images);
+    let logits = model.forward(&images)?;
+    rows.push(reference.row(Kind::Output, "logits", logits.value())?);
+    let loss = logits.cross_entropy(&labels[..])?;
+    rows.push(reference.row(Kind::Output, "loss", loss.value())?);
+    let updates = loss.backward()?;
+    rows.extend(reference.gradients(model, &updates, &images)?);
+    if mode == Mode::Train {
+        rows.extend(reference.statistics(model, &updates)?);
+    }
+    Ok(rows)
+}
+
+struct Reference<'a> {
+    file: &'a WeightsFile,
+    mode: &'static str,
+}
+
+impl Reference<'_> {
+    /// A tensor beside the one of this name below the mode.
+    fn row(&self, kind: Kind, name: &str, found: &Tensor) -> Result<Row> {
+        let below = match kind {
+            Kind::Output => "",
+            Kind::Gradient if name == "images" => "",
+            Kind::Gradient => "gradient/",
+            Kind::Statistic => "statistic/",
+        };
+        let path = format!("{}/{below}{name}", self.mode);
+        let expected = self.file.read(&path)?;
+        if expected.shape() != found.shape() {
+            let what = format!("{} for {path}", expected.shape());
+            return Err(Error::argument("verify", "reference", what, found.shape()));
+        }
+        let largest = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold(
+                0.0,
+                |largest: f64, x| {
+                    if x.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(x.abs()) }
+                },
+            )
+        };
+        let pairs = found.data().iter().zip(expected.data());
+        let own = format!("float32/{path}");
+        let own = self.file.shape(&own).map(|_| self.file.read(&own)).transpose()?;
+        Ok(Row {
+            kind,
+            name: name.to_string(),
+            largest: largest(&mut expected.data().iter().map(|&x| x.into())),
+            difference: largest(&mut pairs.map(|(&a, &b)| f64::from(a) - f64::from(b))),
+            float32: own.map(|own| own.item().into()),
+        })
+    }
+
+    /// From the last parameter to the first, as a backward pass comes upon them, and the images.
+    fn gradients(&self, model: &dyn Model, updates: &Updates, images: &Var<'_>) -> Result<Vec<Row>> {
+        let mut found = named(model, |slot| match slot {
+            Slot::Param(param) => updates.grad(param).cloned(),
+            Slot::Buffer(_) => None,
+        })?;
+        found.reverse();
+        if let Some(gradient) = updates.wrt(images) {
+            found.push(("images".to_string(), gradient.clone()));
+        }
+        found.iter().map(|(name, gradient)| self.row(Kind::Gradient, name, gradient)).collect()
+    }
+
+    fn statistics(&self, model: &dyn Model, updates: &Updates) -> Result<Vec<Row>> {
+        let found = named(model, |slot| match slot {
+            Slot::Param(_) => None,
+            Slot::Buffer(buffer) => updates.observed(buffer).cloned(),
+        })?;
+        found.iter().map(|(name, statistic)| self.row(Kind::Statistic, name, statistic)).collect()
+    }
+}
+
+/// Tensors for pieces of the model's state, with the pieces' names and layouts in files.
+fn named(model: &dyn Model, of: impl Fn(Slot<'_>) -> Option<Tensor>) -> Result<Vec<(String, Tensor)>> {
+    let mut found = vec![];
+    model.visit("", &mut |name, slot| {
+        if let Some(tensor) = of(slot) {
+            found.push(slot.layout().to_file(&tensor).map(|tensor| (name.to_string(), tensor)));
+        }
+    });
+    found.into_iter().collect()
+}
