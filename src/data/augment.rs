@@ -216,6 +216,11 @@ impl Normalise {
         Normalise { mean: vec![0.5071, 0.4865, 0.4409], std: vec![0.2673, 0.2564, 0.2762] }
     }
 
+    /// ImageNet's training images: mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225.
+    pub fn imagenet() -> Normalise {
+        Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+    }
+
     /// What the images of a dataset need, measured over all their pixels.
     ///
     /// # Errors

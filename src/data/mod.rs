@@ -3,7 +3,8 @@
 //! A source ([`Cifar10`], [`Cifar100`], [`Drawn`]) has two [`Images`], `train()` and `test()`; arrays of one's own become
 //! [`Images`] with [`Images::new`]. The short way from there to batches is [`Images::batches`]. The long way is the
 //! [`Loader`]: augmentation with a [`Pipeline`], worker threads, and epochs that can be entered at any batch with the same
-//! bits. It reads any [`Dataset`], of which [`Images`] is one.
+//! bits. It reads any [`Dataset`], of which [`Images`] is one. A [`Preset`] makes of a picture of any size what a trained network
+//! expects.
 //!
 //! ```
 //! use skipgrad::{Rng, data::Drawn};
@@ -21,14 +22,23 @@
 mod augment;
 mod cifar;
 mod drawn;
+mod imagenet;
 mod loader;
 mod memory;
+#[cfg(feature = "image")]
+mod picture;
+mod preset;
+mod resample;
 
 pub use augment::{Augment, Cutout, Flip, Normalise, PadCrop, Pipeline};
 pub use cifar::{Cifar10, Cifar100};
 pub use drawn::Drawn;
+pub use imagenet::IMAGENET_CLASSES;
 pub use loader::{Epoch, Loader};
 pub use memory::{Batches, Images};
+#[cfg(feature = "image")]
+pub use picture::open_picture;
+pub use preset::Preset;
 
 use crate::{Result, Tensor};
 use std::sync::Arc;
