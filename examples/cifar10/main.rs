@@ -148,9 +148,14 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
 
     io::save(&model, options.out.join("weights.safetensors"))?;
+    let classes = test.classes().join("\n") + "\n";
+    io::write_atomically(options.out.join("classes.txt"), classes.as_bytes())?;
     pictures::curves(trainer.history(), &options.out.join("curves.svg"))?;
     pictures::samples(&model, &test, &steps, &options.out.join("samples.svg"))?;
-    println!("written to {}: history, curves, samples, checkpoints, weights", options.out.display());
+    println!(
+        "written to {}: history, curves, samples, checkpoints, weights, names of classes",
+        options.out.display()
+    );
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)
