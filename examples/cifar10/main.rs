@@ -9,7 +9,10 @@
 //! checkpoints and the final weights. Ctrl-C finishes the step and writes a checkpoint; `--resume` goes on from there
 //! and ends with the same bits as a run that was never stopped.
 
+#[path = "../common/curves.rs"]
+mod curves;
 mod pictures;
+#[path = "../common/progress.rs"]
 mod progress;
 
 use clap::{Parser, ValueEnum};
@@ -150,7 +153,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     io::save(&model, options.out.join("weights.safetensors"))?;
     let classes = test.classes().join("\n") + "\n";
     io::write_atomically(options.out.join("classes.txt"), classes.as_bytes())?;
-    pictures::curves(trainer.history(), &options.out.join("curves.svg"))?;
+    curves::curves(trainer.history(), &options.out.join("curves.svg"))?;
     pictures::samples(&model, &test, &steps, &options.out.join("samples.svg"))?;
     println!(
         "written to {}: history, curves, samples, checkpoints, weights, names of classes",
