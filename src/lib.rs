@@ -17,6 +17,7 @@ pub mod optim;
 pub mod data;
 pub mod io;
 pub mod train;
+pub mod predict;
 
 pub use error::{At, Error, Result};
 pub use rng::Rng;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A room, the rooms it may import besides itself, and why no others. Errors and random numbers are everyone's.
-const ROOMS: [(&str, &[&str], &str); 11] = [
+const ROOMS: [(&str, &[&str], &str); 12] = [
     ("kernels", &[], "kernels turn slices into slices; they can be fuzzed and benched without a tensor"),
     ("tensor", &["kernels"], "a tensor is numbers in memory and knows nothing of gradients"),
     ("autograd", &["tensor"], "the tape must not know what a convolution is, else every op edits the engine"),
@@ -30,6 +30,11 @@ const ROOMS: [(&str, &[&str], &str); 11] = [
         "train",
         &["kernels", "tensor", "autograd", "ops", "nn", "blocks", "models", "optim", "data", "io"],
         "training knows every room",
+    ),
+    (
+        "predict",
+        &["tensor", "autograd", "nn", "data"],
+        "a predictor runs any module on any picture; it trains nothing and reads no weights",
     ),
 ];
 

@@ -55,6 +55,8 @@ fn every_hostile_file_is_refused_for_little_memory() {
     safetensors_with_absurd_headers(&place);
     #[cfg(feature = "pth")]
     pytorch::all(&place);
+    #[cfg(feature = "image")]
+    pictures::all(&place);
     corpora(&place, &folder);
     fs::remove_dir_all(folder).unwrap();
 }
@@ -393,5 +395,102 @@ mod pytorch {
     /// PyTorch writes a tensor that repeats one number 2^30 times in a kilobyte.
     fn repeated_numbers(place: &Place) {
         place.refused("4 GiB in a kilobyte", &golden("repeated.pth"), "4294967296 bytes, more than the file");
+    }
+}
+
+#[cfg(feature = "image")]
+mod pictures {
+    use super::*;
+    use skipgrad::data::open_picture;
+
+    pub(super) fn all(place: &Place) {
+        cut_anywhere(place);
+        absurd_headers(place);
+        spoilt(place);
+    }
+
+    fn golden(name: &str) -> Vec<u8> {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures").join(name)).unwrap()
+    }
+
+    /// Opens the bytes as a picture; an answer that is none may take as much as a weights file's.
+    fn open(place: &Place, what: &str, bytes: &[u8]) -> Result<(), Error> {
+        fs::write(&place.0, bytes).unwrap();
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        let answer = open_picture(&place.0).map(drop);
+        let taken = MEMORY.peak_usage() - before;
+        let most = 2 * bytes.len() + (1 << 20);
+        assert!(answer.is_ok() || taken <= most, "{what}: {taken} bytes for a file of {}", bytes.len());
+        answer
+    }
+
+    #[track_caller]
+    fn refused(place: &Place, what: &str, bytes: &[u8], words: &str) {
+        match open(place, what, bytes) {
+            Err(error @ Error::Malformed { .. }) => assert!(error.to_string().contains(words), "{error}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+
+    fn cut_anywhere(place: &Place) {
+        for name in ["one.png", "small.png", "turned.jpg"] {
+            let whole = golden(name);
+            open(place, name, &whole).unwrap();
+            // The end of a PNG that says that it is the end holds nothing of the picture.
+            let needed = if name.ends_with("png") { whole.len() - 16 } else { whole.len() };
+            for at in 0..needed {
+                refused(place, &format!("{name} cut at {at}"), &whole[..at], "expected");
+            }
+        }
+    }
+
+    fn absurd_headers(place: &Place) {
+        let sized_png = |width: u32, height: u32| {
+            let mut file = vec![];
+            let mut encoder = png::Encoder::new(&mut file, width, height);
+            encoder.set_color(png::ColorType::Rgba);
+            encoder.set_depth(png::BitDepth::Sixteen);
+            encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x9c]).unwrap();
+            file
+        };
+        for (width, height) in
+            [(65_535, 65_535), (i32::MAX as u32, i32::MAX as u32), (1, 65_535), (16_385, 1)]
+        {
+            refused(place, "a large PNG", &sized_png(width, height), "at most 16384 x 16384");
+        }
+        refused(place, "a PNG of 2 GiB", &sized_png(16_384, 16_384), "268435456 bytes");
+        refused(place, "a PNG of little", &sized_png(4096, 4096), "at most 4096 times the file's");
+        let frame = |jpeg: &[u8]| jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        for (size, words) in [
+            (65_535u16, "at most 16384 x 16384"),
+            (16_384, "268435456 bytes"),
+            (9_000, "at most 4096 times the file's"),
+        ] {
+            let mut jpeg = golden("turned.jpg");
+            let at = frame(&jpeg) + 5;
+            jpeg[at..at + 2].copy_from_slice(&size.to_be_bytes());
+            jpeg[at + 2..at + 4].copy_from_slice(&size.to_be_bytes());
+            refused(place, "a large JPEG", &jpeg, words);
+        }
+    }
+
+    /// Whatever a byte is replaced by, there is a picture or a typed error.
+    fn spoilt(place: &Place) {
+        for name in ["small.png", "turned.jpg"] {
+            let whole = golden(name);
+            for at in 0..whole.len() {
+                for with in [0, 0xff, whole[at] ^ 0x10] {
+                    let mut bytes = whole.clone();
+                    bytes[at] = with;
+                    fs::write(&place.0, &bytes).unwrap();
+                    let answer = open_picture(&place.0);
+                    assert!(
+                        matches!(answer, Ok(_) | Err(Error::Malformed { .. })),
+                        "{name} at {at}: {answer:?}"
+                    );
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,10 @@
 //! checkpoints and the final weights. Ctrl-C finishes the step and writes a checkpoint; `--resume` goes on from there
 //! and ends with the same bits as a run that was never stopped.
 
+#[path = "../common/curves.rs"]
+mod curves;
 mod pictures;
+#[path = "../common/progress.rs"]
 mod progress;
 
 use clap::{Parser, ValueEnum};
@@ -148,9 +151,14 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
 
     io::save(&model, options.out.join("weights.safetensors"))?;
-    pictures::curves(trainer.history(), &options.out.join("curves.svg"))?;
+    let classes = test.classes().join("\n") + "\n";
+    io::write_atomically(options.out.join("classes.txt"), classes.as_bytes())?;
+    curves::curves(trainer.history(), &options.out.join("curves.svg"))?;
     pictures::samples(&model, &test, &steps, &options.out.join("samples.svg"))?;
-    println!("written to {}: history, curves, samples, checkpoints, weights", options.out.display());
+    println!(
+        "written to {}: history, curves, samples, checkpoints, weights, names of classes",
+        options.out.display()
+    );
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)

@@ -22,6 +22,7 @@
 mod backward;
 mod check;
 mod dry;
+mod freeze;
 mod param;
 mod state;
 mod tape;
@@ -29,6 +30,7 @@ mod updates;
 
 pub use check::{GradientCheck, gradient_check};
 pub use dry::{Cost, GradientMemory};
+pub(crate) use freeze::matches;
 pub use param::{Buffer, Layout, Param, Revision, StateId};
 pub use state::{NamedTensors, Slot, SlotMut, State, join};
 pub use tape::{Kept, Mode, Tape, Var};

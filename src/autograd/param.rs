@@ -161,12 +161,13 @@ pub struct Buffer {
     id: StateId,
     value: Tensor,
     revision: Revision,
+    frozen: bool,
 }
 
 impl Buffer {
     /// A buffer.
     pub fn new(value: Tensor) -> Buffer {
-        Buffer { id: StateId::fresh(), value, revision: Revision(fresh()) }
+        Buffer { id: StateId::fresh(), value, revision: Revision(fresh()), frozen: false }
     }
 
     /// Its identity.
@@ -189,11 +190,21 @@ impl Buffer {
     pub fn revision(&self) -> Revision {
         self.revision
     }
+
+    /// Whether training leaves it as it is: a batch normalisation then normalises with it.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Freezes the buffer (`true`) or thaws it.
+    pub fn set_frozen(&mut self, frozen: bool) {
+        self.frozen = frozen;
+    }
 }
 
 /// The same value under an identity of its own.
 impl Clone for Buffer {
     fn clone(&self) -> Buffer {
-        Buffer::new(self.value.clone())
+        Buffer { frozen: self.frozen, ..Buffer::new(self.value.clone()) }
     }
 }

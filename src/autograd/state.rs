@@ -1,6 +1,9 @@
 //! The names of what a model carries, and how it is visited, saved and loaded.
 
-use super::{Buffer, Layout, Param};
+use super::{
+    Buffer, Layout, Param,
+    freeze::{self, Half},
+};
 use crate::{Error, Result, Shape, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,6 +132,49 @@ pub trait State {
             }
         });
         Ok(())
+    }
+
+    /// Keeps the parameters whose name is `pattern`, in which `*` is any text, as they are: they get neither gradients nor updates,
+    /// and what lies before the first that learns needs no backward pass. Returns how many there are.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, autograd::State, models::ResNet};
+    /// let mut model = ResNet::imagenet(18, 5, &mut Rng::seed(0))?;
+    /// model.freeze("*")?; // all but
+    /// assert_eq!(model.thaw("fc.*")?, 2); // the new head
+    /// model.freeze_statistics("*")?;
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if no parameter has such a name.
+    fn freeze(&mut self, pattern: &str) -> Result<usize> {
+        freeze::set(self, Half::Params, pattern, true)
+    }
+
+    /// Lets the parameters whose name is `pattern` learn again; see [`State::freeze`].
+    ///
+    /// # Errors
+    /// As [`State::freeze`].
+    fn thaw(&mut self, pattern: &str) -> Result<usize> {
+        freeze::set(self, Half::Params, pattern, false)
+    }
+
+    /// Keeps the statistics whose name is `pattern`, in which `*` is any text, as they are: batch normalisations use them in training
+    /// as in evaluation, as small batches want it. Returns how many tensors there are.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if no buffer has such a name.
+    fn freeze_statistics(&mut self, pattern: &str) -> Result<usize> {
+        freeze::set(self, Half::Buffers, pattern, true)
+    }
+
+    /// Lets training observe the statistics whose name is `pattern` again.
+    ///
+    /// # Errors
+    /// As [`State::freeze_statistics`].
+    fn thaw_statistics(&mut self, pattern: &str) -> Result<usize> {
+        freeze::set(self, Half::Buffers, pattern, false)
     }
 }
 

@@ -216,6 +216,11 @@ impl Normalise {
         Normalise { mean: vec![0.5071, 0.4865, 0.4409], std: vec![0.2673, 0.2564, 0.2762] }
     }
 
+    /// ImageNet's training images: mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225.
+    pub fn imagenet() -> Normalise {
+        Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+    }
+
     /// What the images of a dataset need, measured over all their pixels.
     ///
     /// # Errors
@@ -236,8 +241,13 @@ impl Normalise {
         }
         let mut pixels = vec![0.0; size];
         let mut sums = vec![[0.0f64; 2]; c];
+        let mut images = 0;
         for index in 0..data.len() {
-            data.read(index, &mut pixels)?;
+            match data.read(index, &mut pixels) {
+                Err(error) if data.leaves_out(&error) => continue,
+                read => read?,
+            };
+            images += 1;
             for pixel in pixels.chunks_exact(c) {
                 for ([sum, squares], &x) in sums.iter_mut().zip(pixel) {
                     *sum += f64::from(x);
@@ -245,7 +255,10 @@ impl Normalise {
                 }
             }
         }
-        let count = (data.len() * h * w) as f64;
+        if images == 0 {
+            return Err(Error::argument("normalise", "data", "an image that can be read", "none"));
+        }
+        let count = (images * h * w) as f64;
         let deviation =
             |&[sum, squares]: &[f64; 2]| (squares / count - (sum / count).powi(2)).max(0.0).sqrt();
         Ok(Normalise {

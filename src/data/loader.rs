@@ -107,7 +107,8 @@ impl Loader {
         if self.drop_last { self.batches() * self.size } else { len }
     }
 
-    /// The batches of an epoch. An error is given once and is the last item; a panic of the dataset or of an augmentation
+    /// The batches of an epoch. An image that the dataset leaves out ([`Dataset::leaves_out`]) is missing in its batch; if all of a
+    /// batch are, that is an error. An error is given once and is the last item; a panic of the dataset or of an augmentation
     /// is a panic of [`Iterator::next`].
     ///
     /// # Errors
@@ -208,18 +209,29 @@ impl Work {
             Err(error) => return Some(Err(error)),
         };
         let mut labels = Vec::with_capacity(indices.len());
-        for (pixels, &index) in images.data_mut().chunks_exact_mut(shape.iter().product()).zip(indices) {
+        let mut left_out = None;
+        let size: usize = shape.iter().product();
+        for &index in indices {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
+            let pixels = &mut images.data_mut()[labels.len() * size..][..size];
             match self.loader.dataset.read(index, pixels) {
                 Ok(label) => labels.push(label),
+                Err(error) if self.loader.dataset.leaves_out(&error) => {
+                    left_out = Some(error);
+                    continue;
+                }
                 Err(error) => return Some(Err(error)),
             }
             let mut rng = Rng::keyed(self.loader.seed, self.epoch, index as u64);
             self.loader.augment.apply(pixels, shape, &mut rng);
         }
-        Some(Ok(Batch { images, labels }))
+        Some(match left_out {
+            None => Ok(Batch { images, labels }),
+            Some(error) if labels.is_empty() => Err(error),
+            Some(_) => images.rows(0..labels.len()).map(|images| Batch { images, labels }),
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Labelled images: where they come from, how they are varied, and how they reach the training loop in batches.
 //!
 //! A source ([`Cifar10`], [`Cifar100`], [`Drawn`]) has two [`Images`], `train()` and `test()`; arrays of one's own become
-//! [`Images`] with [`Images::new`]. The short way from there to batches is [`Images::batches`]. The long way is the
+//! [`Images`] with [`Images::new`]; pictures in folders are read with the feature `image`. The short way from there to batches is [`Images::batches`]. The long way is the
 //! [`Loader`]: augmentation with a [`Pipeline`], worker threads, and epochs that can be entered at any batch with the same
-//! bits. It reads any [`Dataset`], of which [`Images`] is one.
+//! bits. It reads any [`Dataset`], of which [`Images`] is one. A [`Preset`] makes of a picture of any size what a trained network
+//! expects.
 //!
 //! ```
 //! use skipgrad::{Rng, data::Drawn};
@@ -21,16 +22,31 @@
 mod augment;
 mod cifar;
 mod drawn;
+#[cfg(feature = "image")]
+mod folder;
+mod imagenet;
 mod loader;
 mod memory;
+#[cfg(feature = "image")]
+mod picture;
+mod preset;
+mod random_crop;
+mod resample;
 
 pub use augment::{Augment, Cutout, Flip, Normalise, PadCrop, Pipeline};
 pub use cifar::{Cifar10, Cifar100};
 pub use drawn::Drawn;
+#[cfg(feature = "image")]
+pub use folder::ImageFolder;
+pub use imagenet::IMAGENET_CLASSES;
 pub use loader::{Epoch, Loader};
 pub use memory::{Batches, Images};
+#[cfg(feature = "image")]
+pub use picture::open_picture;
+pub use preset::Preset;
+pub use random_crop::RandomResizedCrop;
 
-use crate::{Result, Tensor};
+use crate::{Error, Result, Tensor};
 use std::sync::Arc;
 
 /// Labelled images of one size, read by number. Threads read at the same time.
@@ -78,6 +94,12 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// Whatever can go wrong with the source; an [`Images`] refuses an index or a slice that does not fit.
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize>;
+
+    /// Whether an image that reading gave this error for is left out of its batch, which is then smaller, and no more is made of it.
+    /// Nothing is unless it says otherwise.
+    fn leaves_out(&self, _error: &Error) -> bool {
+        false
+    }
 }
 
 impl<D: Dataset + ?Sized> Dataset for Arc<D> {
@@ -95,6 +117,10 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
         (**self).read(index, pixels)
+    }
+
+    fn leaves_out(&self, error: &Error) -> bool {
+        (**self).leaves_out(error)
     }
 }
 

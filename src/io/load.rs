@@ -3,7 +3,7 @@
 use super::{WeightsFile, spelling::spellings};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Layout, NamedTensors, State},
+    autograd::{Layout, NamedTensors, State, matches},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -343,21 +343,6 @@ impl Plan<'_> {
 /// The path of a tensor's layer.
 fn parent(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(parent, _)| parent)
-}
-
-/// Whether a name is what a pattern says, in which `*` is any text.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(begin) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let end = parts.pop().unwrap_or_default();
-    for part in parts {
-        match name.find(part) {
-            Some(at) => name = &name[at + part.len()..],
-            None => return false,
-        }
-    }
-    name.ends_with(end)
 }
 
 /// The input channels found and expected, if the shapes of two convolutions' weights differ in nothing else.

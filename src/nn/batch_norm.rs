@@ -12,7 +12,7 @@ use crate::{
 /// algorithm 1): see [`Var::batch_norm`].
 ///
 /// In training the moments are the batch's, and the tape observes new running moments: `(1 - momentum) * old + momentum *
-/// batch`, the variance unbiased there, as PyTorch does. In evaluation, and wherever `frozen` is set, the running moments
+/// batch`, the variance unbiased there, as PyTorch does. In evaluation, and wherever `frozen` is set or `running_mean` is frozen, the running moments
 /// normalise and nothing is observed.
 ///
 /// State: `weight`, `bias`, `running_mean`, `running_var`, each `[C]`.
@@ -47,7 +47,8 @@ pub struct BatchNorm2d {
     pub eps: f32,
     /// The weight of a new observation in the running moments; 0.1.
     pub momentum: f32,
-    /// Normalise with the running moments in training too, and leave them as they are: for fine-tuning with small batches.
+    /// Normalise with the running moments in training too, and leave them as they are: for fine-tuning with small batches. The same
+    /// as freezing `running_mean`, which [`State::freeze_statistics`](crate::autograd::State::freeze_statistics) does in a whole model.
     pub frozen: bool,
 }
 state!(BatchNorm2d { weight, bias, running_mean, running_var });
@@ -101,7 +102,7 @@ impl BatchNorm2d {
 
     /// Whether it normalises with its running moments on this tape, rather than with the batch's.
     pub fn is_constant(&self, tape: &Tape) -> bool {
-        self.frozen || tape.mode() == Mode::Eval
+        self.frozen || self.running_mean.is_frozen() || tape.mode() == Mode::Eval
     }
 
     /// The normalised input, with the batch's moments if they are known.

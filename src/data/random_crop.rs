@@ -1,0 +1,130 @@
+//! Crops of any size and shape.
+
+use super::{Augment, resample::Resample};
+use crate::{Error, Result, Rng};
+use std::ops::Range;
+
+/// Cuts a random box out of the image and resizes it to the image's size (Szegedy et al. 2015, "Going deeper with convolutions",
+/// section 6): its area is a uniformly random part of the image's, its ratio of width to height random too, uniformly in its
+/// logarithm. If ten such boxes do not fit, the largest of an allowed ratio is taken from the middle, as in torchvision.
+///
+/// It sees images in the size in which the dataset gives them, and so small boxes are magnified.
+///
+/// ```
+/// use skipgrad::{Rng, data::{Augment, RandomResizedCrop}};
+/// let mut pixels: Vec<f32> = (0..64).map(|i| i as f32 / 64.0).collect();
+/// RandomResizedCrop::default().apply(&mut pixels, [8, 8, 1], &mut Rng::seed(1));
+/// assert!(pixels[63] - pixels[0] < 63.0 / 64.0, "a part of the image");
+/// assert_eq!(RandomResizedCrop::default().scale, [0.08, 1.0]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RandomResizedCrop {
+    /// The least and the largest part of the area, above 0 and at most 1; 0.08 and 1 unless set. Fine-tuning often takes 0.3 or more.
+    pub scale: [f32; 2],
+    /// The least and the largest ratio of width to height, above 0; 3/4 and 4/3 unless set.
+    pub ratio: [f32; 2],
+}
+
+impl Default for RandomResizedCrop {
+    fn default() -> RandomResizedCrop {
+        RandomResizedCrop { scale: [0.08, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }
+    }
+}
+
+/// Boxes that are tried.
+const ATTEMPTS: usize = 10;
+
+impl RandomResizedCrop {
+    /// The rows and columns that are cut out.
+    fn choose(&self, [h, w]: [usize; 2], rng: &mut Rng) -> [Range<usize>; 2] {
+        let between = |[low, high]: [f32; 2], rng: &mut Rng| low + (high - low) * rng.uniform();
+        let sides = |height: f32, width: f32| [height.round() as usize, width.round() as usize];
+        for _ in 0..ATTEMPTS {
+            let area = (h * w) as f32 * between(self.scale, rng);
+            let ratio = between(self.ratio.map(f32::ln), rng).exp();
+            let [height, width] = sides((area / ratio).sqrt(), (area * ratio).sqrt());
+            if (1..=h).contains(&height) && (1..=w).contains(&width) {
+                let (top, left) = (rng.below(h - height + 1), rng.below(w - width + 1));
+                return [top..top + height, left..left + width];
+            }
+        }
+        let ratio = (w as f32 / h as f32).clamp(self.ratio[0], self.ratio[1]);
+        let [height, width] = sides((w as f32 / ratio).min(h as f32), (h as f32 * ratio).min(w as f32));
+        let [height, width] = [height.clamp(1, h), width.clamp(1, w)];
+        let (top, left) = ((h - height) / 2, (w - width) / 2);
+        [top..top + height, left..left + width]
+    }
+}
+
+impl Augment for RandomResizedCrop {
+    fn apply(&self, pixels: &mut [f32], [h, w, c]: [usize; 3], rng: &mut Rng) {
+        let from = self.choose([h, w], rng);
+        let resample = Resample { from, size: [h, w], part: [0..h, 0..w] };
+        let image = pixels.to_vec();
+        resample.run(&image, [w, c], |x| x as f32, pixels);
+    }
+
+    fn check(&self, _shape: [usize; 3]) -> Result<()> {
+        let refused = |argument, expected: &str, found: [f32; 2]| {
+            Err(Error::argument("random_resized_crop", argument, expected, format_args!("{found:?}")))
+        };
+        match (self.scale, self.ratio) {
+            ([low, high], _) if !(low > 0.0 && low <= high && high <= 1.0) => {
+                refused("scale", "two rising numbers above 0 and at most 1", self.scale)
+            }
+            (_, [low, high]) if !(low > 0.0 && low <= high && high.is_finite()) => {
+                refused("ratio", "two rising finite numbers above 0", self.ratio)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_have_the_area_and_the_ratio_asked_for() {
+        let crop = RandomResizedCrop { scale: [0.2, 0.5], ..RandomResizedCrop::default() };
+        let mut rng = Rng::seed(3);
+        let mut areas = vec![];
+        for _ in 0..500 {
+            let [rows, columns] = crop.choose([200, 300], &mut rng);
+            assert!(rows.end <= 200 && columns.end <= 300);
+            areas.push((rows.len() * columns.len()) as f32 / 60_000.0);
+            let ratio = columns.len() as f32 / rows.len() as f32;
+            assert!((0.73..1.36).contains(&ratio), "{ratio}");
+        }
+        areas.sort_by(f32::total_cmp);
+        assert!(areas[0] > 0.19 && areas[499] < 0.51 && (areas[250] - 0.35).abs() < 0.03, "{areas:?}");
+    }
+
+    #[test]
+    fn where_no_box_fits_it_is_the_largest_in_the_middle() {
+        let whole = RandomResizedCrop { scale: [1.0, 1.0], ..RandomResizedCrop::default() };
+        assert_eq!(whole.choose([10, 100], &mut Rng::seed(0)), [0..10, 43..56]);
+        assert_eq!(whole.choose([1, 1], &mut Rng::seed(0)), [0..1, 0..1]);
+    }
+
+    #[test]
+    fn the_whole_image_stays_as_it_is() {
+        let whole = RandomResizedCrop { scale: [1.0, 1.0], ratio: [1.0, 1.0] };
+        let image: Vec<f32> = (0..75).map(|i| i as f32 / 75.0).collect();
+        let mut pixels = image.clone();
+        whole.apply(&mut pixels, [5, 5, 3], &mut Rng::seed(0));
+        assert_eq!(pixels, image);
+    }
+
+    #[test]
+    fn ranges_that_are_none_are_refused() {
+        let check = |scale, ratio| RandomResizedCrop { scale, ratio }.check([8, 8, 3]);
+        assert!(check([0.5, 1.0], [1.0, 1.0]).is_ok());
+        for scale in [[0.0, 1.0], [0.5, 0.4], [0.5, 1.1], [f32::NAN, 1.0]] {
+            assert!(check(scale, [1.0, 1.0]).unwrap_err().to_string().contains("scale"));
+        }
+        for ratio in [[0.0, 1.0], [2.0, 1.0], [1.0, f32::INFINITY]] {
+            assert!(check([1.0, 1.0], ratio).unwrap_err().to_string().contains("ratio"));
+        }
+    }
+}
