@@ -108,7 +108,7 @@ impl Dry {
     pub(super) fn op<'t>(&self, name: &'static str, inputs: &[&Var<'t>], shape: Shape) -> Var<'t> {
         let tape = inputs[0].tape;
         let account = self.ledger.open_account();
-        let params = inputs.iter().filter(|v| !v.value.is_dry()).filter_map(|v| v.leaf).collect();
+        let params = inputs.iter().filter(|v| !v.value.is_dry()).filter_map(|v| v.id).collect();
         self.operations.borrow_mut().push(Operation { name, params, shape, multiply_adds: 0, account });
         let value = Tensor::dry(shape, &self.ledger, account);
         let node = inputs.iter().any(|v| v.node.is_some()).then(|| {
@@ -118,7 +118,7 @@ impl Dry {
             let backward = self.rule(cost, &inputs, &value);
             tape.push(Node::Op { name, inputs, backward })
         });
-        Var { value, node, leaf: None, again: None, tape }
+        Var { value, node, id: None, again: None, tape }
     }
 
     /// A rule that takes the memory of an operation's.
