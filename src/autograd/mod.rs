@@ -30,6 +30,8 @@ mod updates;
 
 pub use check::{GradientCheck, gradient_check};
 pub use dry::{Cost, GradientMemory};
+#[cfg(feature = "onnx")]
+pub(crate) use dry::{Operand, Operation};
 pub use param::{Buffer, Layout, Param, Revision, StateId};
 pub use scope::Scoped;
 pub use state::{NamedTensors, Slot, SlotMut, State, join};

@@ -157,6 +157,11 @@ impl Tape {
         Ok(paths.iter().map(found).collect())
     }
 
+    /// The path of the module that runs, if the pass is followed.
+    pub(super) fn path(&self) -> String {
+        self.follow.borrow().as_ref().map_or(String::new(), |follow| follow.path.clone())
+    }
+
     /// Begins a part, if the pass is followed; returns what [`Tape::leave`] needs.
     fn enter(&self, name: &impl fmt::Display) -> Option<usize> {
         let mut follow = self.follow.borrow_mut();

@@ -171,7 +171,7 @@ impl Tape {
 pub struct Var<'t> {
     pub(super) value: Tensor,
     pub(super) node: Option<usize>,
-    /// Of a parameter or a watched value.
+    /// Of a parameter or a watched value; on a dry tape, of any.
     pub(super) id: Option<StateId>,
     pub(super) again: Option<Again>,
     pub(super) tape: &'t Tape,
