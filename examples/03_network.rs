@@ -19,8 +19,8 @@ state!(Fork { narrow, wide });
 
 impl Module for Fork {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let narrow = self.narrow.forward(x).at("narrow")?;
-        let wide = self.wide.forward(x).at("wide")?;
+        let narrow = x.tape().scope("narrow", || self.narrow.forward(x))?;
+        let wide = x.tape().scope("wide", || self.wide.forward(x))?;
         Ok(x.add(&narrow)?.add(&wide)?.relu())
     }
 }
@@ -54,12 +54,13 @@ impl Net {
 
 impl Module for Net {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let x = self.stem.forward(x).at("stem")?;
-        let x = self.residual.forward(&x).at("residual")?;
-        let x = self.fork.forward(&x).at("fork")?;
-        let x = self.dense.forward(&x).at("dense")?;
-        let x = self.transition.forward(&x).at("transition")?;
-        self.head.forward(&x.global_avg_pool()?).at("head")
+        let tape = x.tape();
+        let x = tape.scope("stem", || self.stem.forward(x))?;
+        let x = tape.scope("residual", || self.residual.forward(&x))?;
+        let x = tape.scope("fork", || self.fork.forward(&x))?;
+        let x = tape.scope("dense", || self.dense.forward(&x))?;
+        let x = tape.scope("transition", || self.transition.forward(&x))?.global_avg_pool()?;
+        tape.scope("head", || self.head.forward(&x))
     }
 }
 

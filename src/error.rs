@@ -91,6 +91,14 @@ pub enum Error {
         /// The names there are.
         known: Vec<&'static str>,
     },
+    /// A name that no module of a network has, or more than one.
+    #[error("no single module {name:?}; nearest are: {}", nearest.join(", "))]
+    UnknownModule {
+        /// The name asked for.
+        name: String,
+        /// The paths of modules whose names are most like it.
+        nearest: Vec<String>,
+    },
     /// A file whose content is not what it must be.
     #[error("{}: {at}: expected {expected}, found {found}", path.display())]
     Malformed {

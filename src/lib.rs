@@ -16,6 +16,8 @@ pub mod models;
 pub mod optim;
 pub mod data;
 pub mod io;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod train;
 pub mod predict;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A room, the rooms it may import besides itself, and why no others. Errors and random numbers are everyone's.
-const ROOMS: [(&str, &[&str], &str); 12] = [
+const ROOMS: [(&str, &[&str], &str); 13] = [
     ("kernels", &[], "kernels turn slices into slices; they can be fuzzed and benched without a tensor"),
     ("tensor", &["kernels"], "a tensor is numbers in memory and knows nothing of gradients"),
     ("autograd", &["tensor"], "the tape must not know what a convolution is, else every op edits the engine"),
@@ -26,6 +26,11 @@ const ROOMS: [(&str, &[&str], &str); 12] = [
     ("optim", &["kernels", "tensor", "autograd"], "an optimizer sees named state only"),
     ("data", &["tensor"], "loader threads carry tensors; a tape cannot cross a thread"),
     ("io", &["tensor", "autograd"], "a format is names and tensors; a second format must not need a model"),
+    (
+        "onnx",
+        &["tensor", "autograd", "ops", "nn", "io"],
+        "a network in a file is the operations of its pass, whatever model runs them",
+    ),
     (
         "train",
         &["kernels", "tensor", "autograd", "ops", "nn", "blocks", "models", "optim", "data", "io"],

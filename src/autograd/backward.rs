@@ -49,6 +49,10 @@ impl Var<'_> {
             let Some(gradient) = gradients.pop().flatten() else { continue };
             match node {
                 Node::Leaf(id) => updates.add_gradient(id, gradient),
+                Node::Watched { id, input } => {
+                    updates.add_gradient(id, gradient.clone());
+                    add(&mut gradients[input], gradient);
+                }
                 Node::Op { name, inputs, backward } => {
                     let needs: Vec<bool> = inputs.iter().map(Option::is_some).collect();
                     let results = backward(gradient, &needs);
@@ -57,15 +61,20 @@ impl Var<'_> {
                         if *result.shape() != shape {
                             return Err(Error::argument(name, "gradient", shape, result.shape()));
                         }
-                        match &mut gradients[id] {
-                            Some(sum) => sum.axpy(1.0, &result),
-                            empty => *empty = Some(result),
-                        }
+                        add(&mut gradients[id], result);
                     }
                 }
             }
         }
         Ok(updates)
+    }
+}
+
+/// Adds a gradient to those that arrived before.
+fn add(sum: &mut Option<Tensor>, gradient: Tensor) {
+    match sum {
+        Some(sum) => sum.axpy(1.0, &gradient),
+        empty => *empty = Some(gradient),
     }
 }
 

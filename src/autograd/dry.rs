@@ -10,7 +10,10 @@ use super::{
     tape::{Backward, Kept, Node, Tape, Var},
 };
 use crate::{Error, Result, Shape, Tensor, tensor::Ledger};
-use std::cell::{Cell, RefCell};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+};
 
 /// What an operation takes besides its inputs and its output: see [`Var::costs`]. The default keeps nothing.
 #[derive(Clone, Default)]
@@ -49,16 +52,60 @@ pub enum GradientMemory {
 }
 
 /// What a dry tape has seen of an operation.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "some of it is for translators only"))]
 pub(crate) struct Operation {
     /// Its name.
     pub(crate) name: &'static str,
-    /// The parameters among its inputs.
-    pub(crate) params: Vec<StateId>,
+    /// The path of the module that ran it, if the pass is followed.
+    pub(crate) path: String,
+    /// Its inputs.
+    pub(crate) inputs: Vec<Operand>,
+    /// What [`Var::settings`] said.
+    pub(crate) settings: Option<Box<dyn Any>>,
+    /// The output.
+    pub(crate) output: StateId,
     /// The output's.
     pub(crate) shape: Shape,
     /// Products that are added to a sum.
     pub(crate) multiply_adds: u64,
     account: usize,
+}
+
+/// An input of an operation.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "some of it is for translators only"))]
+pub(crate) enum Operand {
+    /// What an operation made, or stands for images.
+    Computed(Option<StateId>, Shape),
+    /// A parameter, or another tensor with numbers.
+    Given(Option<StateId>, Tensor),
+}
+
+impl Operand {
+    /// The sizes of its axes.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn shape(&self) -> &Shape {
+        match self {
+            Operand::Computed(_, shape) => shape,
+            Operand::Given(_, value) => value.shape(),
+        }
+    }
+
+    fn of(var: &Var<'_>) -> Operand {
+        match var.value.is_dry() {
+            true => Operand::Computed(var.id, *var.shape()),
+            false => Operand::Given(var.id, var.value.clone()),
+        }
+    }
+}
+
+impl Operation {
+    /// The parameters among its inputs.
+    pub(crate) fn params(&self) -> impl Iterator<Item = StateId> {
+        self.inputs.iter().filter_map(|input| match input {
+            Operand::Given(id, _) => *id,
+            Operand::Computed(..) => None,
+        })
+    }
 }
 
 /// What a dry tape has besides.
@@ -108,8 +155,17 @@ impl Dry {
     pub(super) fn op<'t>(&self, name: &'static str, inputs: &[&Var<'t>], shape: Shape) -> Var<'t> {
         let tape = inputs[0].tape;
         let account = self.ledger.open_account();
-        let params = inputs.iter().filter(|v| !v.value.is_dry()).filter_map(|v| v.leaf).collect();
-        self.operations.borrow_mut().push(Operation { name, params, shape, multiply_adds: 0, account });
+        let output = StateId::fresh();
+        self.operations.borrow_mut().push(Operation {
+            name,
+            path: tape.path(),
+            inputs: inputs.iter().map(|input| Operand::of(input)).collect(),
+            settings: None,
+            output,
+            shape,
+            multiply_adds: 0,
+            account,
+        });
         let value = Tensor::dry(shape, &self.ledger, account);
         let node = inputs.iter().any(|v| v.node.is_some()).then(|| {
             let keeps = inputs.iter().map(|v| v.value.clone().into()).collect();
@@ -118,7 +174,7 @@ impl Dry {
             let backward = self.rule(cost, &inputs, &value);
             tape.push(Node::Op { name, inputs, backward })
         });
-        Var { value, node, leaf: None, again: None, tape }
+        Var { value, node, id: Some(output), again: None, tape }
     }
 
     /// A rule that takes the memory of an operation's.
@@ -150,14 +206,15 @@ impl Dry {
         })
     }
 
+    /// Changes what was noted of the operation that made a value.
+    fn amend(&self, var: &Var<'_>, change: impl FnOnce(&mut Operation)) {
+        let mut operations = self.operations.borrow_mut();
+        operations.iter_mut().rev().find(|operation| Some(operation.output) == var.id).map(change);
+    }
+
     /// Replaces what was assumed of the operation that made a value.
     fn settle(&self, var: &mut Var<'_>, cost: Cost) {
-        let account = var.value.account();
-        if let Some(operation) =
-            self.operations.borrow_mut().iter_mut().rev().find(|operation| Some(operation.account) == account)
-        {
-            operation.multiply_adds = cost.multiply_adds;
-        }
+        self.amend(var, |operation| operation.multiply_adds = cost.multiply_adds);
         if let Some(view) = cost.view_of.as_ref().and_then(|shown| shown.reshape(var.shape()).ok()) {
             var.value = view;
         }
@@ -201,6 +258,21 @@ impl<'t> Var<'t> {
         }
         self
     }
+
+    /// Says with which settings the operation that made this value ran, for translators of dry passes; elsewhere `settings` is not
+    /// called.
+    pub(crate) fn settings<S: Any>(self, settings: impl FnOnce() -> S) -> Var<'t> {
+        if let Some(dry) = &self.tape.dry {
+            dry.amend(&self, |operation| operation.settings = Some(Box::new(settings())));
+        }
+        self
+    }
+
+    /// Which value this is: a parameter, a watched one, or one of a dry pass.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn id(&self) -> Option<StateId> {
+        self.id
+    }
 }
 
 /// Of dry tapes.
@@ -216,7 +288,7 @@ impl Tape {
     /// [`Error::Argument`] for an absurd shape, or if the tape is not dry.
     pub fn placeholder(&self, shape: &[usize]) -> Result<Var<'_>> {
         match &self.dry {
-            Some(dry) => Ok(self.input(dry.tensor(Shape::new(shape)?))),
+            Some(dry) => Ok(Var { id: Some(StateId::fresh()), ..self.input(dry.tensor(Shape::new(shape)?)) }),
             None => Err(Error::argument("placeholder", "tape", "a dry tape", "one that computes")),
         }
     }

@@ -24,14 +24,18 @@ mod check;
 mod dry;
 mod freeze;
 mod param;
+mod scope;
 mod state;
 mod tape;
 mod updates;
 
 pub use check::{GradientCheck, gradient_check};
 pub use dry::{Cost, GradientMemory};
+#[cfg(feature = "onnx")]
+pub(crate) use dry::{Operand, Operation};
 pub(crate) use freeze::matches;
 pub use param::{Buffer, Layout, Param, Revision, StateId};
+pub use scope::Scoped;
 pub use state::{NamedTensors, Slot, SlotMut, State, join};
 pub use tape::{Kept, Mode, Tape, Var};
 pub use updates::Updates;

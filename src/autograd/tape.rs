@@ -3,6 +3,7 @@
 use super::{
     dry::Dry,
     param::{Buffer, Param, StateId},
+    scope::Follow,
 };
 use crate::{Rng, Shape, Tensor};
 use std::{
@@ -27,6 +28,8 @@ pub(super) type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>
 pub(super) enum Node {
     /// A parameter or a watched input.
     Leaf(StateId),
+    /// Another value, whose gradient is wanted on the way.
+    Watched { id: StateId, input: usize },
     /// By an operation; inputs that need a gradient have a node.
     Op { name: &'static str, inputs: Vec<Option<(usize, Shape)>>, backward: Backward },
 }
@@ -52,6 +55,8 @@ pub struct Tape {
     pub(super) observed: RefCell<Vec<(StateId, Tensor)>>,
     /// Of a dry tape.
     pub(super) dry: Option<Dry>,
+    /// Of a tape whose pass somebody follows.
+    pub(super) follow: RefCell<Option<Follow>>,
 }
 
 impl Tape {
@@ -90,6 +95,7 @@ impl Tape {
             consumed: Cell::new(false),
             observed: RefCell::default(),
             dry: None,
+            follow: RefCell::default(),
         }
     }
 
@@ -111,7 +117,7 @@ impl Tape {
 
     /// A value without a gradient: images.
     pub fn input(&self, value: Tensor) -> Var<'_> {
-        Var { value, node: None, leaf: None, again: None, tape: self }
+        Var { value, node: None, id: None, again: None, tape: self }
     }
 
     /// A value whose gradient is wanted: [`Updates::wrt`](super::Updates::wrt) reads it after `backward`.
@@ -133,13 +139,13 @@ impl Tape {
         if param.is_trainable() {
             self.leaf(param.value().clone(), param.id())
         } else {
-            Var { leaf: Some(param.id()), ..self.input(param.value().clone()) }
+            Var { id: Some(param.id()), ..self.input(param.value().clone()) }
         }
     }
 
     fn leaf(&self, value: Tensor, id: StateId) -> Var<'_> {
         let node = self.recording.then(|| self.push(Node::Leaf(id)));
-        Var { value, node, leaf: Some(id), again: None, tape: self }
+        Var { value, node, id: Some(id), again: None, tape: self }
     }
 
     /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates).
@@ -165,7 +171,8 @@ impl Tape {
 pub struct Var<'t> {
     pub(super) value: Tensor,
     pub(super) node: Option<usize>,
-    pub(super) leaf: Option<StateId>,
+    /// Of a parameter or a watched value; on a dry tape, of any.
+    pub(super) id: Option<StateId>,
     pub(super) again: Option<Again>,
     pub(super) tape: &'t Tape,
 }
@@ -288,6 +295,27 @@ impl<'t> Var<'t> {
         Kept { shape: *self.shape(), content }
     }
 
+    /// The same value, whose gradient [`Updates::wrt`](super::Updates::wrt) reads after `backward`, wherever else it flows.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Tape};
+    /// let tape = Tape::eval().recording(true);
+    /// let x = tape.watch(Tensor::scalar(3.0));
+    /// let y = x.scale(2.0).watched();
+    /// let updates = y.mul(&y)?.backward()?;
+    /// assert_eq!(updates.wrt(&y).unwrap().item(), 12.0);
+    /// assert_eq!(updates.wrt(&x).unwrap().item(), 24.0);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn watched(self) -> Var<'t> {
+        let id = StateId::fresh();
+        let node = self.tape.recording.then(|| match self.node {
+            Some(node) => self.tape.push(Node::Watched { id, input: node }),
+            None => self.tape.push(Node::Leaf(id)),
+        });
+        Var { node, id: Some(id), ..self }
+    }
+
     /// The same value without its history: no gradient flows through.
     pub fn detach(&self) -> Var<'t> {
         self.tape.input(self.value.clone())
@@ -367,6 +395,6 @@ impl<'t> Var<'t> {
             let inputs = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
             tape.push(Node::Op { name, inputs, backward: Box::new(backward) })
         });
-        Var { value, node, leaf: None, again: None, tape }
+        Var { value, node, id: None, again: None, tape }
     }
 }

@@ -50,7 +50,7 @@ impl Updates {
 
     /// The gradient with respect to a watched input (or a parameter's `Var`).
     pub fn wrt(&self, input: &Var<'_>) -> Option<&Tensor> {
-        self.gradients.get(&input.leaf?)
+        self.gradients.get(&input.id?)
     }
 
     /// The new value of a buffer, if the pass observed one.

@@ -93,19 +93,20 @@ impl ConvNorm {
     }
 
     fn apply<'t>(&self, x: &Var<'t>, shortcut: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
-        let [conv, norm] = &self.names;
-        if !x.tape().is_recording() && self.norm.is_constant(x.tape()) {
+        let ([conv, norm], tape) = (&self.names, x.tape());
+        let constant = self.norm.is_constant(tape);
+        if constant && !tape.is_recording() && !tape.looks_at(conv) && !tape.looks_at(norm) {
             let folded = self.folded().at(norm)?;
             return folded.apply(x, shortcut, relu).at(conv);
         }
-        if x.tape().mode() == Mode::Train {
+        if tape.mode() == Mode::Train {
             self.folding.clear();
         }
-        let (y, moments) = match self.norm.is_constant(x.tape()) {
-            true => (self.conv.forward(x).at(conv)?, None),
-            false => self.conv.forward_moments(x).map(|(y, moments)| (y, Some(moments))).at(conv)?,
-        };
-        self.norm.apply(&y, moments.as_ref(), shortcut, relu).at(norm)
+        let (y, moments) = tape.scope(conv, || match constant {
+            true => Ok((self.conv.forward(x)?, None)),
+            false => self.conv.forward_moments(x).map(|(y, moments)| (y, Some(moments))),
+        })?;
+        self.norm.apply_as(norm, &y, moments.as_ref(), shortcut, relu)
     }
 }
 
@@ -167,12 +168,12 @@ impl NormConv {
 
     /// `relu(norm(x))`, the convolution's input, with the moments of x if they are known.
     pub(super) fn activate<'t>(&self, x: &Var<'t>, moments: Option<&Moments>) -> Result<Var<'t>> {
-        self.norm.relu_with(x, moments).at(self.names[0])
+        self.norm.apply_as(self.names[0], x, moments, None, true)
     }
 
     /// The convolution of what [`NormConv::activate`] gave.
     pub(super) fn convolve<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.conv.forward(x).at(self.names[1])
+        x.tape().scope(self.names[1], || self.conv.forward(x))
     }
 }
 

@@ -193,7 +193,7 @@ impl DenseBlock {
     /// ```
     pub fn forward_by_concatenation<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         self.layers.iter().enumerate().try_fold(x.clone(), |maps, (i, layer)| {
-            let new = layer.forward(&maps).at(layer_name(i))?;
+            let new = x.tape().scope(layer_name(i), || layer.forward(&maps))?;
             Var::concat(&[&maps, &new])
         })
     }
@@ -204,7 +204,11 @@ impl DenseBlock {
     /// # Errors
     /// As [`Module::forward`].
     pub fn forward_moments<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
-        self.forward_in_place(x).or_else(|_| Ok((self.forward_by_concatenation(x)?, None)))
+        let by_concatenation = || Ok((self.forward_by_concatenation(x)?, None));
+        if x.tape().looks_inside() {
+            return by_concatenation();
+        }
+        self.forward_in_place(x).or_else(|_| by_concatenation())
     }
 
     /// By [`Var::dense_block`], if all layers are of the form that it knows and it has nothing to object.
@@ -354,10 +358,14 @@ impl Transition {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn forward_with<'t>(&self, x: &Var<'t>, moments: Option<&Moments>) -> Result<Var<'t>> {
+        let (tape, activated) = (x.tape(), self.conv.activate(x, moments)?);
+        let pool = |x: &Var<'t>| tape.scope("pool", || AvgPool2d::new(2).forward(x));
         // Pooling and convolution are linear, one over pixels and one over channels, so they may change places: pooled
         // first, the convolution has a quarter of the work.
-        let pooled = AvgPool2d::new(2).forward(&self.conv.activate(x, moments)?).at("pool")?;
-        self.conv.convolve(&pooled)
+        match tape.looks_inside() {
+            true => pool(&self.conv.convolve(&activated)?),
+            false => self.conv.convolve(&pool(&activated)?),
+        }
     }
 }
 

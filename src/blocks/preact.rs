@@ -5,7 +5,7 @@ use super::{
     residual::{bottleneck_width, refuse_groups},
 };
 use crate::{
-    At, Error, Result, Rng,
+    Error, Result, Rng,
     autograd::{Mode, Slot, SlotMut, State, Var, join},
     nn::{Conv2d, Conv2dBuilder, Module, conv1x1, conv3x3},
     ops::expect_drop_probability,
@@ -138,7 +138,7 @@ impl Module for PreActBlock {
         };
         let activated = first.activate(x, None)?;
         let shortcut = match &self.downsample {
-            Some(conv) => conv.forward(&activated).at(self.names.shortcut())?,
+            Some(conv) => x.tape().scope(self.names.shortcut(), || conv.forward(&activated))?,
             None => x.clone(),
         };
         let y = first.convolve(&activated)?;

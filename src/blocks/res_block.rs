@@ -135,7 +135,8 @@ impl ResBlock {
 
 impl Module for ResBlock {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.blocks.iter().enumerate().try_fold(x.clone(), |x, (i, block)| block.forward(&x).at(i))
+        let mut blocks = self.blocks.iter().enumerate();
+        blocks.try_fold(x.clone(), |x, (i, block)| x.tape().scope(i, || block.forward(&x)))
     }
 }
 

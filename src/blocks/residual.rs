@@ -2,7 +2,7 @@
 
 use super::{ConvNorm, PreActNames, Shortcut, ShortcutKind};
 use crate::{
-    At, Error, Result, Rng,
+    Error, Result, Rng,
     autograd::{Mode, Var},
     nn::{Module, conv1x1, conv3x3, init::Fan},
     ops::expect_drop_probability,
@@ -98,7 +98,7 @@ impl BasicBlock {
 impl Module for BasicBlock {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let y = self.conv1.relu(x)?;
-        let shortcut = self.downsample.forward(x).at("downsample")?;
+        let shortcut = x.tape().scope("downsample", || self.downsample.forward(x))?;
         rejoin(&self.conv2, &y, &shortcut, self.drop_path)
     }
 }
@@ -161,7 +161,7 @@ impl Bottleneck {
 impl Module for Bottleneck {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let y = self.conv2.relu(&self.conv1.relu(x)?)?;
-        let shortcut = self.downsample.forward(x).at("downsample")?;
+        let shortcut = x.tape().scope("downsample", || self.downsample.forward(x))?;
         rejoin(&self.conv3, &y, &shortcut, self.drop_path)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::ConvNorm;
 use crate::{
-    At, Error, Result, Rng,
+    Error, Result, Rng,
     autograd::{Slot, SlotMut, State, Var},
     nn::{AvgPool2d, Module, conv1x1, init::Fan},
     ops::Pool2dOptions,
@@ -112,7 +112,7 @@ impl Module for Shortcut {
             Shortcut::Identity => Ok(x.clone()),
             Shortcut::Projection { pool: None, ref conv } => conv.forward(x),
             Shortcut::Projection { pool: Some(ref pool), ref conv } => {
-                conv.forward(&pool.forward(x).at("0")?)
+                conv.forward(&x.tape().scope("0", || pool.forward(x))?)
             }
             Shortcut::Pad { stride, before, after } => {
                 // The mean of a window of one pixel is that pixel.

@@ -93,14 +93,15 @@ impl Stem {
 
 impl Module for Stem {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        let tape = x.tape();
         let x = self.before.iter().try_fold(x.clone(), |x, layer| layer.relu(&x))?;
         let y = match &self.layer {
-            StemLayer::Conv(conv, name) => conv.forward(&x).at(name)?,
+            StemLayer::Conv(conv, name) => tape.scope(name, || conv.forward(&x))?,
             StemLayer::ConvNorm(layer) => layer.relu(&x)?,
         };
         drop(x);
         match &self.pool {
-            Some(pool) => pool.forward(&y).at("maxpool"),
+            Some(pool) => tape.scope("maxpool", || pool.forward(&y)),
             None => Ok(y),
         }
     }

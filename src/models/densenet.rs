@@ -253,16 +253,19 @@ impl DenseNet {
             .build(rng)
             .at("features")?;
         let begin = if config.bottleneck { DenseBlock::bottleneck } else { DenseBlock::plain };
+        let below = |name: String| join("features", name);
         let (mut blocks, mut transitions) = (vec![], vec![]);
         let mut maps = config.width;
         for (i, &layers) in config.layers.iter().enumerate() {
             if i > 0 {
                 let kept = config.compressed(maps);
-                transitions.push(Transition::new(maps, kept, rng).at(transition_name(i - 1))?);
+                transitions.push(Transition::new(maps, kept, rng).at(below(transition_name(i - 1)))?);
                 maps = kept;
             }
-            let block =
-                begin(maps, config.growth, layers).dropout(config.dropout).build(rng).at(block_name(i))?;
+            let block = begin(maps, config.growth, layers)
+                .dropout(config.dropout)
+                .build(rng)
+                .at(below(block_name(i)))?;
             maps = block.outputs();
             blocks.push(block);
         }
@@ -273,11 +276,11 @@ impl DenseNet {
 }
 
 fn block_name(index: usize) -> String {
-    format!("features.denseblock{}", index + 1)
+    format!("denseblock{}", index + 1)
 }
 
 fn transition_name(index: usize) -> String {
-    format!("features.transition{}", index + 1)
+    format!("transition{}", index + 1)
 }
 
 impl Module for DenseNet {
@@ -288,15 +291,21 @@ impl Module for DenseNet {
 
 impl Model for DenseNet {
     fn forward_features<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let mut x = self.stem.forward(x).at("features")?;
-        let mut moments = None;
-        for (i, block) in self.blocks.iter().enumerate() {
-            (x, moments) = block.forward_moments(&x).at(block_name(i))?;
-            if let Some(transition) = self.transitions.get(i) {
-                x = transition.forward_with(&x, moments.take().as_ref()).at(transition_name(i))?;
+        let tape = x.tape();
+        // The last ReLU is behind what torchvision calls the features.
+        let apart = tape.looks_at("features");
+        let maps = tape.scope("features", || {
+            let (mut x, mut moments) = (self.stem.forward(x)?, None);
+            for (i, block) in self.blocks.iter().enumerate() {
+                (x, moments) = tape.scope(block_name(i), || block.forward_moments(&x))?;
+                if let Some(transition) = self.transitions.get(i) {
+                    let moments = moments.take();
+                    x = tape.scope(transition_name(i), || transition.forward_with(&x, moments.as_ref()))?;
+                }
             }
-        }
-        self.norm.relu_with(&x, moments.as_ref()).at("features.norm5")
+            self.norm.apply_as("norm5", &x, moments.as_ref(), None, !apart)
+        })?;
+        Ok(if apart { maps.relu() } else { maps })
     }
     fn classifier(&self) -> &Linear {
         &self.classifier
@@ -308,23 +317,25 @@ impl Model for DenseNet {
 
 impl State for DenseNet {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
-        self.stem.visit(&join(path, "features"), f);
+        let features = join(path, "features");
+        self.stem.visit(&features, f);
         for (i, block) in self.blocks.iter().enumerate() {
-            block.visit(&join(path, block_name(i)), f);
-            self.transitions.get(i).iter().for_each(|t| t.visit(&join(path, transition_name(i)), f));
+            block.visit(&join(&features, block_name(i)), f);
+            self.transitions.get(i).iter().for_each(|t| t.visit(&join(&features, transition_name(i)), f));
         }
-        self.norm.visit(&join(path, "features.norm5"), f);
+        self.norm.visit(&join(&features, "norm5"), f);
         self.classifier.visit(&join(path, "classifier"), f);
     }
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
-        self.stem.visit_mut(&join(path, "features"), f);
+        let features = join(path, "features");
+        self.stem.visit_mut(&features, f);
         for (i, block) in self.blocks.iter_mut().enumerate() {
-            block.visit_mut(&join(path, block_name(i)), f);
+            block.visit_mut(&join(&features, block_name(i)), f);
             if let Some(transition) = self.transitions.get_mut(i) {
-                transition.visit_mut(&join(path, transition_name(i)), f);
+                transition.visit_mut(&join(&features, transition_name(i)), f);
             }
         }
-        self.norm.visit_mut(&join(path, "features.norm5"), f);
+        self.norm.visit_mut(&join(&features, "norm5"), f);
         self.classifier.visit_mut(&join(path, "classifier"), f);
     }
 }

@@ -26,7 +26,7 @@ pub use densenet::{DenseNet, DenseNetConfig};
 pub use resnet::{Naming, ResNet, ResNetConfig};
 
 use crate::{
-    At, Error, Result, Rng,
+    Error, Result, Rng,
     autograd::Var,
     blocks::StemKind,
     nn::{Linear, Module},
@@ -131,5 +131,6 @@ pub fn build(name: &str, options: &ModelOptions, rng: &mut Rng) -> Result<Box<dy
 
 /// Mean over the pixels, then the classifier: the head of both families.
 fn classify<'t>(maps: &Var<'t>, classifier: &Linear, name: &'static str) -> Result<Var<'t>> {
-    classifier.forward(&maps.global_avg_pool()?).at(name)
+    let pooled = maps.global_avg_pool()?;
+    maps.tape().scope(name, || classifier.forward(&pooled))
 }

@@ -168,11 +168,16 @@ impl Module for ResNet {
 
 impl Model for ResNet {
     fn forward_features<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let stem = below(self.naming.stem()[0], self.stem.forward(x))?;
+        let (tape, naming) = (x.tape(), self.naming);
+        let stem = match naming.stem()[0] {
+            "" => self.stem.forward(x)?,
+            name => tape.scope(name, || self.stem.forward(x))?,
+        };
         let mut stages = self.stages.iter().enumerate();
-        let maps = stages.try_fold(stem, |x, (i, stage)| stage.forward(&x).at(self.naming.stage(i)))?;
+        let maps =
+            stages.try_fold(stem, |x, (i, stage)| tape.scope(naming.stage(i), || stage.forward(&x)))?;
         match &self.norm {
-            Some(norm) => norm.relu(&maps).at(self.naming.norm()),
+            Some(norm) => norm.apply_as(naming.norm(), &maps, None, None, true),
             None => Ok(maps),
         }
     }

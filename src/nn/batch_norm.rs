@@ -105,8 +105,26 @@ impl BatchNorm2d {
         self.frozen || self.running_mean.is_frozen() || tape.mode() == Mode::Eval
     }
 
-    /// The normalised input, with the batch's moments if they are known.
-    pub(crate) fn apply<'t>(
+    /// The norm as a part of this name: where somebody looks at its output, what follows is not done in the same pass over memory.
+    pub(crate) fn apply_as<'t>(
+        &self,
+        name: &str,
+        x: &Var<'t>,
+        batch: Option<&Moments>,
+        residual: Option<&Var<'t>>,
+        relu: bool,
+    ) -> Result<Var<'t>> {
+        let tape = x.tape();
+        if !tape.looks_at(name) {
+            return tape.scope(name, || self.apply(x, batch, residual, relu));
+        }
+        let y = tape.scope(name, || self.apply(x, batch, None, false))?;
+        let y = residual.map_or(Ok(y.clone()), |residual| y.add(residual))?;
+        Ok(if relu { y.relu() } else { y })
+    }
+
+    /// The normalised input, with the batch's moments if they are known, and what follows in the same pass over memory.
+    fn apply<'t>(
         &self,
         x: &Var<'t>,
         batch: Option<&Moments>,

@@ -29,6 +29,7 @@
 mod activation;
 mod batch_norm;
 mod conv;
+mod feature_maps;
 pub mod init;
 mod linear;
 mod plan;
@@ -52,15 +53,48 @@ use crate::{
 
 /// A layer, a block, a network: something with named state that maps a value to a value.
 ///
-/// The mode of the tape decides between training and evaluation; see [`Tape`](crate::autograd::Tape). A container adds
-/// its child's name to the child's error with [`At::at`](crate::At::at), so that an error says where in the network it
-/// arose.
+/// The mode of the tape decides between training and evaluation; see [`Tape`](crate::autograd::Tape). A container runs a child
+/// under the child's name, by [`Tape::scope`](crate::autograd::Tape::scope), so that an error says where in the network it
+/// arose, and [`Module::feature_maps`] finds what the child gave.
 pub trait Module: State + Send + Sync {
     /// The output for an input `[N, H, W, C]`, or `[N, C]` behind the pooling.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if the input does not fit.
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>>;
+
+    /// What modules inside give when this one runs on `x`, in the order of `names`: paths as in weights files (`layer3`,
+    /// `layer2.0.conv1`), or their last parts where only one path ends so (`denseblock2` for `features.denseblock2`), and `""`
+    /// for this module's own output. Maps are `[N, H, W, C]`. Of a module that runs more than once it is the last output.
+    ///
+    /// A value is the module's own output, also where evaluation otherwise folds it into what follows, and it lies on the tape of
+    /// `x`: on one that records, gradients flow through it, and [`Updates::wrt`](crate::autograd::Updates::wrt) tells its own.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModule`](crate::Error::UnknownModule), with the nearest names, before anything is computed; otherwise as
+    /// [`Module::forward`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, autograd::Tape, models::ResNet, nn::Module};
+    /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
+    /// let images = Tensor::zeros([2, 32, 32, 3])?;
+    /// let tape = Tape::eval();
+    /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer2", "layer3.0.conv1", "linear"])?;
+    /// assert_eq!(maps[0].shape()[..], [2, 16, 16, 32]);
+    /// assert_eq!(maps[1].shape()[..], [2, 8, 8, 64]);
+    ///
+    /// let tape = Tape::eval().recording(true);
+    /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer3", "linear"])?;
+    /// let updates = maps[1].sum().backward()?;
+    /// assert_eq!(updates.wrt(&maps[0]).unwrap().shape(), maps[0].shape());
+    ///
+    /// let error = model.feature_maps(&tape.input(images), &["layr2"]).unwrap_err();
+    /// assert!(error.to_string().starts_with("no single module \"layr2\"; nearest are: layer2, "));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    fn feature_maps<'t>(&self, x: &Var<'t>, names: &[&str]) -> Result<Vec<Var<'t>>> {
+        feature_maps::feature_maps(self, x, names)
+    }
 
     /// Whether a training pass of an input of this shape would go through, without computing anything.
     ///

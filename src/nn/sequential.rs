@@ -2,7 +2,7 @@
 
 use super::Module;
 use crate::{
-    At, Error, Result,
+    Error, Result,
     autograd::{Slot, SlotMut, State, Var, join},
 };
 
@@ -68,7 +68,8 @@ impl State for Sequential {
 
 impl Module for Sequential {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.children.iter().try_fold(x.clone(), |x, (name, child)| child.forward(&x).at(name))
+        let mut children = self.children.iter();
+        children.try_fold(x.clone(), |x, (name, child)| x.tape().scope(name, || child.forward(&x)))
     }
 }
 

@@ -56,10 +56,10 @@ pub(super) fn summary<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result
         .operations()
         .into_iter()
         .map(|(operation, memory)| LayerSummary {
-            name: common(operation.params.iter().filter_map(|id| modules.get(id))),
+            name: common(operation.params().filter_map(|id| modules.get(&id))),
             operation: operation.name,
             output: operation.shape,
-            parameters: operation.params.iter().filter_map(|id| unread.remove(id)).sum(),
+            parameters: operation.params().filter_map(|id| unread.remove(&id)).sum(),
             multiply_adds: operation.multiply_adds,
             memory,
         })

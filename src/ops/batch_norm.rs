@@ -67,6 +67,17 @@ impl<'v, 't> BatchNorm<'v, 't> {
     }
 }
 
+/// What translators must know of a batch normalisation besides its inputs.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for translators only"))]
+pub(crate) struct Normalised {
+    /// As [`BatchNorm::eps`].
+    pub(crate) eps: f32,
+    /// Mean and variance, unless they are the batch's.
+    pub(crate) given: Option<[Tensor; 2]>,
+    /// Whether a ReLU follows.
+    pub(crate) relu: bool,
+}
+
 /// The statistics that a batch normalisation used.
 #[derive(Clone, Debug)]
 pub struct Moments {
@@ -133,7 +144,12 @@ impl<'t> Var<'t> {
             })
         });
         let passes_residual = norm.residual.is_some_and(Var::is_recorded);
-        let y = y.costs(|| recipe.cost(passes_residual));
+        let given = || norm.given.map(|(mean, var)| [mean.clone(), var.clone()]);
+        let y = y.costs(|| recipe.cost(passes_residual)).settings(|| Normalised {
+            eps: norm.eps,
+            given: given(),
+            relu: norm.relu,
+        });
         let y = match recipe.is_cheap() && channels >= WIDE {
             true => y.computed_again_by(recipe.passes(), move || recipe.again()),
             false => y,

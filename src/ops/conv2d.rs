@@ -160,6 +160,14 @@ impl<'t> Var<'t> {
             multiply_adds: multiply_adds(&shape, weight.shape()),
             keeps: vec![self.keep(), weight.value().clone().into()],
             ..Cost::default()
+        })
+        .settings(|| {
+            let [[top, bottom], [left, right]] = sizes.padding;
+            Conv2dOptions {
+                stride: sizes.stride,
+                padding: Padding::Sides { top, bottom, left, right },
+                ..*options
+            }
         });
         Ok((y, moments))
     }

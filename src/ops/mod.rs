@@ -26,6 +26,8 @@ mod slice_channels;
 mod softmax;
 mod sum;
 
+#[cfg(feature = "onnx")]
+pub(crate) use batch_norm::Normalised;
 pub use batch_norm::{BatchNorm, Moments};
 pub use conv2d::{Algorithm, Conv2dOptions, Padding};
 pub use cross_entropy::Targets;
@@ -34,6 +36,8 @@ pub use dense_block::{
 };
 pub use folded_conv2d::{FoldedConv2d, Normalisation};
 pub use pool::Pool2dOptions;
+#[cfg(feature = "onnx")]
+pub(crate) use pool::Windows;
 
 use crate::{Error, Result, Shape};
 

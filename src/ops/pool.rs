@@ -73,7 +73,8 @@ impl<'t> Var<'t> {
                 }))]
             })
         })
-        .costs(Cost::default))
+        .costs(Cost::default)
+        .settings(|| Windows::of(&pool, true)))
     }
 
     /// The mean of each window of `[N, H, W, C]`: `[N, OH, OW, C]`, sized as [`Var::max_pool2d`]'s.
@@ -114,7 +115,8 @@ impl<'t> Var<'t> {
                 }))]
             })
         })
-        .costs(Cost::default))
+        .costs(Cost::default)
+        .settings(|| Windows::of(&pool, whole)))
     }
 
     /// The mean of each channel over all pixels of an image: `[N, H, W, C]` to `[N, C]`, in front of a classifier.
@@ -144,6 +146,22 @@ impl<'t> Var<'t> {
             })
         })
         .costs(Cost::default))
+    }
+}
+
+/// What translators must know of a pooling.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for translators only"))]
+pub(crate) struct Windows {
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: [usize; 2],
+    /// Before and behind the image, in rows and in columns, where no window reaches beyond.
+    pub(crate) padding: [[usize; 2]; 2],
+    pub(crate) count_include_pad: bool,
+}
+
+impl Windows {
+    fn of(pool: &Pool2d, count_include_pad: bool) -> Windows {
+        Windows { kernel: pool.kernel, stride: pool.stride, padding: pool.padding, count_include_pad }
     }
 }
 

@@ -23,6 +23,7 @@ impl<'t> Var<'t> {
             })
         })
         .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() })
+        .settings(|| alpha)
     }
 }
 

@@ -28,12 +28,14 @@ impl<'t> Var<'t> {
             return Err(Error::argument("channels", "range", expected, format_args!("{range:?}")));
         }
         let shape = Shape::new(&[outer, &[range.len()]].concat())?;
+        let settings = range.clone();
         Ok(Var::op("channels", [self], shape, |[x]| {
             let before = range.start;
             let wide = *x.shape();
             (slice(x, range, shape), move |dy: Tensor, _| [Some(pad(&dy, before, wide))])
         })
-        .costs(Cost::default))
+        .costs(Cost::default)
+        .settings(|| settings))
     }
 
     /// `[..., C]` with `before` channels of zeros in front and `after` behind: `[..., before + C + after]`.
@@ -58,7 +60,8 @@ impl<'t> Var<'t> {
                 [Some(slice(&dy, before..before + channels, narrow))]
             })
         })
-        .costs(Cost::default))
+        .costs(Cost::default)
+        .settings(|| [before, after]))
     }
 }
 

@@ -1,0 +1,64 @@
+//! What modules inside a network give.
+
+use super::Module;
+use crate::{
+    Error, Result,
+    autograd::{Tape, Var},
+};
+
+/// How many names an error suggests.
+const SUGGESTED: usize = 5;
+
+pub(super) fn feature_maps<'t, M: Module + ?Sized>(
+    module: &M,
+    x: &Var<'t>,
+    names: &[&str],
+) -> Result<Vec<Var<'t>>> {
+    let dry = Tape::dry(x.tape().mode()).looking_everywhere();
+    module.forward(&dry.placeholder(x.shape())?)?;
+    let ran = dry.ran();
+    let paths = names.iter().map(|name| path(name, &ran)).collect::<Result<Vec<_>>>()?;
+    let mut whole = None;
+    let found = x.tape().look_at(&paths, || {
+        whole = Some(module.forward(x)?);
+        Ok(())
+    })?;
+    let of_path = |(var, path): (Option<Var<'t>>, &String)| match path.is_empty() {
+        true => whole.clone().ok_or_else(|| unknown(path, vec![])),
+        false => var.ok_or_else(|| unknown(path, vec![])),
+    };
+    found.into_iter().zip(&paths).map(of_path).collect()
+}
+
+/// The path of this name, or the one path that ends with it.
+fn path(name: &str, ran: &[String]) -> Result<String> {
+    if name.is_empty() || ran.iter().any(|path| path == name) {
+        return Ok(name.to_string());
+    }
+    let mut ending: Vec<&String> = ran.iter().filter(|path| ends_with(path, name)).collect();
+    ending.sort();
+    ending.dedup();
+    match ending[..] {
+        [path] => Ok(path.clone()),
+        [] => Err(unknown(name, nearest(name, ran))),
+        _ => Err(unknown(name, ending.into_iter().take(SUGGESTED).cloned().collect())),
+    }
+}
+
+/// Whether the last parts of a path are this name.
+fn ends_with(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|above| above.ends_with('.'))
+}
+
+/// The paths at the least edit distance.
+fn nearest(name: &str, ran: &[String]) -> Vec<String> {
+    let mut distances: Vec<(usize, &String)> =
+        ran.iter().map(|path| (strsim::levenshtein(name, path), path)).collect();
+    distances.sort();
+    distances.dedup();
+    distances.into_iter().take(SUGGESTED).map(|(_, path)| path.clone()).collect()
+}
+
+fn unknown(name: &str, nearest: Vec<String>) -> Error {
+    Error::UnknownModule { name: name.to_string(), nearest }
+}

@@ -1,0 +1,338 @@
+//! Networks as ONNX files, for other runtimes (feature `onnx`).
+//!
+//! A file has the network as evaluation computes it, by its definition: a node for each convolution, normalisation, addition and so
+//! on, found by a dry pass, and the model's own tensors under their names in weights files (`layer1.0.conv1.weight`,
+//! `layer1.0.bn1.running_mean`). The input `input` is `[N, channels, height, width]`, as is usual there, for any number N of
+//! images of the size that was given; the output is `logits`. Operators are those of opset 17, which needs ONNX Runtime 1.12 or
+//! newer. No preprocessing is in the file: its input is what the model's input is.
+//!
+//! ```
+//! use skipgrad::{Rng, models::ResNet, onnx};
+//! # let path = std::env::temp_dir().join(format!("skipgrad-{}.onnx", std::process::id()));
+//! let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
+//! onnx::save(&model, [32, 32, 3], &path)?;
+//! assert!(std::fs::metadata(&path).unwrap().len() > 4 * 269_722);
+//! # std::fs::remove_file(&path).unwrap();
+//! # Ok::<(), skipgrad::Error>(())
+//! ```
+
+mod graph;
+mod proto;
+mod translate;
+
+use crate::{
+    Error, Result,
+    autograd::{Mode, Tape},
+    io,
+    nn::Module,
+};
+use graph::{Graph, Order};
+use prost::Message;
+use proto::{ModelProto, OperatorSetIdProto};
+use std::path::Path;
+
+/// The version of the format: of ONNX 1.12.
+const IR_VERSION: i64 = 8;
+
+/// The version of the operators.
+const OPSET: i64 = 17;
+
+/// Protobuf has no longer messages.
+const LONGEST: usize = i32::MAX as usize;
+
+/// Writes a module to an ONNX file, for images of `[height, width, channels]`, atomically: at every moment the path holds the old file
+/// or the new. See the [module](self) for what is in it.
+///
+/// # Errors
+/// As [`encode`]; [`Error::Io`] if the folder does not exist, cannot be written or is full.
+pub fn save<M: Module + ?Sized>(module: &M, image: [usize; 3], path: impl AsRef<Path>) -> Result<()> {
+    io::write_atomically(path, &encode(module, image)?)
+}
+
+/// The bytes of a module's ONNX file, for images of `[height, width, channels]`.
+///
+/// # Errors
+/// As [`Module::forward`] if such images do not fit; [`Error::Argument`] if the file would have 2 GiB or more, and, with the path of
+/// the module, for an operation that is not evaluation's or that ONNX export does not know.
+///
+/// ```
+/// use skipgrad::{Rng, nn::{Flatten, Linear, Module, Sequential}, onnx};
+/// let net = Sequential::new().push(Flatten).named("fc", Linear::new(48, 2, &mut Rng::seed(0))?)?;
+/// let bytes = onnx::encode(&net, [4, 4, 3])?;
+/// assert_eq!(bytes[..2], [8, 8]); // the first field: IR version 8
+/// assert_eq!(onnx::encode(&net, [4, 5, 3]).unwrap_err().path(), Some("fc"));
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+pub fn encode<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> Result<Vec<u8>> {
+    let model = model(module, image)?;
+    let length = model.encoded_len();
+    if length > LONGEST {
+        return Err(Error::argument("onnx", "model", "a file of less than 2 GiB", length));
+    }
+    Ok(model.encode_to_vec())
+}
+
+fn model<M: Module + ?Sized>(module: &M, [height, width, channels]: [usize; 3]) -> Result<ModelProto> {
+    let tape = Tape::dry(Mode::Eval).looking_everywhere();
+    let x = tape.placeholder(&[1, height, width, channels])?;
+    let y = module.forward(&x)?;
+    let mut graph = Graph::new(module, x.id());
+    for (operation, _) in tape.operations() {
+        translate::translate(&mut graph, &operation)?;
+    }
+    let last = match y.id().and_then(|id| graph.value(id)) {
+        Some(name) => name,
+        None => graph.numbers("", y.id(), y.value(), Order::Value)?,
+    };
+    Ok(ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: env!("CARGO_PKG_NAME").into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(graph.finish([x.shape(), y.shape()], last)),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        proto::{Dimension, GraphProto, NodeProto, attribute_type, data_type},
+        *,
+    };
+    use crate::{
+        Rng, Tensor,
+        autograd::{State, Var},
+        blocks::ShortcutKind,
+        models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
+        nn::{Conv2d, Linear, MaxPool2d, Relu, Sequential},
+        ops::{BatchNorm, Padding},
+        state,
+    };
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// The graph as another program would read it.
+    fn graph<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> GraphProto {
+        let model = ModelProto::decode(&encode(module, image).unwrap()[..]).unwrap();
+        assert_eq!((model.ir_version, model.opset_import[0].version), (8, 17));
+        assert_eq!(model.producer_name, "skipgrad");
+        let graph = model.graph.unwrap();
+        check(&graph);
+        graph
+    }
+
+    /// What holds for every graph: names are unique, and each is defined before it is used.
+    fn check(graph: &GraphProto) {
+        let mut known = BTreeSet::from(["input"]);
+        for tensor in &graph.initializer {
+            assert!(known.insert(&tensor.name), "{}", tensor.name);
+            let bytes = if tensor.data_type == data_type::FLOAT { 4 } else { 8 };
+            assert_eq!(tensor.dims.iter().product::<i64>() as usize * bytes, tensor.raw_data.len());
+        }
+        for node in &graph.node {
+            assert!(node.input.iter().all(|name| known.contains(name.as_str())), "{}", node.name);
+            assert!(known.insert(&node.output[0]), "{}", node.name);
+        }
+        assert_eq!((graph.input[0].name.as_str(), graph.output[0].name.as_str()), ("input", "logits"));
+        assert_eq!(graph.node.last().unwrap().output, ["logits"]);
+    }
+
+    fn counts(graph: &GraphProto) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        graph.node.iter().for_each(|node| *counts.entry(node.op_type.as_str()).or_default() += 1);
+        counts
+    }
+
+    fn node<'a>(graph: &'a GraphProto, name: &str) -> &'a NodeProto {
+        graph.node.iter().find(|node| node.name == name).unwrap_or_else(|| panic!("no node {name}"))
+    }
+
+    fn ints<'a>(node: &'a NodeProto, name: &str) -> &'a [i64] {
+        let attribute = node.attribute.iter().find(|attribute| attribute.name == name).unwrap();
+        assert_eq!(attribute.r#type, attribute_type::INTS);
+        &attribute.ints
+    }
+
+    /// The sizes of a value's axes, 0 for the batch.
+    fn sizes(value: &proto::ValueInfoProto) -> Vec<i64> {
+        let tensor = value.r#type.as_ref().unwrap().tensor_type.as_ref().unwrap();
+        let size = |dim: &proto::DimensionProto| match dim.value.as_ref().unwrap() {
+            Dimension::Size(size) => *size,
+            Dimension::Named(name) => {
+                assert_eq!(name, "N");
+                0
+            }
+        };
+        tensor.shape.as_ref().unwrap().dim.iter().map(size).collect()
+    }
+
+    #[test]
+    fn a_resnet_is_its_table() {
+        let model = ResNet::imagenet(18, 1000, &mut Rng::seed(0)).unwrap();
+        let graph = graph(&model, [224, 224, 3]);
+        assert_eq!(sizes(&graph.input[0]), [0, 3, 224, 224]);
+        assert_eq!(sizes(&graph.output[0]), [0, 1000]);
+        let expected = [
+            ("Add", 8),
+            ("BatchNormalization", 20),
+            ("Conv", 20),
+            ("Flatten", 1),
+            ("Gemm", 1),
+            ("GlobalAveragePool", 1),
+            ("MaxPool", 1),
+            ("Relu", 17),
+        ];
+        assert_eq!(counts(&graph), expected.into());
+
+        let conv = node(&graph, "layer2.0.conv1.Conv");
+        assert_eq!(conv.input[1], "layer2.0.conv1.weight");
+        assert_eq!((ints(conv, "kernel_shape"), ints(conv, "strides")), (&[3, 3][..], &[2, 2][..]));
+        assert_eq!((ints(conv, "pads"), ints(conv, "dilations")), (&[1, 1, 1, 1][..], &[1, 1][..]));
+        let norm = node(&graph, "layer4.1.bn2.BatchNormalization");
+        let parts =
+            ["weight", "bias", "running_mean", "running_var"].map(|part| format!("layer4.1.bn2.{part}"));
+        assert_eq!(norm.input[1..], parts);
+
+        // The initialisers are the model's state, as a weights file has it.
+        let state = model.export();
+        assert_eq!(graph.initializer.len(), state.len());
+        for tensor in &graph.initializer {
+            let expected = &state[&tensor.name];
+            let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
+            assert_eq!(dims, expected.shape()[..], "{}", tensor.name);
+            let numbers = tensor.raw_data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            assert!(numbers.eq(expected.data().iter().copied()), "{}", tensor.name);
+        }
+    }
+
+    #[test]
+    fn every_model_has_its_state_in_its_graph() {
+        for name in models::names() {
+            // These are those of the same families, but for their size.
+            if ["101", "152", "161", "169", "201", "190", "110", "28_10"].iter().any(|n| name.contains(n)) {
+                continue;
+            }
+            let model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
+            let graph = graph(&model, [64, 64, 3]);
+            let integers = |name: &str| name.ends_with(".pads");
+            let names: BTreeSet<&str> = graph.initializer.iter().map(|tensor| &tensor.name[..]).collect();
+            let state = model.export();
+            let expected: BTreeSet<&str> = state.keys().map(|name| &name[..]).collect();
+            let found: BTreeSet<&str> = names.into_iter().filter(|name| !integers(name)).collect();
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn dense_blocks_are_what_the_paper_defines() {
+        let config = DenseNetConfig { layers: vec![2, 3], ..DenseNetConfig::bc(10, 4, 5).unwrap() };
+        let graph = graph(&DenseNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
+        let counts = counts(&graph);
+        assert_eq!((counts["Concat"], counts["Conv"], counts["BatchNormalization"]), (5, 12, 12));
+        assert_eq!((counts["Relu"], counts["AveragePool"]), (12, 1));
+        let concat = node(&graph, "features.denseblock2.Concat");
+        assert_eq!(concat.input[1], "features.denseblock2.denselayer1.conv2.Conv");
+        assert_eq!(concat.attribute[0].i, 1);
+        let pool = node(&graph, "features.transition1.pool.AveragePool");
+        assert_eq!(pool.input, ["features.transition1.conv.Conv"]);
+    }
+
+    #[test]
+    fn shortcuts_without_parameters() {
+        let config = ResNetConfig {
+            stages: vec![(4, 1), (7, 1)],
+            shortcut: ShortcutKind::Pad,
+            ..ResNetConfig::cifar_paper(8, 3).unwrap()
+        };
+        let graph = graph(&ResNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
+        let every = node(&graph, "layer2.0.downsample.AveragePool");
+        assert_eq!((ints(every, "kernel_shape"), ints(every, "strides")), (&[1, 1][..], &[2, 2][..]));
+        let pad = node(&graph, "layer2.0.downsample.Pad");
+        let pads = graph.initializer.iter().find(|tensor| tensor.name == pad.input[1]).unwrap();
+        let pads: Vec<i64> =
+            pads.raw_data.chunks(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect();
+        assert_eq!(pads, [0, 1, 0, 0, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn what_rounds_is_written_as_numbers() {
+        let rng = &mut Rng::seed(0);
+        let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).pad(Padding::Same).dilation([2, 9]).with_bias();
+        let mut pool = MaxPool2d::new(2);
+        pool.options.ceil = true;
+        let net = Sequential::new().push(conv.build(rng).unwrap()).push(pool);
+        let graph = graph(&net, [7, 6, 3]);
+        let conv = node(&graph, "0.Conv");
+        assert_eq!(conv.input, ["input", "0.weight", "0.bias"]);
+        assert_eq!((ints(conv, "pads"), ints(conv, "dilations")), (&[2, 0, 2, 0][..], &[2, 1][..]));
+        assert_eq!(ints(node(&graph, "1.MaxPool"), "pads"), [0, 0, 0, 1]);
+        assert_eq!(sizes(&graph.output[0]), [0, 4, 2, 2]);
+    }
+
+    #[test]
+    fn a_network_may_do_nothing_or_share_its_parts() {
+        let graph_of_nothing = graph(&Sequential::new(), [2, 2, 3]);
+        assert_eq!(counts(&graph_of_nothing), [("Identity", 1)].into());
+
+        struct Twice(Linear);
+        state!(Twice {});
+        impl Module for Twice {
+            fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+                let once = self.0.forward(&x.flatten()?)?;
+                self.0.forward(&once)?.add(&once.scale(0.5).softmax()?)
+            }
+        }
+        let twice = graph(&Twice(Linear::new(12, 12, &mut Rng::seed(0)).unwrap()), [2, 2, 3]);
+        assert_eq!(counts(&twice)["Gemm"], 2);
+        assert_eq!(node(&twice, "Transpose").input, ["input"]);
+        assert_eq!(ints(node(&twice, "Transpose"), "perm"), [0, 2, 3, 1]);
+    }
+
+    /// A module that does something to its input.
+    struct Does(fn(&Var<'_>) -> Result<()>);
+    state!(Does {});
+
+    impl Module for Does {
+        fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+            (self.0)(x)?;
+            Ok(x.relu())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_refused_with_its_place() {
+        let refusal = |does: fn(&Var<'_>) -> Result<()>| {
+            let net = Sequential::new().push(Relu).named("odd", Does(does)).unwrap();
+            let error = encode(&net, [4, 4, 3]).unwrap_err();
+            assert_eq!(error.path(), Some("odd"));
+            error.to_string()
+        };
+        assert_eq!(
+            refusal(|x| x.flatten()?.cross_entropy(&[1]).map(drop)),
+            "odd: onnx: operation: expected one of evaluation that ONNX export knows, found cross_entropy"
+        );
+        let batch = refusal(|x| {
+            let ones = x.tape().input(Tensor::full([3], 1.0)?);
+            x.batch_norm(&BatchNorm::new(&ones, &ones)).map(drop)
+        });
+        assert!(batch.contains("statistics: expected given ones"), "{batch}");
+        let computed = refusal(|x| {
+            let weight = x.tape().input(Tensor::full([48, 2], 1.0)?).scale(2.0);
+            x.flatten()?.linear(&weight, None).map(drop)
+        });
+        assert!(computed.contains("weight: expected a parameter or a constant"), "{computed}");
+        let detached = refusal(|x| x.detach().add(x).map(drop));
+        assert!(detached.contains("input: expected a value of this pass"), "{detached}");
+    }
+
+    #[test]
+    fn images_and_paths_that_do_not_fit() {
+        let model = ResNet::cifar_paper(8, 10, &mut Rng::seed(0)).unwrap();
+        let folder = std::env::temp_dir().join(format!("skipgrad-onnx-{}", std::process::id()));
+        let error = save(&model, [32, 32, 3], folder.join("no/such/folder.onnx")).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(!folder.exists());
+        assert_eq!(encode(&model, [32, 32, 1]).unwrap_err().path(), Some("conv1"));
+        assert!(encode(&model, [usize::MAX, 32, 3]).is_err());
+        assert!(encode(&model, [0, 32, 3]).is_err());
+    }
+}
