@@ -7,6 +7,7 @@
 //! never reaches the reader. There is no other way to read such a file, and none to ask for one.
 
 mod archive;
+mod names;
 mod pickle;
 
 use super::{

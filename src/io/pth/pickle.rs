@@ -2,8 +2,9 @@
 //!
 //! A pickle is read as its machine would run it, but on sizes instead of values: a stack, a memory, and for everything on them
 //! how many bytes it would take and how deep it nests. The instructions are those that `torch.save` writes, which are also
-//! all that PyTorch's own `weights_only` accepts; and the names that may be called are listed here.
+//! all that PyTorch's own `weights_only` accepts; what they may name is listed in [`names`].
 
+use super::names;
 use crate::{Error, Result, io::weights::malformed};
 use std::{
     collections::HashMap,
@@ -54,48 +55,6 @@ fn granted(storages: u64) -> u64 {
 
 /// The longest line that names something.
 const LINE: u64 = 128;
-
-/// What a pickle may name: the calls that rebuild tensors, the types of their numbers, and the harmless company that they
-/// keep in checkpoints, none of which is ever called.
-const NAMES: [(&str, &[&str]); 8] = [
-    ("collections", &["OrderedDict", "Counter"]),
-    ("torch._utils", &["_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter"]),
-    (
-        "torch",
-        &[
-            "FloatStorage",
-            "HalfStorage",
-            "BFloat16Storage",
-            "DoubleStorage",
-            "LongStorage",
-            "IntStorage",
-            "ShortStorage",
-            "CharStorage",
-            "ByteStorage",
-            "BoolStorage",
-            "Size",
-            "device",
-            "float32",
-            "float16",
-            "bfloat16",
-            "float64",
-            "int64",
-            "int32",
-            "int16",
-            "int8",
-            "uint8",
-            "uint16",
-            "uint32",
-            "uint64",
-            "bool",
-        ],
-    ),
-    ("torch.storage", &["UntypedStorage"]),
-    ("argparse", &["Namespace"]),
-    ("numpy", &["dtype"]),
-    ("numpy.core.multiarray", &["scalar"]),
-    ("numpy._core.multiarray", &["scalar"]),
-];
 
 /// Goes through one pickle.
 ///
@@ -370,8 +329,7 @@ impl Machine {
 
     fn name(&mut self, pickle: &mut impl BufRead) -> Result<(), Fault> {
         let (module, name) = (line(pickle)?, line(pickle)?);
-        let known = NAMES.iter().any(|(known, names)| *known == module && names.contains(&name.as_str()));
-        if !known {
+        if !names::are_known(&module, &name) {
             return fault("tensors and plain values, as of a state_dict", format_args!("{module}.{name}"));
         }
         let kind = if name.starts_with("_rebuild") { Kind::Rebuild } else { Kind::Other };
