@@ -38,7 +38,7 @@ const ROOMS: [(&str, &[&str], &str); 13] = [
     ),
     (
         "predict",
-        &["tensor", "autograd", "nn", "data"],
+        &["kernels", "tensor", "autograd", "nn", "data"],
         "a predictor runs any module on any picture; it trains nothing and reads no weights",
     ),
 ];

@@ -19,7 +19,7 @@ mod prediction;
 pub use picture::Picture;
 pub use prediction::{Guess, Prediction};
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Preset, nn::Module};
+use crate::{Error, Result, Tensor, autograd::Tape, data::Preset, kernels::on_pool, nn::Module};
 use rayon::prelude::*;
 use std::{fmt, sync::Arc};
 
@@ -137,11 +137,11 @@ impl Predictor {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        let tape = Tape::eval();
-        let logits = self.model.forward(&tape.input(images.clone()))?;
+        let logits =
+            on_pool(|| self.model.forward(&Tape::eval().input(images.clone())).map(|y| y.value().clone()))?;
         let classes = self.names.len();
         match logits.shape()[..] {
-            [_, found] if found == classes => Ok(logits.value().clone()),
+            [_, found] if found == classes => Ok(logits),
             [_, found] => {
                 let expected = format!("{found} names, one a logit");
                 Err(Error::argument("predictor", "classes", expected, classes))
