@@ -20,6 +20,9 @@ use std::{
 
 const TOLERANCE: f64 = 1e-3;
 
+/// In the order of a pass.
+const MODULES: [&str; 3] = ["bn1", "layer2.0.conv1", "layer2.0"];
+
 fn folder(name: &str) -> PathBuf {
     let folder = env::temp_dir().join(format!("skipgrad-verify-{}-{name}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
@@ -37,6 +40,10 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
         let updates = loss.backward()?;
         tensors.insert(format!("{mode}/logits"), logits.value().clone());
         tensors.insert(format!("{mode}/loss"), loss.value().clone());
+        let maps = model.feature_maps(&tape.input(images.clone()), &MODULES)?;
+        for (path, map) in MODULES.iter().zip(&maps) {
+            tensors.insert(format!("{mode}/activation/{path}"), map.value().clone());
+        }
         tensors.insert(format!("{mode}/images"), updates.wrt(&x).unwrap().clone());
         model.visit("", &mut |name, slot| {
             let (kind, value) = match slot {
@@ -60,14 +67,17 @@ fn a_planted_fault_is_found_and_named() -> Result<()> {
     let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 5)? };
     let model = ResNet::new(&config, &mut Rng::seed(2))?;
     let right = own_reference(&model)?;
+    // A module that the model has not is passed over.
+    let listed = Metadata::from([("activations".to_string(), MODULES.join("\n") + "\nlayer2.0.se")]);
     let rows = |tensors: &NamedTensors, mode| -> Result<Vec<Row>> {
-        io::write(&path, tensors, &Metadata::new())?;
+        io::write(&path, tensors, &listed)?;
         compare(&model, &WeightsFile::open(&path)?, mode)
     };
     for (mode, statistics) in [(Mode::Eval, 0), (Mode::Train, 2 * 5)] {
         let rows = rows(&right, mode)?;
         let count = |kind: Kind| rows.iter().filter(|row| row.kind == kind).count();
-        assert_eq!([Kind::Gradient, Kind::Statistic].map(count), [5 + 2 * 5 + 2 + 1, statistics]);
+        let kinds = [Kind::Activation, Kind::Gradient, Kind::Statistic];
+        assert_eq!(kinds.map(count), [3, 5 + 2 * 5 + 2 + 1, statistics]);
         // Evaluation is compared folded, too.
         assert_eq!(count(Kind::Output), if mode == Mode::Eval { 3 } else { 2 });
         let far = rows.iter().find(|row| row.exceeds(1e-5));
@@ -75,6 +85,8 @@ fn a_planted_fault_is_found_and_named() -> Result<()> {
     }
     for (mode, planted, kind, name) in [
         (Mode::Eval, "eval/logits", Kind::Output, "logits"),
+        (Mode::Eval, "eval/activation/layer2.0.conv1", Kind::Activation, "layer2.0.conv1"),
+        (Mode::Train, "train/activation/layer2.0", Kind::Activation, "layer2.0"),
         (Mode::Eval, "eval/gradient/layer2.0.conv1.weight", Kind::Gradient, "layer2.0.conv1.weight"),
         (Mode::Train, "train/images", Kind::Gradient, "images"),
         (

@@ -12,6 +12,8 @@ use skipgrad::{
 pub(crate) enum Kind {
     /// Logits, and the loss.
     Output,
+    /// What a module gives.
+    Activation,
     /// Of the loss, with respect to a parameter or the images.
     Gradient,
     /// A running mean or variance after the pass.
@@ -45,8 +47,9 @@ impl Row {
     }
 }
 
-/// What a pass computed beside the reference, in the order of the pass: outputs, gradients from the last parameter to the first,
-/// statistics.
+/// What a pass computed beside the reference, in the order of the pass: activations, outputs, gradients from the last
+/// parameter to the first, statistics. Activations are those of a pass of their own, in which every module's output is its own;
+/// the rest is what a user's pass gives, with whatever is computed in one go there.
 ///
 /// # Errors
 /// [`Error::Argument`] if the file has other names or shapes; those of the pass.
@@ -62,7 +65,7 @@ pub(crate) fn compare(model: &dyn Model, file: &WeightsFile, mode: Mode) -> Resu
         Mode::Train => Tape::train(Rng::seed(0)),
         Mode::Eval => Tape::eval(),
     };
-    let mut rows = vec![];
+    let mut rows = reference.activations(model, &tape().recording(false), &images)?;
 
     if mode == Mode::Eval {
         let tape = tape();
@@ -96,6 +99,7 @@ impl Reference<'_> {
     fn row(&self, kind: Kind, name: &str, found: &Tensor) -> Result<Row> {
         let below = match kind {
             Kind::Output => "",
+            Kind::Activation => "activation/",
             Kind::Gradient if name == "images" => "",
             Kind::Gradient => "gradient/",
             Kind::Statistic => "statistic/",
@@ -124,6 +128,22 @@ impl Reference<'_> {
             difference: largest(&mut pairs.map(|(&a, &b)| f64::from(a) - f64::from(b))),
             float32: own.map(|own| own.item().into()),
         })
+    }
+
+    /// The modules that the file and the model both have, in the order of PyTorch's pass.
+    fn activations(&self, model: &dyn Model, tape: &Tape, images: &Tensor) -> Result<Vec<Row>> {
+        let listed = self.file.metadata().get("activations").map_or("", String::as_str);
+        let mut names: Vec<&str> = listed.lines().collect();
+        let maps = loop {
+            match model.feature_maps(&tape.input(images.clone()), &names) {
+                Err(Error::UnknownModule { name, .. }) if names.contains(&name.as_str()) => {
+                    names.retain(|known| *known != name);
+                }
+                maps => break maps?,
+            }
+        };
+        let rows = names.iter().zip(&maps);
+        rows.map(|(name, map)| self.row(Kind::Activation, name, map.value())).collect()
     }
 
     /// From the last parameter to the first, as a backward pass comes upon them, and the images.

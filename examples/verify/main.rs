@@ -74,8 +74,12 @@ fn run(options: &Options) -> Result<bool> {
     Ok(good)
 }
 
-const KINDS: [(Kind, &str); 3] =
-    [(Kind::Output, "outputs"), (Kind::Gradient, "gradients"), (Kind::Statistic, "running statistics")];
+const KINDS: [(Kind, &str); 4] = [
+    (Kind::Activation, "activations"),
+    (Kind::Output, "outputs"),
+    (Kind::Gradient, "gradients"),
+    (Kind::Statistic, "running statistics"),
+];
 
 /// The network with its weights, for the reference's images and classes.
 fn model(options: &Options, file: &WeightsFile) -> Result<Box<dyn Model>> {
@@ -119,6 +123,11 @@ fn show(options: &Options, title: &str, rows: &[&Row]) -> bool {
         Some(first) => {
             let count = rows.iter().filter(|row| exceeds(row)).count();
             println!("  EXCEEDED by {count}, first at {}", first.name);
+            if first.kind == Kind::Gradient {
+                println!(
+                    "  (where an input of a ReLU is zero but for a rounding, gradients jump: try other images, too)"
+                );
+            }
             false
         }
     }

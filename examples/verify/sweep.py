@@ -24,7 +24,7 @@ from torch import nn
 NAMES = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2
 wide_resnet101_2 densenet121 densenet169 densenet201 densenet161""".split()
 
-#   Channels are moved by at most this much of their spread; no two of a window may be as near as that.
+#   Channels are moved by this much of their spread, or little more; no two of a window may be as near as that.
 MOVED, APART = 0.3, 1e-6
 
 
@@ -41,8 +41,8 @@ def to_gap(x):
     values = x.transpose(0, 1).flatten(1).sort(dim=1).values
     middles, gaps = (values[:, 1:] + values[:, :-1]) / 2, values[:, 1:] - values[:, :-1]
     far = (middles.abs() - MOVED * values.std(dim=1, keepdim=True)).clamp(min=0)
-    # The widest of those within reach; where there is none, the nearest.
-    best = torch.where(far > 0, -far, gaps).argmax(dim=1, keepdim=True)
+    # The widest within reach, or what is farther by less than it is wider.
+    best = (gaps - far).argmax(dim=1, keepdim=True)
     shift = -middles.gather(1, best)
     return shift[:, 0], (values + shift).abs().min().item()
 
