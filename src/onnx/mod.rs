@@ -205,12 +205,17 @@ mod tests {
     }
 
     #[test]
-    fn every_model_has_its_state_in_its_graph() {
-        for name in models::names() {
-            // These are those of the same families, but for their size.
-            if ["101", "152", "161", "169", "201", "190", "110", "28_10"].iter().any(|n| name.contains(n)) {
-                continue;
-            }
+    fn every_family_has_its_state_in_its_graph() {
+        for name in [
+            "resnet18",
+            "resnext50_32x4d",
+            "resnet50d",
+            "resnetv2_18",
+            "wrn16_4",
+            "resnet20",
+            "densenet121",
+            "densenet40_k12",
+        ] {
             let model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
             let graph = graph(&model, [64, 64, 3]);
             let integers = |name: &str| name.ends_with(".pads");
