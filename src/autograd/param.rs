@@ -25,7 +25,7 @@ fn fresh() -> u64 {
 pub struct Revision(u64);
 
 /// How a tensor lies in memory and how in a weights file, which follows torchvision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// The same in both.
     Plain,

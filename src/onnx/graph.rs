@@ -6,26 +6,15 @@ use super::proto::{
 };
 use crate::{
     Result, Shape, Tensor,
-    autograd::{Slot, State, StateId, join},
+    autograd::{Layout, Slot, State, StateId, join},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What the value that a network reads is called.
 pub(super) const INPUT: &str = "input";
 
 /// What the value that a network gives is called.
 pub(super) const OUTPUT: &str = "logits";
-
-/// How numbers lie in the file.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Order {
-    /// As they are; images in `[N, C, H, W]`.
-    Value,
-    /// A convolution's weight, `[OC, C/groups, KH, KW]`.
-    Conv,
-    /// A linear layer's weight, `[out, in]`.
-    Linear,
-}
 
 /// The graph so far.
 pub(super) struct Graph {
@@ -37,7 +26,7 @@ pub(super) struct Graph {
     /// Buffers by name.
     buffers: Vec<(String, Tensor)>,
     /// Where numbers with a name of their own are.
-    given: BTreeMap<(String, Order), String>,
+    given: HashMap<(String, Layout), String>,
     taken: BTreeSet<String>,
 }
 
@@ -54,7 +43,7 @@ impl Graph {
             values: input.map(|id| (id, INPUT.to_string())).into_iter().collect(),
             params,
             buffers,
-            given: BTreeMap::new(),
+            given: HashMap::new(),
             taken: [INPUT, OUTPUT].map(String::from).into(),
         }
     }
@@ -89,17 +78,17 @@ impl Graph {
         name
     }
 
-    /// The name of a parameter's numbers, or of others that something below `path` reads.
+    /// The name of a parameter's numbers, or of others that something below `path` reads; plain ones with four axes are images.
     pub(super) fn numbers(
         &mut self,
         path: &str,
         id: Option<StateId>,
         value: &Tensor,
-        order: Order,
+        layout: Layout,
     ) -> Result<String> {
         match id.and_then(|id| self.params.get(&id).cloned()) {
-            Some(name) => self.named(name, value, order),
-            None => self.unnamed(join(path, "constant"), value, order),
+            Some(name) => self.named(name, value, layout),
+            None => self.unnamed(join(path, "constant"), value, layout),
         }
     }
 
@@ -118,8 +107,8 @@ impl Graph {
         let candidates = || self.buffers.iter().filter(same).map(|(name, _)| name);
         let nearest = candidates().find(|name| Some(module(name)) == beside);
         match nearest.or_else(|| candidates().next()).cloned() {
-            Some(name) => self.named(name, value, Order::Value),
-            None => self.unnamed(join(path, "statistic"), value, Order::Value),
+            Some(name) => self.named(name, value, Layout::Plain),
+            None => self.unnamed(join(path, "statistic"), value, Layout::Plain),
         }
     }
 
@@ -135,22 +124,20 @@ impl Graph {
         name
     }
 
-    fn named(&mut self, name: String, value: &Tensor, order: Order) -> Result<String> {
-        let key = (name.clone(), order);
+    fn named(&mut self, name: String, value: &Tensor, layout: Layout) -> Result<String> {
+        let key = (name.clone(), layout);
         if let Some(known) = self.given.get(&key) {
             return Ok(known.clone());
         }
-        let name = self.unnamed(name, value, order)?;
+        let name = self.unnamed(name, value, layout)?;
         self.given.insert(key, name.clone());
         Ok(name)
     }
 
-    fn unnamed(&mut self, name: String, value: &Tensor, order: Order) -> Result<String> {
-        let value = match (order, value.shape().rank()) {
-            (Order::Value, 4) => value.permute(&[0, 3, 1, 2])?,
-            (Order::Value, _) => value.clone(),
-            (Order::Conv, _) => value.permute(&[3, 2, 0, 1])?,
-            (Order::Linear, _) => value.permute(&[1, 0])?,
+    fn unnamed(&mut self, name: String, value: &Tensor, layout: Layout) -> Result<String> {
+        let value = match (layout, value.shape().rank()) {
+            (Layout::Plain, 4) => value.permute(&[0, 3, 1, 2])?,
+            _ => layout.to_file(value)?,
         };
         let name = self.unique(name);
         self.proto.initializer.push(TensorProto {

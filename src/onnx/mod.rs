@@ -22,11 +22,11 @@ mod translate;
 
 use crate::{
     Error, Result,
-    autograd::{Mode, Tape},
+    autograd::{Layout, Mode, Tape},
     io,
     nn::Module,
 };
-use graph::{Graph, Order};
+use graph::Graph;
 use prost::Message;
 use proto::{ModelProto, OperatorSetIdProto};
 use std::path::Path;
@@ -82,7 +82,7 @@ fn model<M: Module + ?Sized>(module: &M, [height, width, channels]: [usize; 3]) 
     }
     let last = match y.id().and_then(|id| graph.value(id)) {
         Some(name) => name,
-        None => graph.numbers("", y.id(), y.value(), Order::Value)?,
+        None => graph.numbers("", y.id(), y.value(), Layout::Plain)?,
     };
     Ok(ModelProto {
         ir_version: IR_VERSION,

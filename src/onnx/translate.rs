@@ -5,12 +5,12 @@
 //! surrounds images are given as numbers, since a rule that rounds may round differently there.
 
 use super::{
-    graph::{Graph, Order, float, int, ints},
+    graph::{Graph, float, int, ints},
     proto::AttributeProto,
 };
 use crate::{
     At, Error, Result, Shape, Tensor,
-    autograd::{Operand, Operation, StateId},
+    autograd::{Layout, Operand, Operation, StateId},
     ops::{Conv2dOptions, Normalised, Padding, Windows},
 };
 use std::ops::Range;
@@ -68,16 +68,16 @@ impl Translation<'_> {
 
     /// The name of an input.
     fn value(&mut self, i: usize) -> Result<String> {
-        self.input(i, Order::Value)
+        self.input(i, Layout::Plain)
     }
 
     /// The name of an input that is no image.
-    fn input(&mut self, i: usize, order: Order) -> Result<String> {
-        match (self.operation.inputs.get(i), order) {
+    fn input(&mut self, i: usize, layout: Layout) -> Result<String> {
+        match (self.operation.inputs.get(i), layout) {
             (Some(Operand::Given(id, value)), _) => {
-                self.graph.numbers(&self.operation.path, *id, value, order)
+                self.graph.numbers(&self.operation.path, *id, value, layout)
             }
-            (Some(Operand::Computed(id, _)), Order::Value) => {
+            (Some(Operand::Computed(id, _)), Layout::Plain) => {
                 let known = id.and_then(|id| self.graph.value(id));
                 known.ok_or_else(|| refuse("input", "a value of this pass", "one that was detached"))
             }
@@ -118,7 +118,7 @@ impl Translation<'_> {
         let kernel = [weight[0], weight[1]];
         // Of a kernel of one tap there is nothing to spread, however far.
         let dilation = [0, 1].map(|axis| if kernel[axis] > 1 { dilation[axis] } else { 1 });
-        let mut inputs = vec![self.value(0)?, self.input(1, Order::Conv)?];
+        let mut inputs = vec![self.value(0)?, self.input(1, Layout::Conv)?];
         if self.operation.inputs.len() > 2 {
             inputs.push(self.value(2)?);
         }
@@ -141,7 +141,7 @@ impl Translation<'_> {
             return Err(refuse("input", "[N, H, W, C] or [N, C]", self.operation.shape));
         }
         let beside = self.given(1)?.0;
-        let mut inputs = vec![self.value(0)?, self.input(1, Order::Value)?, self.input(2, Order::Value)?];
+        let mut inputs = vec![self.value(0)?, self.input(1, Layout::Plain)?, self.input(2, Layout::Plain)?];
         for statistic in [mean, var] {
             inputs.push(self.graph.statistic(&self.operation.path, beside, &statistic)?);
         }
@@ -157,7 +157,7 @@ impl Translation<'_> {
         if self.operation.shape.rank() != 2 {
             return Err(refuse("input", "[N, C]", format_args!("one that gives {}", self.operation.shape)));
         }
-        let mut inputs = vec![self.value(0)?, self.input(1, Order::Linear)?];
+        let mut inputs = vec![self.value(0)?, self.input(1, Layout::Linear)?];
         if self.operation.inputs.len() > 2 {
             inputs.push(self.value(2)?);
         }
@@ -167,7 +167,7 @@ impl Translation<'_> {
     fn scale(&mut self) -> Result<String> {
         let alpha = Tensor::scalar(*self.settings()?);
         let x = self.value(0)?;
-        let alpha = self.graph.numbers(&self.operation.path, None, &alpha, Order::Value)?;
+        let alpha = self.graph.numbers(&self.operation.path, None, &alpha, Layout::Plain)?;
         Ok(self.node("Mul", vec![x, alpha], vec![]))
     }
 
