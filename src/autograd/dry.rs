@@ -6,8 +6,9 @@
 //! the pass would take.
 
 use super::{
+    kept::Kept,
     param::StateId,
-    tape::{Backward, Kept, Node, Tape, Var},
+    tape::{Backward, Node, Tape, Var},
 };
 use crate::{Error, Result, Shape, Tensor, tensor::Ledger};
 use std::{

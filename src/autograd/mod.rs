@@ -23,6 +23,7 @@ mod backward;
 mod check;
 mod dry;
 mod freeze;
+mod kept;
 mod param;
 mod scope;
 mod state;
@@ -34,8 +35,9 @@ pub use dry::{Cost, GradientMemory};
 #[cfg(feature = "onnx")]
 pub(crate) use dry::{Operand, Operation};
 pub(crate) use freeze::matches;
+pub use kept::Kept;
 pub use param::{Buffer, Layout, Param, Revision, StateId};
 pub use scope::Scoped;
 pub use state::{NamedTensors, Slot, SlotMut, State, join};
-pub use tape::{Kept, Mode, Tape, Var};
+pub use tape::{Mode, Tape, Var};
 pub use updates::Updates;

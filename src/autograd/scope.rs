@@ -1,9 +1,10 @@
 //! Where in a network a pass is, by the names of its modules, and what is looked at on the way.
 
 use super::{
+    kept::Again,
     param::StateId,
     state::join,
-    tape::{Again, Tape, Var},
+    tape::{Tape, Var},
 };
 use crate::{At, Result, Tensor};
 use std::{collections::BTreeMap, fmt};
