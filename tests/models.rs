@@ -349,7 +349,7 @@ fn dropout_reaches_the_dense_layers() {
 fn frozen_norms_leave_a_fine_tuned_network_alone() {
     let mut model = ResNet::cifar_paper(8, 10, &mut Rng::seed(0)).unwrap();
     if let Some(norm) = model.stem.norm_mut() {
-        norm.frozen = true;
+        norm.freeze_statistics("*").unwrap();
     }
     let buffers = unreached(&model, images(2, 8, 3));
     assert_eq!(buffers, ["bn1.running_mean", "bn1.running_var"]);

@@ -191,7 +191,7 @@ impl Buffer {
         self.revision
     }
 
-    /// Whether training leaves it as it is: a batch normalisation then normalises with it.
+    /// Whether training leaves it as it is.
     pub fn is_frozen(&self) -> bool {
         self.frozen
     }

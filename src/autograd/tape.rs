@@ -148,8 +148,11 @@ impl Tape {
         Var { value, node, id: Some(id), again: None, tape: self }
     }
 
-    /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates).
+    /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates), unless the buffer is frozen.
     pub fn observe(&self, buffer: &Buffer, value: Tensor) {
+        if buffer.is_frozen() {
+            return;
+        }
         let value = self.dry.as_ref().map_or(value.clone(), |dry| dry.tensor(*value.shape()));
         self.observed.borrow_mut().push((buffer.id(), value));
     }

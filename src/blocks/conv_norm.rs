@@ -257,7 +257,7 @@ mod tests {
     fn a_frozen_norm_is_folded_in_training_if_nothing_is_recorded() {
         let mut rng = Rng::seed(5);
         let mut layer = layer(&mut rng);
-        layer.norm.frozen = true;
+        layer.norm.freeze_statistics("*").unwrap();
         let x = Tensor::normal([2, 5, 4, 3], 1.0, &mut rng).unwrap();
         let tape = Tape::train(Rng::seed(0)).recording(false);
         let y = layer.relu(&tape.input(x.clone())).unwrap();

@@ -469,7 +469,7 @@ mod tests {
     #[test]
     fn a_frozen_block_drops_in_training_all_the_same() {
         let mut block = DenseBlock::plain(4, 32, 1).dropout(0.5).build(&mut Rng::seed(4)).unwrap();
-        block.layers[0].first.norm.frozen = true;
+        block.layers[0].first.norm.freeze_statistics("*").unwrap();
         let x = Tensor::normal([4, 6, 6, 4], 1.0, &mut Rng::seed(5)).unwrap();
         let tape = Tape::train(Rng::seed(0)).recording(false);
         let y = block.forward(&tape.input(x)).unwrap();

@@ -12,8 +12,9 @@ use crate::{
 /// algorithm 1): see [`Var::batch_norm`].
 ///
 /// In training the moments are the batch's, and the tape observes new running moments: `(1 - momentum) * old + momentum *
-/// batch`, the variance unbiased there, as PyTorch does. In evaluation, and wherever `frozen` is set or `running_mean` is frozen, the running moments
-/// normalise and nothing is observed.
+/// batch`, the variance unbiased there, as PyTorch does. In evaluation the running moments normalise and nothing is observed, and in
+/// training, too, where `running_mean` is frozen, as fine-tuning with small batches wants it
+/// ([`State::freeze_statistics`](crate::autograd::State::freeze_statistics), for a layer or a whole model).
 ///
 /// State: `weight`, `bias`, `running_mean`, `running_var`, each `[C]`.
 ///
@@ -47,9 +48,6 @@ pub struct BatchNorm2d {
     pub eps: f32,
     /// The weight of a new observation in the running moments; 0.1.
     pub momentum: f32,
-    /// Normalise with the running moments in training too, and leave them as they are: for fine-tuning with small batches. The same
-    /// as freezing `running_mean`, which [`State::freeze_statistics`](crate::autograd::State::freeze_statistics) does in a whole model.
-    pub frozen: bool,
 }
 state!(BatchNorm2d { weight, bias, running_mean, running_var });
 
@@ -67,7 +65,6 @@ impl BatchNorm2d {
             running_var: Buffer::new(Tensor::full([channels], 1.0)?),
             eps: 1e-5,
             momentum: 0.1,
-            frozen: false,
         })
     }
 
@@ -102,7 +99,7 @@ impl BatchNorm2d {
 
     /// Whether it normalises with its running moments on this tape, rather than with the batch's.
     pub fn is_constant(&self, tape: &Tape) -> bool {
-        self.frozen || self.running_mean.is_frozen() || tape.mode() == Mode::Eval
+        self.running_mean.is_frozen() || tape.mode() == Mode::Eval
     }
 
     /// The norm as a part of this name: where somebody looks at its output, what follows is not done in the same pass over memory.
@@ -167,7 +164,7 @@ impl Module for BatchNorm2d {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rng;
+    use crate::{Rng, autograd::State};
 
     fn images() -> Tensor {
         Tensor::normal([3, 4, 5, 2], 2.0, &mut Rng::seed(8)).unwrap()
@@ -178,7 +175,7 @@ mod tests {
         let mut norm = BatchNorm2d::new(2).unwrap();
         norm.running_mean.value_mut().data_mut().copy_from_slice(&[1.0, -1.0]);
         norm.running_var.value_mut().data_mut().copy_from_slice(&[4.0, 0.25]);
-        norm.frozen = true;
+        norm.freeze_statistics("*").unwrap();
         let (train, eval) = (Tape::train(Rng::seed(0)), Tape::eval());
         let y = norm.forward(&train.input(images())).unwrap();
         assert_eq!(y.value(), norm.forward(&eval.input(images())).unwrap().value());
@@ -187,6 +184,17 @@ mod tests {
             updates.observed(&norm.running_mean).is_none() && updates.observed(&norm.running_var).is_none()
         );
         assert!(updates.grad(&norm.weight).is_some());
+    }
+
+    #[test]
+    fn a_frozen_variance_is_not_observed() {
+        let mut norm = BatchNorm2d::new(2).unwrap();
+        norm.freeze_statistics("running_var").unwrap();
+        let tape = Tape::train(Rng::seed(0));
+        let y = norm.forward(&tape.input(images())).unwrap();
+        let updates = y.sum().backward().unwrap();
+        assert!(updates.observed(&norm.running_mean).is_some());
+        assert!(updates.observed(&norm.running_var).is_none());
     }
 
     #[test]

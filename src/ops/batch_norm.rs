@@ -144,10 +144,9 @@ impl<'t> Var<'t> {
             })
         });
         let passes_residual = norm.residual.is_some_and(Var::is_recorded);
-        let given = || norm.given.map(|(mean, var)| [mean.clone(), var.clone()]);
         let y = y.costs(|| recipe.cost(passes_residual)).settings(|| Normalised {
             eps: norm.eps,
-            given: given(),
+            given: norm.given.map(|(mean, var)| [mean.clone(), var.clone()]),
             relu: norm.relu,
         });
         let y = match recipe.is_cheap() && channels >= WIDE {
