@@ -93,39 +93,67 @@ impl Rows {
     /// These numbers are readable in every row and vector, and writable in dx.
     #[inline(always)]
     unsafe fn add<S: Simd>(&self, simd: S, columns: Range<usize>, sums: &mut [[f32; SUMS]; 2]) {
+        assert!(columns.len() <= SUMS);
         for row in (0..self.rows).step_by(ROWS) {
-            for column in columns.clone().step_by(S::LANES) {
-                let count = (columns.end - column).min(S::LANES);
-                let sums = sums.each_mut().map(|sums| &mut sums[column - columns.start..][..count]);
-                // SAFETY: as promised.
-                unsafe {
-                    match self.rows - row {
-                        1 => self.add_vector::<S, 1>(simd, row, column, sums),
-                        2 => self.add_vector::<S, 2>(simd, row, column, sums),
-                        3 => self.add_vector::<S, 3>(simd, row, column, sums),
-                        _ => self.add_vector::<S, ROWS>(simd, row, column, sums),
-                    }
+            // SAFETY: as promised; there is a sum for each of the columns.
+            unsafe {
+                match self.rows - row {
+                    1 => self.add_rows::<S, 1>(simd, row, columns.clone(), sums),
+                    2 => self.add_rows::<S, 2>(simd, row, columns.clone(), sums),
+                    3 => self.add_rows::<S, 3>(simd, row, columns.clone(), sums),
+                    _ => self.add_rows::<S, ROWS>(simd, row, columns.clone(), sums),
                 }
             }
         }
     }
 
-    /// `R` rows of a vector, of as many columns as there are sums.
+    /// `R` rows of some columns.
     ///
     /// # Safety
-    /// As [`Rows::add`].
+    /// As [`Rows::add`], for at most as many columns as there are sums.
+    #[inline(always)]
+    unsafe fn add_rows<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        columns: Range<usize>,
+        sums: &mut [[f32; SUMS]; 2],
+    ) {
+        let mut sums = sums.each_mut().map(|sums| sums.as_mut_ptr());
+        let mut column = columns.start;
+        // SAFETY: as promised.
+        unsafe {
+            while column + S::LANES <= columns.end {
+                self.add_vector::<S, R>(simd, row, column, S::LANES, sums);
+                sums = [sums[0].add(S::LANES), sums[1].add(S::LANES)];
+                column += S::LANES;
+            }
+            if column < columns.end {
+                self.add_vector::<S, R>(simd, row, column, columns.end - column, sums);
+            }
+        }
+    }
+
+    /// `R` rows of a vector of columns, or the first `count` of it.
+    ///
+    /// # Safety
+    /// As [`Rows::add`], for as many sums.
     #[inline(always)]
     unsafe fn add_vector<S: Simd, const R: usize>(
         &self,
         simd: S,
         first: usize,
         column: usize,
-        [sum_g, sum_deviation]: [&mut [f32]; 2],
+        count: usize,
+        [sum_g, sum_deviation]: [*mut f32; 2],
     ) {
-        let count = sum_g.len();
+        let [scale, shift, mean] = self.vectors;
         // SAFETY: as promised; there are `count` sums.
         unsafe {
-            let [scale, shift, mean] = self.vectors.map(|vector| simd.load_up_to(vector.add(column), count));
+            // One by one: `map` would call a function for each, of which there is none for the instruction set.
+            let scale = simd.load_up_to(scale.add(column), count);
+            let shift = simd.load_up_to(shift.add(column), count);
+            let mean = simd.load_up_to(mean.add(column), count);
             let (mut g_sum, mut deviation_sum) = (simd.splat(0.0), simd.splat(0.0));
             for row in first..first + R {
                 let x = simd.load_up_to(self.x.add(row * self.row + column), count);
@@ -137,7 +165,6 @@ impl Rows {
                 deviation_sum = simd.mul_add(g, simd.sub(x, mean), deviation_sum);
             }
             for (sums, sum) in [(sum_g, g_sum), (sum_deviation, deviation_sum)] {
-                let sums = sums.as_mut_ptr();
                 simd.store_up_to(sums, simd.add(simd.load_up_to(sums, count), sum), count);
             }
         }

@@ -5,8 +5,9 @@
 //! numbers exist only where they are used: in the panel of a block of rows, which stays in the cache.
 //!
 //! * [`activate_product`] is that product;
-//! * [`DenseGradient`] is its gradient: with respect to the weight, to gamma and beta, and, added to what a matrix like that of
-//!   the maps already holds, to the maps; it starts from the gradient behind the second norm ([`NormGradient`]);
+//! * [`product_gradients`] are those of several such products of the same features: with respect to the weights, to gamma and
+//!   beta, and, added to what a matrix like that of the maps already holds, to the maps; they start from the gradient behind the
+//!   second norm ([`NormGradient`]);
 //! * [`activate`] writes the normalised numbers down, for a convolution that has no form of its own here;
 //! * [`Slot`] is where a convolution writes a layer's own channels;
 //! * [`take_slot`] reads a layer's own channels of the gradient, when all later layers have added theirs.
@@ -23,12 +24,14 @@ mod activate;
 mod add;
 mod gradient;
 mod norm_gradient;
+mod product_gradient;
 mod slot;
 mod sums;
 
 pub use activate::{activate, activate_product, activate_product_moments, activate_product_packed};
 pub use gradient::DenseGradient;
 pub use norm_gradient::NormGradient;
+pub use product_gradient::{ProductGradient, product_gradients};
 pub use slot::{Line, take_slot};
 pub use sums::Normalised;
 pub(super) use sums::{TakeSums, add_blocks};

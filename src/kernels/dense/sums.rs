@@ -80,7 +80,7 @@ impl Task for Sum<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Sum { of: Normalised { x, norm, mean }, block: Block { columns, c, .. }, offsets, sums } = self;
+        let Sum { of: Normalised { x, norm, mean }, block: Block { columns, .. }, offsets, .. } = self;
         const { assert!(S::LANES >= FEWEST_LANES) };
         assert!([norm.scale, norm.shift, mean].iter().all(|vector| vector.len() >= columns.end));
         assert!(offsets.iter().all(|offset| offset + columns.end <= x.len()));
@@ -91,28 +91,54 @@ impl Task for Sum<'_, '_> {
                 if let Some(next) = offsets.get(i + AHEAD) {
                     (range.clone()).step_by(LINE).for_each(|at| prefetch(x.as_ptr().wrapping_add(next + at)));
                 }
-                for (v, column) in range.clone().step_by(S::LANES).enumerate() {
-                    let count = (range.end - column).min(S::LANES);
+                let (whole, rest) = (range.len() / S::LANES, range.len() % S::LANES);
+                for v in 0..whole {
+                    let sums = found.each_mut().map(|found| &mut found[v]);
                     // SAFETY: the numbers are the block's, and those of x and of the vectors are there, see the asserts.
-                    unsafe {
-                        let load = |from: &[f32], at: usize| simd.load_up_to(from.as_ptr().add(at), count);
-                        let [scale, shift, mean] =
-                            [norm.scale, norm.shift, mean].map(|vector| load(vector, column));
-                        let x = load(x, offset + column);
-                        let dy = simd.load_up_to(c.offset(offset + column), count);
-                        let g = simd.gate(simd.mul_add(x, scale, shift), dy);
-                        found[0][v] = simd.add(found[0][v], g);
-                        found[1][v] = simd.mul_add(g, simd.sub(x, mean), found[1][v]);
-                    }
+                    unsafe { self.add(simd, *offset, range.start + v * S::LANES, S::LANES, sums) };
+                }
+                if rest > 0 {
+                    let sums = found.each_mut().map(|found| &mut found[whole]);
+                    // SAFETY: as above.
+                    unsafe { self.add(simd, *offset, range.start + whole * S::LANES, rest, sums) };
                 }
             }
-            for (sums, found) in sums.iter_mut().zip(found) {
+            for (sums, found) in self.sums.iter_mut().zip(found) {
                 let sums = &mut sums[range.start - columns.start..][..range.len()];
                 for (sums, found) in sums.chunks_mut(S::LANES).zip(found) {
                     let found = simd.to_array(found);
                     sums.iter_mut().zip(found).for_each(|(sum, found)| *sum += f64::from(found));
                 }
             }
+        }
+    }
+}
+
+impl Sum<'_, '_> {
+    /// A vector of columns of a row, or the first `count` of it.
+    ///
+    /// # Safety
+    /// The block's matrix, x and the vectors have these columns.
+    #[inline(always)]
+    unsafe fn add<S: Simd>(
+        &self,
+        simd: S,
+        offset: usize,
+        column: usize,
+        count: usize,
+        [sum_g, sum_deviation]: [&mut S::Vector; 2],
+    ) {
+        let Normalised { x, norm, mean } = self.of;
+        // SAFETY: as promised.
+        unsafe {
+            let scale = simd.load_up_to(norm.scale.as_ptr().add(column), count);
+            let shift = simd.load_up_to(norm.shift.as_ptr().add(column), count);
+            let mean = simd.load_up_to(mean.as_ptr().add(column), count);
+            let x = simd.load_up_to(x.as_ptr().add(offset + column), count);
+            let dy = simd.load_up_to(self.block.c.offset(offset + column), count);
+            let g = simd.gate(simd.mul_add(x, scale, shift), dy);
+            *sum_g = simd.add(*sum_g, g);
+            *sum_deviation = simd.mul_add(g, simd.sub(x, mean), *sum_deviation);
         }
     }
 }

@@ -64,6 +64,16 @@ impl Case {
         NormGradient { z: &self.z, da: &self.behind, norm, line }
     }
 
+    /// Of the whole product; the sums.
+    fn product_gradient(&self, isa: Isa, dw: Option<&mut [f32]>, dx: &mut [f32]) -> BatchNormSums {
+        let channels = 0..self.sizes[2];
+        product_gradients(isa, channels, &mut [self.as_product(dw)], dx).remove(0)
+    }
+
+    fn as_product<'a>(&'a self, dw: Option<&'a mut [f32]>) -> ProductGradient<'a> {
+        ProductGradient { features: self.gradient(), w: &self.w, dz: self.norm_gradient(), dw }
+    }
+
     fn dz(&self) -> Vec<f64> {
         let columns = self.sizes[3];
         let value = |i: usize| {
@@ -189,19 +199,13 @@ fn gradients_are_those_of_the_oracle_and_other_channels_stay() {
             let case = Case::new(sizes);
             let (dw, dx, sums) = case.gradients(&case.da());
             let (mut got_dw, mut got_dx) = (Guarded::new(dw.len()), Guarded::from(&case.dx));
-            let got = case.gradient().of_product(
-                isa,
-                &case.w,
-                &case.norm_gradient(),
-                Some(&mut got_dw),
-                &mut got_dx,
-            );
+            let got = case.product_gradient(isa, Some(&mut got_dw), &mut got_dx);
             assert_close(&got_dw, &dw, 2e-4, "dw");
             assert_close(&got_dx, &dx, 1e-4, "dx");
             assert_sums(&got, &sums, 1e-3);
 
             let mut got_dx = Guarded::from(&case.dx);
-            case.gradient().of_product(isa, &case.w, &case.norm_gradient(), None, &mut got_dx);
+            case.product_gradient(isa, None, &mut got_dx);
             assert_close(&got_dx, &dx, 1e-4, "dx without dw");
 
             let da: Vec<f32> = case.da().iter().map(|&x| x as f32).collect();
@@ -209,6 +213,39 @@ fn gradients_are_those_of_the_oracle_and_other_channels_stay() {
             let got = case.gradient().of_activation(isa, &da, &mut got_dx);
             assert_close(&got_dx, &dx, 1e-4, "dx of an activation");
             assert_sums(&got, &sums, 1e-3);
+        }
+    }
+}
+
+#[test]
+fn products_taken_together_have_the_gradients_of_each() {
+    for isa in each_isa() {
+        for [rows, row, channels, more, columns] in
+            [[1, 3, 1, 1, 1], [97, 40, 24, 7, 48], [401, 230, 190, 12, 20], [300, 33, 12, 9, 290]]
+        {
+            // Two layers that read the same features, the second one some more.
+            let first = Case::new([rows, row, channels, columns]);
+            let second = Case::new([rows, row, channels + more, columns + 1]);
+            let [of_first, of_second] = [&first, &second].map(|case| case.gradients(&case.da()));
+            let start = first.dx.iter().map(|&x| f64::from(x));
+            let dx = of_first.1.iter().zip(&of_second.1).zip(start).map(|((a, b), x)| a + b - x);
+
+            let mut got_dx = Guarded::from(&first.dx);
+            let [mut dw_1, mut dw_2] = [&first, &second].map(|case| Guarded::new(case.w.len()));
+            let mut product = second.as_product(Some(&mut dw_2));
+            product.features.x.data = &first.x;
+            let mut products = [product];
+            let of_more = product_gradients(isa, channels..channels + more, &mut products, &mut got_dx);
+            let [product] = products;
+            let mut products = [first.as_product(Some(&mut dw_1)), product];
+            let of_both = product_gradients(isa, 0..channels, &mut products, &mut got_dx);
+
+            assert_close(&got_dx, &dx.collect::<Vec<_>>(), 1e-4, "dx");
+            assert_close(&dw_1, &of_first.0, 2e-4, "dw of the first");
+            assert_close(&dw_2, &of_second.0, 2e-4, "dw of the second");
+            assert_sums(&of_both[0], &of_first.2, 1e-3);
+            assert_sums(&of_both[1], &of_second.2.each_ref().map(|sums| sums[..channels].to_vec()), 1e-3);
+            assert_sums(&of_more[0], &of_second.2.map(|sums| sums[channels..].to_vec()), 1e-3);
         }
     }
 }
@@ -238,8 +275,7 @@ fn a_slot_is_taken_with_its_line() {
 fn no_rows_have_a_gradient_of_zero() {
     let case = Case::new([0, 5, 4, 3]);
     let mut dw = Guarded::new(12);
-    let sums =
-        case.gradient().of_product(Isa::active(), &case.w, &case.norm_gradient(), Some(&mut dw), &mut []);
+    let sums = case.product_gradient(Isa::active(), Some(&mut dw), &mut []);
     assert_eq!((dw.to_vec(), sums.dy), (vec![0.0; 12], vec![0.0; 4]));
 }
 
@@ -248,8 +284,7 @@ fn threads_do_not_change_a_bit() {
     let case = Case::new([3000, 220, 200, 48]);
     same_on_any_threads(|| {
         let (mut dw, mut dx) = (vec![0.0; case.w.len()], case.dx.clone());
-        let sums =
-            case.gradient().of_product(Isa::active(), &case.w, &case.norm_gradient(), Some(&mut dw), &mut dx);
+        let sums = case.product_gradient(Isa::active(), Some(&mut dw), &mut dx);
         [dw, dx, bits(&sums.dy), bits(&sums.dy_deviation)].concat()
     });
 }

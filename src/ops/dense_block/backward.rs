@@ -6,7 +6,7 @@ use crate::{
     autograd::Var,
     kernels::{
         self, Algorithm, BatchNormSums, DenseGradient, Features, Isa, Line, NormGradient, NormRelu,
-        Normalised,
+        Normalised, ProductGradient,
     },
     ops::{
         Moments,
@@ -14,6 +14,7 @@ use crate::{
         dropout::drop_elements,
     },
 };
+use std::ops::Range;
 
 /// A normalisation as a multiplication and an addition.
 pub(super) struct Norm {
@@ -88,23 +89,29 @@ impl Rule {
             slope: vec![0.0; channels],
         };
         let mut results = vec![None; needs.len()];
-        // Popped, so that what a layer kept is free for those before it.
-        while let Some(layer) = self.layers.pop() {
-            let end = layer.operand + layer.operands();
-            if !needs[..end].contains(&true) {
-                break;
-            }
-            let below = needs[..layer.operand].contains(&true);
-            let first = layer.operand;
-            for (i, gradient) in
-                layer.gradients(&mut sweep, &needs[first..end], below).into_iter().enumerate()
-            {
-                results[first + i] = gradient;
-            }
+        let unneeded = |layer: &&LayerRule| !needs[..layer.operands().end].contains(&true);
+        let mut layers = self.layers.split_off(self.layers.iter().take_while(unneeded).count());
+        while !layers.is_empty() {
+            let widths = layers.iter().map(|layer| layer.convolution.in_channels);
+            let group = layers.split_off(layers.len() - taken_together(widths));
+            sweep.group(group, needs, &mut results);
         }
         results[0] = needs[0].then(|| sweep.take(0, self.inputs));
         results
     }
+}
+
+/// Most columns of products whose gradients are taken together: their dw is to stay in the cache, too.
+const COLUMNS: usize = 256;
+
+/// How many of the last layers, whose 3x3 convolutions read so many channels, share a pass over what all of them read.
+pub(super) fn taken_together(widths: impl DoubleEndedIterator<Item = usize>) -> usize {
+    let mut columns = 0;
+    let fits = |width: &usize| {
+        columns += width;
+        columns <= COLUMNS
+    };
+    widths.rev().take_while(fits).count().max(1)
 }
 
 /// The sweep over the layers.
@@ -142,81 +149,161 @@ impl Sweep {
         Features { data: self.maps.data(), row: self.mean.len(), channels }
     }
 
-    /// Adds to the gradient of the maps what reaches them through a norm and what stands behind it: `add` adds what does not
-    /// rest on statistics and returns the sums.
-    fn add_through(
-        &mut self,
-        norm: &Norm,
-        add: impl FnOnce(DenseGradient<'_>, &mut [f32]) -> BatchNormSums,
-    ) -> BatchNormSums {
-        let mean = &norm.affine.mean;
-        let x = Features { data: self.maps.data(), row: self.mean.len(), channels: mean.data().len() };
-        let gradient = DenseGradient { x, norm: norm.relu(), mean: mean.data() };
-        let sums = add(gradient, self.gradient.data_mut());
-        let [offset, slope] = norm.line(&sums, self.maps.shape().rows());
-        self.offset.iter_mut().zip(offset).for_each(|(all, offset)| *all += offset);
-        self.slope.iter_mut().zip(slope).for_each(|(all, slope)| *all += slope);
+    /// Takes the last layers back. Each needs the gradient of what it made complete before, so what later layers of the group
+    /// contribute to that is added at once; what they contribute to the channels that all of them read, in one pass at the end.
+    fn group(&mut self, mut layers: Vec<LayerRule>, needs: &[bool], results: &mut [Option<Tensor>]) {
+        let shared = layers[0].channels;
+        let mut products = vec![];
+        // Popped, so that what a layer kept is free for those before it.
+        while let Some(layer) = layers.pop() {
+            let below = needs[..layer.operands().start].contains(&true);
+            let operands = layer.operands();
+            let mut product = layer.gradients(self, &needs[operands.clone()], below, &mut results[operands]);
+            if let Some(product) = &mut product {
+                self.add_products(shared..product.channels(), std::slice::from_mut(product));
+            }
+            products.extend(product);
+        }
+        self.add_products(0..shared, &mut products);
+        for product in products {
+            let first = product.operand;
+            product.gradients(&needs[first..], &mut results[first..]);
+        }
+    }
+
+    /// Adds to the gradient of some channels of the maps what reaches them through products, and to the products' gradients
+    /// what these channels contribute.
+    fn add_products(&mut self, channels: Range<usize>, products: &mut [Product]) {
+        if channels.is_empty() {
+            return;
+        }
+        let x = self.maps.data();
+        let mut of_products: Vec<_> =
+            products.iter_mut().map(|product| product.kernel(x, self.mean.len())).collect();
+        let (isa, dx) = (Isa::active(), self.gradient.data_mut());
+        let sums = kernels::product_gradients(isa, channels.clone(), &mut of_products, dx);
+        for (product, sums) in products.iter_mut().zip(sums) {
+            self.add_line(&product.norm, channels.clone(), &sums);
+            product.sums.dy[channels.clone()].copy_from_slice(&sums.dy);
+            product.sums.dy_deviation[channels.clone()].copy_from_slice(&sums.dy_deviation);
+        }
+    }
+
+    /// Adds to the gradient of the maps what reaches them through a normalisation and a ReLU, from the gradient behind.
+    fn add_activation(&mut self, norm: &Norm, da: &Tensor) -> BatchNormSums {
+        let gradient = norm.gradient_of(self.maps.data(), self.mean.len());
+        let sums = gradient.of_activation(Isa::active(), da.data(), self.gradient.data_mut());
+        self.add_line(norm, 0..norm.channels(), &sums);
         sums
+    }
+
+    /// Notes what the batch statistics of a norm add to the gradient of some channels.
+    fn add_line(&mut self, norm: &Norm, channels: Range<usize>, sums: &BatchNormSums) {
+        let line = norm.line(channels.clone(), sums, self.maps.shape().rows());
+        for (all, line) in [&mut self.offset, &mut self.slope].into_iter().zip(line) {
+            all[channels.clone()].iter_mut().zip(line).for_each(|(all, line)| *all += line);
+        }
+    }
+}
+
+/// The product of a bottleneck layer, whose gradient is complete but for some of the channels that it read.
+struct Product {
+    /// The number of the layer's first operand.
+    operand: usize,
+    /// The first norm, and its sums.
+    norm: Norm,
+    sums: BatchNormSums,
+    bottleneck: Bottleneck,
+    /// The gradient behind the second norm, and what batch statistics add in front of it: offset and slope.
+    da: Tensor,
+    line: [Tensor; 2],
+    /// The gradient of the weight, if it is wanted.
+    dw: Option<Tensor>,
+}
+
+impl Product {
+    /// Channels that it read.
+    fn channels(&self) -> usize {
+        self.norm.channels()
+    }
+
+    /// For the kernel; the maps have `row` channels.
+    fn kernel<'a>(&'a mut self, maps: &'a [f32], row: usize) -> ProductGradient<'a> {
+        let Bottleneck { weight, z, norm } = &self.bottleneck;
+        let [offset, slope] = self.line.each_ref().map(Tensor::data);
+        let line = Line { offset, slope, mean: norm.affine.mean.data() };
+        ProductGradient {
+            features: self.norm.gradient_of(maps, row),
+            w: weight.data(),
+            dz: NormGradient { z: z.data(), da: self.da.data(), norm: norm.relu(), line },
+            dw: self.dw.as_mut().map(Tensor::data_mut),
+        }
+    }
+
+    /// Those of the first norm and of the weight, when all channels have contributed.
+    fn gradients(self, needs: &[bool], results: &mut [Option<Tensor>]) {
+        let (dgamma, dbeta) = self.norm.affine.gradients(&self.sums);
+        (results[0], results[1]) = (needs[0].then_some(dgamma), needs[1].then_some(dbeta));
+        results[2] = self.dw;
     }
 }
 
 impl LayerRule {
-    /// How many operands it has.
-    fn operands(&self) -> usize {
-        if self.bottleneck.is_some() { 6 } else { 3 }
+    /// The numbers of its operands.
+    fn operands(&self) -> Range<usize> {
+        self.operand..self.operand + if self.bottleneck.is_some() { 6 } else { 3 }
     }
 
-    /// The gradients of its operands; `below` says whether any is needed of what it reads.
-    fn gradients(self, sweep: &mut Sweep, needs: &[bool], below: bool) -> Vec<Option<Tensor>> {
+    /// The gradients of its operands but for those of the product, which is returned; `below` says whether any is needed of
+    /// what it reads.
+    fn gradients(
+        mut self,
+        sweep: &mut Sweep,
+        needs: &[bool],
+        below: bool,
+        results: &mut [Option<Tensor>],
+    ) -> Option<Product> {
         let mut dy = sweep.take(self.channels, self.convolution.out_channels);
         if let Some((p, seed)) = self.drops {
             drop_elements(p, seed, &mut dy);
         }
-        let (operands, last) = (needs.len(), needs.len() - 1);
-        let mut results = vec![None; operands];
+        let last = needs.len() - 1;
         results[last] = needs[last].then(|| self.weight_gradient(sweep, &dy));
         if !below && !needs[..last].contains(&true) {
-            return results;
+            return None;
         }
         let isa = Isa::active();
         let (convolution, weight) = (&self.convolution, self.weight.data());
-        let mut sums = None;
-        let da =
-            Tensor::build(with_channels(&sweep.maps, convolution.in_channels), |da| match &self.bottleneck {
-                Some(bottleneck) => {
-                    let behind = bottleneck.behind();
-                    let found =
-                        self.algorithm.input_gradient_sums(isa, convolution, dy.data(), weight, behind, da);
-                    sums = Some(found);
-                }
-                None => self.algorithm.input_gradient(isa, convolution, dy.data(), weight, da),
+        let inner = with_channels(&sweep.maps, convolution.in_channels);
+        let Some(bottleneck) = self.bottleneck.take() else {
+            let da = Tensor::build(inner, |da| {
+                self.algorithm.input_gradient(isa, convolution, dy.data(), weight, da);
             });
-        drop(dy);
-        let sums = match self.bottleneck.as_ref().zip(sums) {
-            Some((bottleneck, sums)) => {
-                let line = bottleneck.line(&sums);
-                let of_sums = bottleneck.norm.affine.gradients(&sums);
-                (results[3], results[4]) = (needs[3].then_some(of_sums.0), needs[4].then_some(of_sums.1));
-                if !below && !needs[..3].contains(&true) {
-                    return results;
-                }
-                let weight = &bottleneck.weight;
-                let mut dw = needs[2].then(|| Tensor::build(*weight.shape(), |_| ()));
-                let sums = sweep.add_through(&self.norm, |gradient, dx| {
-                    let mean = bottleneck.norm.affine.mean.data();
-                    let line = Line { offset: line[0].data(), slope: line[1].data(), mean };
-                    let norm = bottleneck.norm.relu();
-                    let dz = NormGradient { z: bottleneck.z.data(), da: da.data(), norm, line };
-                    gradient.of_product(isa, weight.data(), &dz, dw.as_mut().map(Tensor::data_mut), dx)
-                });
-                results[2] = dw;
-                sums
-            }
-            None => sweep.add_through(&self.norm, |gradient, dx| gradient.of_activation(isa, da.data(), dx)),
+            let (dgamma, dbeta) = self.norm.affine.gradients(&sweep.add_activation(&self.norm, &da));
+            (results[0], results[1]) = (needs[0].then_some(dgamma), needs[1].then_some(dbeta));
+            return None;
         };
-        let of_sums = self.norm.affine.gradients(&sums);
-        (results[0], results[1]) = (needs[0].then_some(of_sums.0), needs[1].then_some(of_sums.1));
-        results
+        let mut sums = None;
+        let da = Tensor::build(inner, |da| {
+            let behind = bottleneck.behind();
+            sums = Some(self.algorithm.input_gradient_sums(isa, convolution, dy.data(), weight, behind, da));
+        });
+        let sums = sums?;
+        let (dgamma, dbeta) = bottleneck.norm.affine.gradients(&sums);
+        (results[3], results[4]) = (needs[3].then_some(dgamma), needs[4].then_some(dbeta));
+        if !below && !needs[..3].contains(&true) {
+            return None;
+        }
+        let zeros = vec![0.0; self.channels];
+        Some(Product {
+            operand: self.operand,
+            norm: self.norm,
+            sums: BatchNormSums { dy: zeros.clone(), dy_deviation: zeros },
+            line: bottleneck.line(&sums),
+            dw: needs[2].then(|| Tensor::build(*bottleneck.weight.shape(), |_| ())),
+            bottleneck,
+            da,
+        })
     }
 
     /// Of the 3x3 convolution.
@@ -251,13 +338,24 @@ impl LayerRule {
 }
 
 impl Norm {
-    /// What batch statistics of so many rows add to the gradient of what is normalised: offset and slope, see [`Line`].
-    fn line(&self, sums: &BatchNormSums, rows: usize) -> [Vec<f64>; 2] {
-        let Affine { scale, inverse_std, .. } = &self.affine;
+    fn channels(&self) -> usize {
+        self.affine.scale.data().len()
+    }
+
+    /// The maps that it normalises, which have `row` channels, with it.
+    fn gradient_of<'a>(&'a self, maps: &'a [f32], row: usize) -> DenseGradient<'a> {
+        let x = Features { data: maps, row, channels: self.channels() };
+        DenseGradient { x, norm: self.relu(), mean: self.affine.mean.data() }
+    }
+
+    /// What batch statistics of so many rows add to the gradient of some channels of what is normalised: offset and slope, see [`Line`].
+    fn line(&self, channels: Range<usize>, sums: &BatchNormSums, rows: usize) -> [Vec<f64>; 2] {
+        let [scale, inverse_std] =
+            [&self.affine.scale, &self.affine.inverse_std].map(|all| &all.data()[channels.clone()]);
         let shares =
-            scale.data().iter().map(|&scale| if self.given { 0.0 } else { -f64::from(scale) / rows as f64 });
+            scale.iter().map(|&scale| if self.given { 0.0 } else { -f64::from(scale) / rows as f64 });
         let offset = shares.clone().zip(&sums.dy).map(|(share, dy)| share * dy).collect();
-        let slopes = shares.zip(&sums.dy_deviation).zip(inverse_std.data());
+        let slopes = shares.zip(&sums.dy_deviation).zip(inverse_std);
         [offset, slopes.map(|((share, sum), &inverse)| share * sum * f64::from(inverse).powi(2)).collect()]
     }
 }
@@ -270,7 +368,7 @@ impl Bottleneck {
 
     /// What batch statistics add to the gradient of z, from the sums of the second norm.
     fn line(&self, sums: &BatchNormSums) -> [Tensor; 2] {
-        let line = self.norm.line(sums, self.z.shape().rows());
+        let line = self.norm.line(0..self.norm.channels(), sums, self.z.shape().rows());
         line.map(|line| vector(*self.norm.affine.mean.shape(), |c| line[c]))
     }
 }

@@ -1,6 +1,6 @@
 //! What the block takes, for dry passes.
 
-use super::{DenseBlockLayer, DenseBlockNorm};
+use super::{DenseBlockLayer, DenseBlockNorm, backward::taken_together};
 use crate::{
     Shape,
     autograd::{Cost, Kept},
@@ -50,9 +50,25 @@ pub(super) fn cost(
         }
     }
     cost.forward.extend(of_channels(maps, if recorded { copies } else { inner }));
-    // The gradient of a layer's maps, and beside it that of what the convolution read, or a copy of that.
-    cost.backward.extend([new, inner.max(copies)].into_iter().flat_map(|width| of_channels(maps, width)));
+    // The gradient of a layer's maps, and beside it those of what the convolutions read, or a copy of that.
+    let behind = copies.max(gradients_at_once(layers, convolutions));
+    cost.backward.extend([new, behind].into_iter().flat_map(|width| of_channels(maps, width)));
     cost
+}
+
+/// The most channels of gradients, of what 3x3 convolutions read, that exist at the same time.
+fn gradients_at_once(mut layers: &[DenseBlockLayer<'_>], convolutions: &[Conv2d]) -> usize {
+    let mut most = 0;
+    while !layers.is_empty() {
+        let widths = convolutions[..layers.len()].iter().map(|sizes| sizes.in_channels);
+        let (before, group) = layers.split_at(layers.len() - taken_together(widths.clone()));
+        let widths = group.iter().zip(widths.skip(before.len()));
+        let products = widths.clone().filter(|(layer, _)| layer.bottleneck.is_some());
+        most =
+            widths.map(|(_, width)| width).fold(most.max(products.map(|(_, width)| width).sum()), usize::max);
+        layers = before;
+    }
+    most
 }
 
 /// The maps' shape with other channels, if there are any.
