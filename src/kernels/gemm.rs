@@ -156,6 +156,7 @@ impl Panels for Transposed<'_> {
 mod tests {
     use super::*;
     use crate::kernels::naive::{Input, Output, Sum, assert_sums, matmul};
+    use crate::kernels::testing::each_isa;
 
     /// Holds one product, in all transpositions, against the oracle.
     fn check(m: usize, n: usize, k: usize) {
@@ -167,7 +168,7 @@ mod tests {
                 .iter()
                 .map(|sum| Sum { value: sum.value + 1.0, magnitude: sum.magnitude + 1.0 })
                 .collect();
-            for isa in Isa::available() {
+            for isa in each_isa() {
                 let mut c = Output::filled(m * n, f32::NAN);
                 gemm(isa, sizes, &a, &b, c.slice());
                 assert_sums(&c.checked(), &want, k, &(isa, sizes));

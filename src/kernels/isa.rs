@@ -18,6 +18,12 @@ pub enum Isa {
     Avx512,
     /// NEON, 4 lanes.
     Neon,
+    /// Stands in for NEON in tests.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    FourLanes,
+    /// Stands in for AVX-512 in tests.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    SixteenLanes,
 }
 
 /// A computation that is compiled once for every instruction set. Mark `run` `#[inline(always)]`.
@@ -73,6 +79,10 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Isa::FourLanes => "four lanes",
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Isa::SixteenLanes => "sixteen lanes",
         }
     }
 
@@ -101,6 +111,26 @@ impl Isa {
             {
                 // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
                 return unsafe { avx2(task, simd) };
+            }
+            #[cfg(test)]
+            {
+                use super::simd::doubles::{FourLanes, SixteenLanes};
+                #[target_feature(enable = "avx2,fma")]
+                fn by_avx2<T: Task, S: Simd>(task: T, simd: S) -> T::Output {
+                    task.run(simd)
+                }
+                if self == Isa::FourLanes
+                    && let Some(simd) = FourLanes::detect()
+                {
+                    // SAFETY: as for `avx2`.
+                    return unsafe { by_avx2(task, simd) };
+                }
+                if self == Isa::SixteenLanes
+                    && let Some(simd) = SixteenLanes::detect()
+                {
+                    // SAFETY: as for `avx2`.
+                    return unsafe { by_avx2(task, simd) };
+                }
             }
         }
         #[cfg(target_arch = "aarch64")]

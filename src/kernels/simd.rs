@@ -316,3 +316,6 @@ mod arm {
 }
 #[cfg(target_arch = "aarch64")]
 pub use arm::Neon;
+
+#[cfg(all(test, target_arch = "x86_64"))]
+pub mod doubles;

@@ -36,9 +36,15 @@ pub(super) const LENGTHS: [usize; 28] = [
     super::elementwise::PIECE + 1,
 ];
 
-/// Every instruction set that this processor has.
+/// Every instruction set that this processor has, and stand-ins for others.
 pub(super) fn each_isa() -> Vec<Isa> {
-    Isa::available()
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+    let mut all = Isa::available();
+    #[cfg(target_arch = "x86_64")]
+    if all.contains(&Isa::Avx2) {
+        all.extend([Isa::FourLanes, Isa::SixteenLanes]);
+    }
+    all
 }
 
 /// Standard normal numbers.

@@ -1,7 +1,8 @@
-//! All directions, on every instruction set that the machine has, against the oracle.
+//! All directions, on every instruction set, against the oracle.
 
 use super::*;
 use crate::kernels::naive::{self, Input, Output, assert_sums};
+use crate::kernels::testing::each_isa;
 use crate::kernels::{Ending, Gemm, Isa, NormRelu, Normalised, Slot, gemm, moments};
 use proptest::prelude::*;
 
@@ -15,7 +16,7 @@ fn check_all(sizes: &Conv2d) {
     let y_want = naive::conv2d(sizes, &x, &w);
     let dx_want = naive::conv2d_input_gradient(sizes, &dy, &w);
     let dw_want = naive::conv2d_weight_gradient(sizes, &x, &dy);
-    for isa in Isa::available() {
+    for isa in each_isa() {
         let case = (isa, sizes);
         let mut y = Output::filled(sizes.y_len(), f32::NAN);
         conv2d(isa, sizes, &x, &w, y.slice());
@@ -163,7 +164,7 @@ fn every_ending_is_as_the_oracle_says() {
         let sums = naive::conv2d(&sizes, &x, &w);
         for ending in endings(&bias, &residual) {
             let want = naive::end(&sums, sizes.out_channels, ending);
-            for isa in Isa::available() {
+            for isa in each_isa() {
                 let mut y = Output::filled(sizes.y_len(), f32::NAN);
                 conv2d_with(isa, &sizes, &x, &w, ending, y.slice());
                 assert_sums(&y.checked(), &want, 452, &(isa, sizes));
@@ -178,7 +179,7 @@ fn a_relu_at_the_end_hides_no_nan() {
     let mut x = vec![-1.0; sizes.x_len()];
     x[0] = f32::NAN;
     let ending = Ending { relu: true, ..Ending::default() };
-    for isa in Isa::available() {
+    for isa in each_isa() {
         let mut y = vec![7.0; sizes.y_len()];
         conv2d_with(isa, &sizes, &x, &vec![1.0; sizes.w_len()], ending, &mut y);
         assert!(y[..11].iter().all(|y| y.is_nan()) && y[11..].iter().all(|&y| y == 0.0), "{isa:?} {y:?}");
@@ -200,7 +201,7 @@ fn moments_are_those_of_the_result() {
         let bias: Vec<f32> = (0..sizes.out_channels).map(|c| 100.0 * (c % 3) as f32).collect();
         let ending = Ending { bias: Some(&bias), relu: true, ..Ending::default() };
         for (isa, algorithm) in
-            Isa::available().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
+            each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
             let mut y = Output::filled(sizes.y_len(), f32::NAN);
             let (mean, variance) = algorithm.conv2d_moments(isa, &sizes, &x, &w, ending, y.slice());
@@ -227,7 +228,7 @@ fn a_slot_gets_the_convolution_and_other_channels_stay() {
         let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
         let (channels, row, first) = (sizes.out_channels, sizes.out_channels + 9, 4);
         for (isa, algorithm) in
-            Isa::available().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
+            each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
             let mut plain = Output::filled(sizes.y_len(), f32::NAN);
             let wanted = algorithm.conv2d_moments(isa, &sizes, &x, &w, Ending::default(), plain.slice());
@@ -267,7 +268,7 @@ fn the_sums_of_a_norm_before_are_those_of_its_gradient() {
         let [scale, shift, mean] = [4, 5, 6].map(|seed| Input::random(sizes.in_channels, seed));
         let behind = Normalised { x: &x, norm: NormRelu { scale: &scale, shift: &shift }, mean: &mean };
         for (isa, algorithm) in
-            Isa::available().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
+            each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
             let mut dx = Output::filled(sizes.x_len(), f32::NAN);
             let sums = algorithm.input_gradient_sums(isa, &sizes, &dy, &w, behind, dx.slice());
@@ -321,7 +322,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     let sizes = square(4, 40, [16, 24], 3, 2, 1);
     let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
     let dy = Input::random(sizes.y_len(), 3);
-    for isa in Isa::available() {
+    for isa in each_isa() {
         let results = [1, 2, 3, 8].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {

@@ -1,9 +1,10 @@
-//! All directions, on every instruction set that the machine has, against the oracle.
+//! All directions, on every instruction set, against the oracle.
 
 use super::transforms::{F, Filtering};
 use super::*;
 use crate::kernels::conv::tests::endings;
 use crate::kernels::naive::{self, Input, Output, Sum};
+use crate::kernels::testing::each_isa;
 use crate::kernels::{Ending, Isa, NormRelu, Slot};
 
 /// The largest error that is allowed, relative to the largest number of the result; see `mod` for what was measured.
@@ -36,7 +37,7 @@ fn check_all(sizes: &Conv2d) {
     let channels = sizes.in_channels;
     let norm = |(i, x): (usize, &f32)| (x * scale[i % channels] + shift[i % channels]).max(0.0);
     let normalised: Vec<f32> = x.iter().enumerate().map(norm).collect();
-    for isa in Isa::available() {
+    for isa in each_isa() {
         let case = (isa, sizes);
         for ending in endings(&bias, &residual) {
             let mut y = Output::filled(sizes.y_len(), f32::NAN);
@@ -134,7 +135,7 @@ fn any_number_of_threads_gives_the_same_bits() {
         let x = Input::random(sizes.x_len(), 1);
         let w = Input::random(sizes.w_len(), 2);
         let dy = Input::random(sizes.y_len(), 3);
-        for isa in Isa::available() {
+        for isa in each_isa() {
             let results = [1, 2, 3, 8].map(|threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
