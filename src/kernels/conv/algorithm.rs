@@ -10,7 +10,7 @@ use crate::kernels::{Activation, BatchNormSums, Ending, Isa, NormRelu, Normalise
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
     /// By Winograd's algorithm where that is possible and was measured to be faster, otherwise directly. It needs a quarter
-    /// of the multiplications, and its error is up to about 9e-6 of the largest number of the result. It is for 3x3 kernels of
+    /// of the multiplications, and its error is up to about 2e-6 of the largest number of the result. It is for 3x3 kernels of
     /// stride 1, without dilation and groups, and at least 12 000 tiles (of 4x4 outputs) times channels, at least 16 tiles and 12 channels.
     #[default]
     Auto,

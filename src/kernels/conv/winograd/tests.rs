@@ -8,7 +8,7 @@ use crate::kernels::testing::each_isa;
 use crate::kernels::{Ending, Isa, NormRelu, Slot};
 
 /// The largest error that is allowed, relative to the largest number of the result; see `mod` for what was measured.
-const BOUND: f64 = 1e-5;
+const BOUND: f64 = 3e-6;
 
 #[track_caller]
 fn assert_close(got: &[f32], want: &[Sum], case: &dyn std::fmt::Debug) {

@@ -3,6 +3,13 @@
 
 use crate::kernels::simd::Simd;
 
+/// The points of F(4x4, 3x3) are 0, these two, of which each is one divided by the other, their negatives, and infinity.
+const NEAR: f32 = 2.0 / 3.0;
+const FAR: f32 = 3.0 / 2.0;
+/// Their squares.
+const NEAR_2: f32 = 4.0 / 9.0;
+const FAR_2: f32 = 9.0 / 4.0;
+
 /// The maps of F(OxO, 3x3), from tiles of `I` x `I` inputs.
 pub(in super::super) trait Filtering<const I: usize, const O: usize> {
     /// `B^T`.
@@ -40,19 +47,21 @@ pub(in super::super) struct Input;
 impl Transform<6, 6> for Input {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, d: [S::Vector; 6]) -> [S::Vector; 6] {
-        let (two, four) = (simd.splat(2.0), simd.splat(4.0));
-        let (minus_four, minus_five) = (simd.splat(-4.0), simd.splat(-5.0));
-        let even = simd.mul_add(minus_four, d[2], d[4]);
-        let odd = simd.mul_add(minus_four, d[1], d[3]);
-        let even_at_two = simd.sub(d[4], d[2]);
-        let odd_at_two = simd.mul(two, simd.sub(d[3], d[1]));
+        let (near, minus_near, far, minus_far) =
+            (simd.splat(NEAR), simd.splat(-NEAR), simd.splat(FAR), simd.splat(-FAR));
+        let (minus_near_2, minus_far_2) = (simd.splat(-NEAR_2), simd.splat(-FAR_2));
+        let minus_both_2 = simd.splat(-97.0 / 36.0);
+        let even_near = simd.mul_add(minus_far_2, d[2], d[4]);
+        let odd_near = simd.mul_add(minus_far_2, d[1], d[3]);
+        let even_far = simd.mul_add(minus_near_2, d[2], d[4]);
+        let odd_far = simd.mul_add(minus_near_2, d[1], d[3]);
         [
-            simd.mul_add(four, d[0], simd.mul_add(minus_five, d[2], d[4])),
-            simd.add(even, odd),
-            simd.sub(even, odd),
-            simd.add(even_at_two, odd_at_two),
-            simd.sub(even_at_two, odd_at_two),
-            simd.mul_add(four, d[1], simd.mul_add(minus_five, d[3], d[5])),
+            simd.mul_add(minus_both_2, d[2], simd.add(d[0], d[4])),
+            simd.mul_add(near, odd_near, even_near),
+            simd.mul_add(minus_near, odd_near, even_near),
+            simd.mul_add(far, odd_far, even_far),
+            simd.mul_add(minus_far, odd_far, even_far),
+            simd.mul_add(minus_both_2, d[3], simd.add(d[1], d[5])),
         ]
     }
 }
@@ -70,14 +79,15 @@ pub(in super::super) struct Output;
 impl Transform<6, 4> for Output {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, m: [S::Vector; 6]) -> [S::Vector; 4] {
-        let (two, four, eight) = (simd.splat(2.0), simd.splat(4.0), simd.splat(8.0));
-        let (sum, difference) = (simd.add(m[1], m[2]), simd.sub(m[1], m[2]));
-        let (sum_at_two, difference_at_two) = (simd.add(m[3], m[4]), simd.sub(m[3], m[4]));
+        let (near, near_2) = (simd.splat(NEAR), simd.splat(NEAR_2));
+        let far = simd.splat(FAR);
+        let (sum_near, difference_near) = (simd.add(m[1], m[2]), simd.sub(m[1], m[2]));
+        let (sum_far, difference_far) = (simd.add(m[3], m[4]), simd.sub(m[3], m[4]));
         [
-            simd.add(m[0], simd.add(sum, sum_at_two)),
-            simd.mul_add(two, difference_at_two, difference),
-            simd.mul_add(four, sum_at_two, sum),
-            simd.add(simd.mul_add(eight, difference_at_two, difference), m[5]),
+            simd.mul_add(far, sum_near, simd.mul_add(near_2, sum_far, m[0])),
+            simd.mul_add(near, difference_far, difference_near),
+            simd.mul_add(near, sum_near, sum_far),
+            simd.mul_add(far, difference_far, simd.mul_add(near_2, difference_near, m[5])),
         ]
     }
 }
@@ -95,19 +105,17 @@ pub(in super::super) struct Weight;
 impl Transform<3, 6> for Weight {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, g: [S::Vector; 3]) -> [S::Vector; 6] {
-        let (quarter, minus_sixth) = (simd.splat(0.25), simd.splat(-1.0 / 6.0));
-        let (twenty_fourth, twelfth, sixth) =
-            (simd.splat(1.0 / 24.0), simd.splat(1.0 / 12.0), simd.splat(1.0 / 6.0));
-        let even = simd.mul(minus_sixth, simd.add(g[0], g[2]));
-        let odd = simd.mul(minus_sixth, g[1]);
-        let even_at_two = simd.mul_add(twenty_fourth, g[0], simd.mul(sixth, g[2]));
-        let odd_at_two = simd.mul(twelfth, g[1]);
+        let even_near =
+            simd.mul_add(simd.splat(-12.0 / 65.0), g[2], simd.mul(simd.splat(-27.0 / 65.0), g[0]));
+        let odd_near = simd.mul(simd.splat(-18.0 / 65.0), g[1]);
+        let even_far = simd.mul_add(simd.splat(81.0 / 130.0), g[2], simd.mul(simd.splat(18.0 / 65.0), g[0]));
+        let odd_far = simd.mul(simd.splat(27.0 / 65.0), g[1]);
         [
-            simd.mul(quarter, g[0]),
-            simd.add(even, odd),
-            simd.sub(even, odd),
-            simd.add(even_at_two, odd_at_two),
-            simd.sub(even_at_two, odd_at_two),
+            g[0],
+            simd.add(even_near, odd_near),
+            simd.sub(even_near, odd_near),
+            simd.add(even_far, odd_far),
+            simd.sub(even_far, odd_far),
             g[2],
         ]
     }
@@ -122,42 +130,44 @@ impl Transform<3, 4> for Weight {
     }
 }
 
-/// `A`: the gradients of four outputs to those of their values at the points.
+/// `A`, of which a row is 1, p, p^2, p^3 here: the gradients of four outputs to those of their values at the points p.
 pub(super) struct OutputGradient;
 
 impl Transform<4, 6> for OutputGradient {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, d: [S::Vector; 4]) -> [S::Vector; 6] {
-        let (two, four, eight) = (simd.splat(2.0), simd.splat(4.0), simd.splat(8.0));
-        let (even, odd) = (simd.add(d[0], d[2]), simd.add(d[1], d[3]));
-        let even_at_two = simd.mul_add(four, d[2], d[0]);
-        let odd_at_two = simd.mul_add(eight, d[3], simd.mul(two, d[1]));
+        let (near, minus_near, far, minus_far) =
+            (simd.splat(NEAR), simd.splat(-NEAR), simd.splat(FAR), simd.splat(-FAR));
+        let (near_2, far_2) = (simd.splat(NEAR_2), simd.splat(FAR_2));
+        let (even_near, odd_near) = (simd.mul_add(near_2, d[2], d[0]), simd.mul_add(near_2, d[3], d[1]));
+        let (even_far, odd_far) = (simd.mul_add(far_2, d[2], d[0]), simd.mul_add(far_2, d[3], d[1]));
         [
             d[0],
-            simd.add(even, odd),
-            simd.sub(even, odd),
-            simd.add(even_at_two, odd_at_two),
-            simd.sub(even_at_two, odd_at_two),
+            simd.mul_add(near, odd_near, even_near),
+            simd.mul_add(minus_near, odd_near, even_near),
+            simd.mul_add(far, odd_far, even_far),
+            simd.mul_add(minus_far, odd_far, even_far),
             d[3],
         ]
     }
 }
 
-/// `G^T`: the gradients of the values at the points to those of three taps.
+/// `G^T`, with the factors that [`OutputGradient`] does without: the gradients of the values at the points to those of three
+/// taps.
 pub(super) struct WeightGradient;
 
 impl Transform<6, 3> for WeightGradient {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, p: [S::Vector; 6]) -> [S::Vector; 3] {
-        let (quarter, sixth, minus_sixth) = (simd.splat(0.25), simd.splat(1.0 / 6.0), simd.splat(-1.0 / 6.0));
-        let (twelfth, twenty_fourth) = (simd.splat(1.0 / 12.0), simd.splat(1.0 / 24.0));
-        let (sum, difference) = (simd.add(p[1], p[2]), simd.sub(p[2], p[1]));
-        let (sum_at_two, difference_at_two) = (simd.add(p[3], p[4]), simd.sub(p[3], p[4]));
-        let inner = simd.mul(minus_sixth, sum);
+        let (sum_near, difference_near) = (simd.add(p[1], p[2]), simd.sub(p[1], p[2]));
+        let (sum_far, difference_far) = (simd.add(p[3], p[4]), simd.sub(p[3], p[4]));
+        let at_zero = simd.mul_add(simd.splat(8.0 / 65.0), sum_far, p[0]);
+        let at_infinity = simd.mul_add(simd.splat(18.0 / 65.0), sum_far, p[5]);
+        let middle = simd.mul(simd.splat(12.0 / 65.0), difference_far);
         [
-            simd.mul_add(quarter, p[0], simd.mul_add(twenty_fourth, sum_at_two, inner)),
-            simd.mul_add(sixth, difference, simd.mul(twelfth, difference_at_two)),
-            simd.add(simd.mul_add(sixth, sum_at_two, inner), p[5]),
+            simd.mul_add(simd.splat(-81.0 / 130.0), sum_near, at_zero),
+            simd.mul_add(simd.splat(-27.0 / 65.0), difference_near, middle),
+            simd.mul_add(simd.splat(-18.0 / 65.0), sum_near, at_infinity),
         ]
     }
 }
