@@ -6,7 +6,7 @@ use skipgrad::{
     Error, Tensor,
     autograd::NamedTensors,
     data::{Cifar10, Cifar100},
-    io::{self, Metadata},
+    io::{self, Metadata, WeightsFile},
 };
 use std::{
     fs,
@@ -20,14 +20,17 @@ static MEMORY: PeakAlloc = PeakAlloc;
 struct Place(PathBuf);
 
 impl Place {
-    /// Reads the bytes as a weights file, and holds the memory that this takes to the bound unless the file is read.
+    /// Reads the bytes as a weights file. Opening it is held to the bound whatever it is, and reading it unless it is read.
     fn read(&self, what: &str, bytes: &[u8]) -> Result<NamedTensors, Error> {
         fs::write(&self.0, bytes).unwrap();
+        let most = 2 * bytes.len() + (1 << 20);
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
-        let answer = io::read(&self.0);
+        let opened = WeightsFile::open(&self.0);
         let taken = MEMORY.peak_usage() - before;
-        let most = 2 * bytes.len() + (1 << 20);
+        assert!(taken <= most, "{what}: {taken} bytes for a file of {}, opened", bytes.len());
+        let answer = opened.and_then(|file| file.read_all());
+        let taken = MEMORY.peak_usage() - before;
         assert!(answer.is_ok() || taken <= most, "{what}: {taken} bytes for a file of {}", bytes.len());
         answer
     }
@@ -166,6 +169,7 @@ mod pytorch {
         tensors_that_lie(place);
         archives(place);
         small_tensors(place);
+        large_in_memory(place);
         repeated_numbers(place);
     }
 
@@ -260,6 +264,7 @@ mod pytorch {
             ("nothing to take", b"\x80\x02R.".to_vec(), "a value on the stack"),
             ("no mark", b"\x80\x02Nt.".to_vec(), "a mark"),
             ("nothing remembered", b"\x80\x02h\x07.".to_vec(), "something remembered"),
+            ("a name without a value", b"\x80\x02}(K\x01u.".to_vec(), "a value for every name"),
             ("no dictionary", b"\x80\x02K\x01.".to_vec(), "dictionary"),
         ] {
             place.refused(what, &around(&pickle), words);
@@ -275,9 +280,13 @@ mod pytorch {
 
     /// A pickle of one tensor with these numbers.
     fn tensor(numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
-        let text = |text: &str| [&[b'U', text.len() as u8], text.as_bytes()].concat();
         let item = [text("a"), rebuilt("0", numel, offset, shape, strides)].concat();
         [b"\x80\x02}".to_vec(), item, b"s.".to_vec()].concat()
+    }
+
+    /// A short text.
+    fn text(text: &str) -> Vec<u8> {
+        [&[b'U', text.len() as u8], text.as_bytes()].concat()
     }
 
     /// What makes a tensor, of a storage with this key.
@@ -286,7 +295,6 @@ mod pytorch {
         let tuple = |numbers: &[i64]| {
             [b"(".to_vec(), numbers.iter().flat_map(number).collect(), b"t".to_vec()].concat()
         };
-        let text = |text: &str| [&[b'U', text.len() as u8], text.as_bytes()].concat();
         let storage = [
             b"(".to_vec(),
             text("storage"),
@@ -354,6 +362,17 @@ mod pytorch {
         place.refused("many files", &archive(&many, 20_000), "proportion");
         place.refused("something behind", &[&whole[..], b"something"].concat(), "record that ends it");
 
+        // A comment and extra fields, which may come to many times their bytes.
+        for field in [30, 32] {
+            let last = whole.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap();
+            let end = whole.len() - 22;
+            let mut longer = whole.clone();
+            longer[last + field] = 4;
+            longer[end + 12] += 4;
+            longer.splice(end..end, [0xca, 0xfe, 0, 0]);
+            place.refused("something behind a name", &longer, "a name and nothing more");
+        }
+
         // Every byte of what describes the archive, changed; of a storage's bytes none is a lie.
         for at in whole.len() - 200..whole.len() {
             for change in [1, 0x80, 0xff] {
@@ -365,31 +384,91 @@ mod pytorch {
         }
     }
 
-    /// Tensors of one number take more in memory than twice their bytes. So much is granted to an honest file.
+    /// Tensors of one number take far more in memory than in the file, and some hundreds of them too much.
     fn small_tensors(place: &Place) {
-        const COUNT: usize = 2000;
-        const GRANTED: usize = 7 << 10;
-        let file = |numbers: &dyn Fn(usize) -> i64| {
-            let tensors = (0..COUNT).flat_map(|i| {
+        let file = |count: usize, numbers: &dyn Fn(usize) -> i64| {
+            let tensors = (0..count).flat_map(|i| {
                 let key = format!("{i:04}");
                 let remembered = |at: usize| [b"r", &(at as u32).to_le_bytes()[..]].concat();
-                let name = [b"U\x04", key.as_bytes(), &remembered(2 * i)].concat();
-                [name, rebuilt(&key, 1, 0, &[numbers(i)], &[1]), remembered(2 * i + 1)].concat()
+                [
+                    text(&key),
+                    remembered(2 * i),
+                    rebuilt(&key, 1, 0, &[numbers(i)], &[1]),
+                    remembered(2 * i + 1),
+                ]
+                .concat()
             });
             let pickle = [b"\x80\x02}(".to_vec(), tensors.collect(), b"u.".to_vec()].concat();
-            let names: Vec<String> = (0..COUNT).map(|i| format!("m/data/{i:04}")).collect();
+            let names: Vec<String> = (0..count).map(|i| format!("m/data/{i:04}")).collect();
             let mut files = vec![Stored("m/data.pkl", &pickle, 0)];
             files.extend(names.iter().map(|name| Stored(name, &[0; 4], 0)));
-            archive(&files, COUNT as u16 + 1)
+            archive(&files, count as u16 + 1)
         };
-        assert_eq!(place.read("small tensors", &file(&|_| 1)).unwrap().len(), COUNT);
-        let lie = file(&|i| if i == COUNT - 1 { 2 } else { 1 });
-        fs::write(&place.0, &lie).unwrap();
-        MEMORY.reset_peak_usage();
-        let before = MEMORY.current_usage();
-        assert!(matches!(io::read(&place.0), Err(Error::Malformed { .. })));
-        let taken = MEMORY.peak_usage() - before;
-        assert!(taken <= 2 * lie.len() + (1 << 20) + COUNT * GRANTED, "{taken} bytes for {}", lie.len());
+        assert_eq!(place.read("small tensors", &file(200, &|_| 1)).unwrap().len(), 200);
+        place.refused("one that lies", &file(200, &|i| if i == 199 { 2 } else { 1 }), "needs 2 elements");
+        place.refused("too many small tensors", &file(2000, &|_| 1), "twice the file");
+    }
+
+    /// Pickles of every kind that take more in memory than in the file, ever longer until they are refused: the longest that is not is
+    /// held to the bound.
+    fn large_in_memory(place: &Place) {
+        let name = |i: usize| text(&format!("{i:x}"));
+        let each = |begin: &[u8], item: &dyn Fn(usize) -> Vec<u8>, count: usize, end: &[u8]| {
+            [begin.to_vec(), (0..count).flat_map(item).collect(), end.to_vec()].concat()
+        };
+        let one = rebuilt("0", 16, 0, &[16], &[1]);
+        let tensors = |count: usize| {
+            let again = each(b"", &|i| [name(i), b"h\x00".to_vec()].concat(), count, b"");
+            [text("-"), one.clone(), b"q\x00".to_vec(), again].concat()
+        };
+        let long = |count: usize| {
+            let name = vec![b'n'; 10 * count];
+            [b"X", &(name.len() as u32).to_le_bytes()[..], &name].concat()
+        };
+        let as_torch_saves = |count: usize| {
+            let tensor = |i: usize| {
+                let remembered = |at: usize| [b"r", &((4 * i + at) as u32).to_le_bytes()[..]].concat();
+                let tensor = rebuilt(&format!("{i:x}"), 1, 0, &[1], &[1]);
+                let (arguments, call) = tensor.split_at(tensor.len() - 1);
+                [&name(i), &remembered(0), arguments, &remembered(1), call, &remembered(2)].concat()
+            };
+            each(b"\x80\x02}(", &tensor, count, b"u.")
+        };
+        type Kind<'a> = (&'a str, &'a dyn Fn(usize) -> Vec<u8>);
+        let kinds: [Kind<'_>; 12] = [
+            ("names", &|n| each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), n, b"u.")),
+            ("a tuple", &|n| each(b"\x80\x02(", &|_| b"N".to_vec(), n, b"t.")),
+            ("a list", &|n| each(b"\x80\x02]", &|_| b"Na".to_vec(), n, b".")),
+            ("small dictionaries", &|n| each(b"\x80\x02](", &|_| b"}U\x01aNs".to_vec(), n, b"e.")),
+            ("small lists", &|n| each(b"\x80\x02](", &|_| b"]Na".to_vec(), n, b"e.")),
+            ("a memory", &|n| {
+                each(b"\x80\x02](", &|i| [b"Nr", &(i as u32).to_le_bytes()[..]].concat(), n, b"e.")
+            }),
+            ("many axes", &|n| tensor(16, 0, &vec![1; n], &vec![1; n])),
+            ("one tensor again", &|n| [b"\x80\x02}(", &tensors(n)[..], b"u."].concat()),
+            ("below a long name", &|n| [b"\x80\x02}", &long(n)[..], b"}(", &tensors(n), b"us."].concat()),
+            ("a long text", &|n| [b"\x80\x02}", &long(300 * n)[..], b"Ns."].concat()),
+            ("pairs", &|n| {
+                let pair = |i| [name(i), b"N\x86".to_vec()].concat();
+                each(b"\x80\x02ccollections\nOrderedDict\n](", &pair, n, b"e\x85R.")
+            }),
+            ("tensors", &as_torch_saves),
+        ];
+        for (what, pickle) in kinds {
+            for file in [around, in_stream] {
+                let mut count = 100;
+                while !place.read(what, &file(&pickle(count))).is_err_and(|e| e.to_string().contains("twice"))
+                {
+                    count += count / 10;
+                }
+            }
+        }
+        // What the object takes is not granted to the keys behind it once more.
+        let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 1000, b"u.");
+        let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 1500, b"e.");
+        let whole = in_stream(&object);
+        let stream = [&whole[..whole.len() - 4], &keys].concat();
+        place.refused("an object and keys", &stream, "twice the file");
     }
 
     /// PyTorch writes a tensor that repeats one number 2^30 times in a kilobyte.

@@ -16,15 +16,19 @@ const LARGE_END: u64 = 56;
 const LOCAL: u64 = 30;
 const DESCRIBED: usize = 46;
 
-/// Bytes that an entry takes at most once the directory is read, besides its names; and the entries to which they are granted even
-/// if the file is small: see [`pickle`](super::pickle).
-const BYTES_PER_ENTRY: u64 = 480;
-const MANY: u64 = 4096;
+/// Bytes that an entry takes at most once the directory is read, besides its name; and times that the name is there, whose letters
+/// may take more bytes than in the file.
+const BYTES_PER_ENTRY: u64 = 360;
+const NAMES: u64 = 3;
+
+/// What an entry may have behind its name: the sizes and the place that the large archives have there.
+const LARGE: [u8; 2] = [1, 0];
+const LARGE_EXTRA: usize = 32;
 
 /// The pickle of an archive; the file stands at its beginning.
 pub(super) struct Found {
     pub(super) len: u64,
-    /// Bytes that the directory will take besides what is granted.
+    /// Bytes that the directory will take.
     pub(super) directory: u64,
 }
 
@@ -76,8 +80,8 @@ pub(super) fn find_pickle(path: &Path, file: &mut File, size: u64) -> Result<Opt
             format!("{entries} entries in {len} bytes at {begin}"),
         ));
     }
-    let taken = entries.saturating_sub(MANY).saturating_mul(BYTES_PER_ENTRY).saturating_add(2 * len);
-    if taken > size.saturating_add(super::ALLOWANCE / 2) {
+    let taken = entries * BYTES_PER_ENTRY + NAMES * (len - entries * DESCRIBED as u64);
+    if taken > 2 * size + super::ALLOWANCE / 2 {
         return Err(broken(
             "a directory in proportion to the file",
             format!("{entries} entries in {size} bytes"),
@@ -134,6 +138,11 @@ fn find(path: &Path, bytes: &[u8], directory: Directory) -> Result<Place> {
             return Err(broken("a name", format!("{} bytes", behind.len())));
         };
         rest = &behind[extra + comment..];
+        let (extra, comment) = behind[..extra + comment].split_at(extra);
+        let large = extra.starts_with(&LARGE) && extra.len() <= LARGE_EXTRA;
+        if !comment.is_empty() || !(large || extra.is_empty()) {
+            return Err(broken("a name and nothing more", format!("{} bytes", extra.len() + comment.len())));
+        }
         let text = String::from_utf8_lossy(name);
         // Encrypted files have one of these bits.
         if u16_at(entry, 8) & 0x2041 != 0 || u16_at(entry, 10) != 0 || u32_at(entry, 20) != u32_at(entry, 24)

@@ -9,13 +9,14 @@
 mod archive;
 mod names;
 mod pickle;
+mod value;
 
 use super::{
     number::Number,
     weights::{ALLOWANCE, Entry, malformed, shape},
 };
 use crate::{Error, Result};
-use pickle::{Kind, Limit};
+use pickle::Limit;
 use pytorch_reader::{DType, PytorchError, PytorchReader};
 use std::{
     collections::BTreeMap,
@@ -23,16 +24,19 @@ use std::{
     io::{BufReader, Read},
     path::Path,
 };
+use value::Kind;
+
+/// What the reader takes of its own: buffers, and the path.
+const BUFFERS: u64 = 1 << 15;
 
 /// The tensors of an open file of this size.
 pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<BTreeMap<String, Entry>> {
-    let budget = 2 * size + ALLOWANCE;
+    let budget = 2 * size + ALLOWANCE - BUFFERS;
     match archive::find_pickle(path, &mut file, size)? {
         Some(found) => {
-            let mut bytes = vec![];
-            file.take(found.len).read_to_end(&mut bytes).map_err(|e| Error::io(path, "read", e))?;
             let left = budget.saturating_sub(found.len + found.directory);
-            pickle::check(path, &mut &bytes[..], Limit { heap: left, kind: None })?;
+            let mut pickle = BufReader::new(file.take(found.len));
+            pickle::check(path, &mut pickle, Limit { heap: left, kind: None })?;
         }
         None => stream(path, file, budget)?,
     }
@@ -44,16 +48,16 @@ pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<BTreeMap
 /// keys of the storages that follow.
 fn stream(path: &Path, file: File, budget: u64) -> Result<()> {
     /// Far more than PyTorch writes there.
-    const HEADER: u64 = 1 << 16;
+    const HEADER: u64 = 1 << 14;
     let mut file = BufReader::new(file);
-    let parts = [
-        Limit { heap: HEADER, kind: Some(Kind::Number) },
-        Limit { heap: HEADER, kind: Some(Kind::Number) },
-        Limit { heap: HEADER, kind: Some(Kind::Dict) },
-        Limit { heap: budget, kind: None },
-        Limit { heap: budget, kind: Some(Kind::List) },
-    ];
-    parts.into_iter().try_for_each(|limit| pickle::check(path, &mut file, limit))
+    for kind in [Kind::Number, Kind::Number, Kind::Dict] {
+        pickle::check(path, &mut file, Limit { heap: HEADER, kind: Some(kind) })?;
+    }
+    let left = budget - 2 * HEADER;
+    let made = pickle::check(path, &mut file, Limit { heap: left, kind: None })?;
+    // The keys are there twice, as values and as places in the file.
+    let keys = Limit { heap: (left - made.heap) / 2, kind: Some(Kind::List) };
+    pickle::check(path, &mut file, keys).map(drop)
 }
 
 fn entry(path: &Path, size: u64, name: String, tensor: pytorch_reader::Tensor) -> Result<(String, Entry)> {

@@ -1,10 +1,16 @@
 //! Whether a pickle is one of tensors and plain values, and what it would take in memory.
 //!
 //! A pickle is read as its machine would run it, but on sizes instead of values: a stack, a memory, and for everything on them
-//! how many bytes it would take and how deep it nests. The instructions are those that `torch.save` writes, which are also
-//! all that PyTorch's own `weights_only` accepts; what they may name is listed in [`names`].
+//! how many bytes it would take in the reader ([`value`]) and how deep it nests. The instructions are those that `torch.save` writes, which
+//! are also all that PyTorch's own `weights_only` accepts; what they may name is listed in [`names`].
+//!
+//! The reader keeps whole values in its memory, and torch.save has it remember almost everything: a tensor comes to some 4 KiB,
+//! whatever it holds.
 
-use super::names;
+use super::{
+    names,
+    value::{self, Kind, VALUE, Value},
+};
 use crate::{Error, Result, io::weights::malformed};
 use std::{
     collections::HashMap,
@@ -15,56 +21,36 @@ use std::{
 /// What a pickle may come to.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
-    /// Bytes in memory, at any time, besides what [`granted`] allows.
+    /// Bytes in memory, at any time.
     pub(super) heap: u64,
     /// What the whole must be.
     pub(super) kind: Option<Kind>,
 }
 
-/// What kind of value this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Number,
-    Dict,
-    List,
-    /// A call that rebuilds a tensor.
-    Rebuild,
-    Other,
-}
-
 /// How deep values may nest. A checkpoint has its optimizer's state below five names.
 const DEPTH: u32 = 64;
 
-/// Bytes that a value takes; that it takes besides on the stack, in a list or dictionary and in the memory, each of which may
-/// have just grown; and that a tensor takes besides its shape.
-const VALUE: u64 = 80;
-const STACKED: u64 = 192;
-const LISTED: u64 = 160;
-const REMEMBERED: u64 = 240;
-const TENSOR: u64 = 256;
-
-/// What a tensor's names, shape and storage take, as they are remembered one in the other, and the tensors to which that is granted
-/// even if the file has fewer bytes of them: those of a large network with its optimizer's state, each of a few numbers.
-const SMALL: u64 = 7 << 10;
-const MANY: u64 = 4096;
-
-/// Bytes granted to a file that names so many storages.
-fn granted(storages: u64) -> u64 {
-    SMALL * storages.min(MANY)
-}
+/// Bytes that a stream remembers of a storage.
+const STORAGE: u64 = 160;
 
 /// The longest line that names something.
 const LINE: u64 = 128;
+
+/// What a pickle makes.
+pub(super) struct Made {
+    kind: Kind,
+    /// Bytes, once its tensors have their names.
+    pub(super) heap: u64,
+}
 
 /// Goes through one pickle.
 ///
 /// # Errors
 /// [`Error::Malformed`] if it is cut short, has another instruction, names anything else, or exceeds the limit;
 /// [`Error::Io`].
-pub(super) fn check(path: &Path, pickle: &mut impl BufRead, limit: Limit) -> Result<()> {
-    let mut machine =
-        Machine { stack: vec![], marks: vec![], memory: HashMap::new(), values: 0, storages: 0 };
-    let root = machine.run(pickle, limit.heap).map_err(|fault| match fault {
+pub(super) fn check(path: &Path, pickle: &mut impl BufRead, limit: Limit) -> Result<Made> {
+    let mut machine = Machine { most: limit.heap, ..Machine::default() };
+    let made = machine.run(pickle).map_err(|fault| match fault {
         Fault::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             malformed(path, "pickle", "its last instruction", "the end of the file")
         }
@@ -72,10 +58,10 @@ pub(super) fn check(path: &Path, pickle: &mut impl BufRead, limit: Limit) -> Res
         Fault::Pickle(expected, found) => malformed(path, "pickle", expected, found),
     })?;
     match limit.kind {
-        Some(kind) if kind != root => {
-            Err(malformed(path, "pickle", format!("{kind:?}"), format!("{root:?}")))
+        Some(kind) if kind != made.kind => {
+            Err(malformed(path, "pickle", format!("{kind:?}"), format!("{:?}", made.kind)))
         }
-        _ => Ok(()),
+        _ => Ok(made),
     }
 }
 
@@ -95,36 +81,32 @@ fn fault<T>(expected: &'static str, found: impl ToString) -> Result<T, Fault> {
     Err(Fault::Pickle(expected, found.to_string()))
 }
 
-/// What a value takes.
-#[derive(Clone, Copy)]
-struct Value {
-    kind: Kind,
-    heap: u64,
-    depth: u32,
-    /// Where it is remembered.
-    memory: Option<u32>,
-}
-
+#[derive(Default)]
 struct Machine {
+    /// Bytes that all may take.
+    most: u64,
     stack: Vec<Value>,
     /// Heights of the stack.
     marks: Vec<usize>,
+    /// How high it has been.
+    highest: usize,
     memory: HashMap<u32, Value>,
-    /// Bytes of all values on the stack and in the memory.
+    /// Bytes of all values on the stack and in the memory, and of what is known of the storages.
     values: u64,
-    /// How many were named.
     storages: u64,
 }
 
 impl Machine {
-    fn run(&mut self, pickle: &mut impl BufRead, most: u64) -> Result<Kind, Fault> {
+    fn run(&mut self, pickle: &mut impl BufRead) -> Result<Made, Fault> {
         while self.step(pickle)? {
-            if self.heap() > most + granted(self.storages) {
-                return fault("what takes less than twice the file in memory", "more");
-            }
+            self.needs(0)?;
         }
         match self.stack[..] {
-            [root] if self.marks.is_empty() => Ok(root.kind),
+            [root] if self.marks.is_empty() => {
+                let heap = root.named().saturating_add(self.storages);
+                self.within(heap)?;
+                Ok(Made { kind: root.kind, heap })
+            }
             _ => fault("one value in the end", self.stack.len()),
         }
     }
@@ -138,56 +120,64 @@ impl Machine {
                 [2] => {}
                 [other] => return fault("protocol 2, which torch.save writes", other),
             },
-            b'N' | 0x88 | 0x89 => self.push(Kind::Other, 0, 0)?,
+            b'N' | 0x88 | 0x89 => self.push(Value::new(Kind::Other, 0))?,
             b'K' => {
                 bytes::<1>(pickle)?;
-                self.push(Kind::Number, 0, 0)?;
+                self.push(Value::new(Kind::Number, 0))?;
             }
             b'M' => {
                 bytes::<2>(pickle)?;
-                self.push(Kind::Number, 0, 0)?;
+                self.push(Value::new(Kind::Number, 0))?;
             }
             b'J' => {
                 bytes::<4>(pickle)?;
-                self.push(Kind::Number, 0, 0)?;
+                self.push(Value::new(Kind::Number, 0))?;
             }
             b'G' => {
                 bytes::<8>(pickle)?;
-                self.push(Kind::Number, 0, 0)?;
+                self.push(Value::new(Kind::Number, 0))?;
             }
             0x8a => {
                 let [len] = bytes(pickle)?;
                 skip(pickle, len.into())?;
-                self.push(Kind::Number, 0, 0)?;
+                self.push(Value::new(Kind::Number, 0))?;
             }
             b'U' => {
                 let [len] = bytes(pickle)?;
-                self.text(pickle, len.into())?;
+                self.text(pickle, u32::from(len))?;
             }
             b'X' | b'T' => {
                 let len = u32::from_le_bytes(bytes(pickle)?);
-                self.text(pickle, len.into())?;
+                self.text(pickle, len)?;
             }
-            b')' => self.push(Kind::Other, 0, 0)?,
-            b']' => self.push(Kind::List, 0, 0)?,
-            b'}' => self.push(Kind::Dict, 0, 0)?,
-            b'(' => self.marks.push(self.stack.len()),
-            b't' => self.gather_to_mark(Kind::Other)?,
-            0x85..=0x87 => self.gather(usize::from(instruction - 0x84), Kind::Other)?,
-            b'a' => self.extend(1)?,
-            b's' => self.extend(2)?,
+            b')' => self.push(Value::new(Kind::Other, 0))?,
+            b']' => self.push(Value::new(Kind::List, 0))?,
+            b'}' => self.push(Value::new(Kind::Dict, 0))?,
+            b'(' => {
+                self.marks.push(self.stack.len());
+                self.rise();
+            }
+            b't' => {
+                let values = self.pop_to_mark()?;
+                self.push(Value::tuple(&values))?;
+            }
+            0x85..=0x87 => {
+                let values = self.pop_all(usize::from(instruction - 0x84))?;
+                self.push(Value::tuple(&values))?;
+            }
+            b'a' | b's' => {
+                let each = if instruction == b'a' { 1 } else { 2 };
+                let values = self.pop_all(each)?;
+                self.extend(values, each)?;
+            }
             b'e' | b'u' => {
-                let values = self.above_mark()?;
-                self.extend(values)?;
+                let values = self.pop_to_mark()?;
+                self.extend(values, if instruction == b'e' { 1 } else { 2 })?;
             }
             b'c' => self.name(pickle)?,
             b'R' | 0x81 => self.call()?,
             b'b' => self.build()?,
-            b'Q' => {
-                let id = self.pop()?;
-                self.storages += 1;
-                self.push(Kind::Other, id.heap, 0)?;
-            }
+            b'Q' => self.storage()?,
             b'q' => {
                 let [index] = bytes(pickle)?;
                 self.remember(index.into())?;
@@ -209,19 +199,33 @@ impl Machine {
         Ok(true)
     }
 
-    fn heap(&self) -> u64 {
-        let stacked = (self.stack.len() + self.marks.len()) as u64;
-        self.values + STACKED * stacked + REMEMBERED * self.memory.len() as u64
+    /// Refuses the pickle if so many bytes more than now are too many.
+    fn needs(&self, more: u64) -> Result<(), Fault> {
+        // Values are inside the places of the stack and the memory.
+        let inside = VALUE * (self.stack.len() + self.memory.len()) as u64;
+        let places = value::stack(self.highest) + value::memory(self.memory.len());
+        self.within(self.values - inside + places + self.storages + more)
     }
 
-    fn push(&mut self, kind: Kind, heap: u64, depth: u32) -> Result<(), Fault> {
-        if depth > DEPTH {
+    fn within(&self, heap: u64) -> Result<(), Fault> {
+        if heap > self.most {
+            return fault("what takes at most twice the file and 1 MiB in memory", "more");
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), Fault> {
+        if value.depth > DEPTH {
             return fault("values that nest no deeper than 64", "deeper ones");
         }
-        let value = Value { kind, heap: VALUE + heap, depth, memory: None };
         self.values += value.heap;
         self.stack.push(value);
+        self.rise();
         Ok(())
+    }
+
+    fn rise(&mut self) {
+        self.highest = self.highest.max(self.stack.len() + self.marks.len());
     }
 
     fn pop(&mut self) -> Result<Value, Fault> {
@@ -235,96 +239,79 @@ impl Machine {
         }
     }
 
-    fn text(&mut self, pickle: &mut impl BufRead, len: u64) -> Result<(), Fault> {
-        skip(pickle, len)?;
-        // It may be copied into a name.
-        self.push(Kind::Other, 2 * len, 0)
+    fn pop_all(&mut self, values: usize) -> Result<Vec<Value>, Fault> {
+        let mut all = (0..values).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
+        all.reverse();
+        Ok(all)
     }
 
-    /// Takes the last mark away, and gives the number of values above it.
-    fn above_mark(&mut self) -> Result<usize, Fault> {
-        match self.marks.pop() {
-            Some(height) => Ok(self.stack.len() - height),
-            None => fault("a mark on the stack", "none"),
+    fn pop_to_mark(&mut self) -> Result<Vec<Value>, Fault> {
+        let Some(height) = self.marks.pop() else { return fault("a mark on the stack", "none") };
+        self.pop_all(self.stack.len() - height)
+    }
+
+    fn text(&mut self, pickle: &mut impl BufRead, len: u32) -> Result<(), Fault> {
+        skip(pickle, len.into())?;
+        self.push(Value::text(len))
+    }
+
+    /// Puts values into the list or dictionary below them.
+    fn extend(&mut self, values: Vec<Value>, each: usize) -> Result<(), Fault> {
+        if !values.len().is_multiple_of(each) {
+            return fault("a value for every name", values.len());
         }
+        let mut into = self.pop()?;
+        into.extend(&values, each);
+        self.push(into)
     }
 
-    fn gather_to_mark(&mut self, kind: Kind) -> Result<(), Fault> {
-        let values = self.above_mark()?;
-        self.gather(values, kind)
+    fn storage(&mut self) -> Result<(), Fault> {
+        let storage = Value::storage(&self.pop()?);
+        self.storages += STORAGE + storage.heap - VALUE;
+        self.push(storage)
     }
 
-    /// Makes one value of the last few.
-    fn gather(&mut self, values: usize, kind: Kind) -> Result<(), Fault> {
-        let (heap, depth) = self.pop_all(values)?;
-        self.push(kind, heap, depth + 1)
-    }
-
-    /// Puts the last few values into the one below them.
-    fn extend(&mut self, values: usize) -> Result<(), Fault> {
-        let (heap, depth) = self.pop_all(values)?;
-        let into = self.pop()?;
-        let heap = into.heap - VALUE + heap + LISTED * values as u64;
-        self.push(into.kind, heap, into.depth.max(depth + 1))?;
-        self.keep_memory(into.memory);
-        Ok(())
-    }
-
-    /// A tensor keeps of its arguments the key of its storage, shape and strides, more compactly; what another call comes to
-    /// keeps them all.
+    /// For a moment there are the arguments and what is made of them.
     fn call(&mut self) -> Result<(), Fault> {
         let arguments = self.pop()?;
         let called = self.pop()?;
-        let heap = match called.kind {
-            Kind::Rebuild => TENSOR + arguments.heap / 2,
-            _ => arguments.heap,
-        };
-        self.push(Kind::Other, heap, arguments.depth)
+        self.needs(arguments.heap + arguments.heap / 2)?;
+        self.push(Value::called(&called, &arguments))
     }
 
-    /// An object and its state come to both.
+    /// An object and its state come to both, which for a moment are there besides.
     fn build(&mut self) -> Result<(), Fault> {
         let state = self.pop()?;
-        let object = self.pop()?;
-        self.push(object.kind, object.heap - VALUE + state.heap, object.depth.max(state.depth))?;
+        let mut object = self.pop()?;
+        self.needs(object.heap + state.heap + state.heap / 2)?;
+        object.add(&state);
+        self.push(object)?;
         match object.memory {
             Some(index) => self.remember(index),
             None => Ok(()),
         }
     }
 
-    fn pop_all(&mut self, values: usize) -> Result<(u64, u32), Fault> {
-        let (mut heap, mut depth) = (0, 0);
-        for _ in 0..values {
-            let value = self.pop()?;
-            (heap, depth) = (heap + value.heap, value.depth.max(depth));
-        }
-        Ok((heap, depth))
-    }
-
-    /// A changed value stays remembered where it was.
-    fn keep_memory(&mut self, memory: Option<u32>) {
-        if let Some(value) = self.stack.last_mut() {
-            value.memory = memory;
-        }
-    }
-
     fn remember(&mut self, index: u32) -> Result<(), Fault> {
         let mut value = self.pop()?;
         value.memory = Some(index);
-        self.values += 2 * value.heap;
-        self.stack.push(value);
-        if let Some(before) = self.memory.insert(index, value) {
+        self.push(value)?;
+        let copy = value.copied();
+        self.values += copy.heap;
+        // What was there before goes after this has come; and a memory that grows is there twice.
+        let [now, then] = [0, 1].map(|more| value::memory(self.memory.len() + more));
+        self.needs(if then > now { then } else { 0 })?;
+        if let Some(before) = self.memory.insert(index, copy) {
             self.values -= before.heap;
         }
         Ok(())
     }
 
     fn recall(&mut self, index: u32) -> Result<(), Fault> {
-        let Some(&value) = self.memory.get(&index) else { return fault("something remembered", index) };
-        self.values += value.heap;
-        self.stack.push(value);
-        Ok(())
+        match self.memory.get(&index) {
+            Some(&value) => self.push(value),
+            None => fault("something remembered", index),
+        }
     }
 
     fn name(&mut self, pickle: &mut impl BufRead) -> Result<(), Fault> {
@@ -332,8 +319,11 @@ impl Machine {
         if !names::are_known(&module, &name) {
             return fault("tensors and plain values, as of a state_dict", format_args!("{module}.{name}"));
         }
-        let kind = if name.starts_with("_rebuild") { Kind::Rebuild } else { Kind::Other };
-        self.push(kind, 2 * (module.len() + name.len()) as u64, 0)
+        self.push(Value::class(match name.as_str() {
+            "OrderedDict" => Kind::Order,
+            name if name.starts_with("_rebuild_tensor") => Kind::Rebuild,
+            _ => Kind::Other,
+        }))
     }
 }
 
