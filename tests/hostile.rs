@@ -334,6 +334,16 @@ mod pytorch {
         ] {
             place.refused(what, &around(&pickle), "expected");
         }
+        let one = rebuilt("0", 16, 0, &[16], &[1]);
+        let inside = [text("a"), b"}".to_vec(), text("b"), one.clone(), b"s".to_vec()].concat();
+        for (what, items) in [
+            ("two of one name", [text("a"), one.clone(), text("a"), one.clone()].concat()),
+            ("two of one name, by a dot", [inside, text("a.b"), one.clone()].concat()),
+            ("a number and its name", [b"K\x01".to_vec(), one.clone(), text("1"), one].concat()),
+        ] {
+            let pickle = [b"\x80\x02}(".to_vec(), items, b"u.".to_vec()].concat();
+            place.refused(what, &around(&pickle), "a name for every tensor");
+        }
     }
 
     fn archives(place: &Place) {

@@ -32,21 +32,26 @@ const BUFFERS: u64 = 1 << 15;
 /// The tensors of an open file of this size.
 pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<BTreeMap<String, Entry>> {
     let budget = 2 * size + ALLOWANCE - BUFFERS;
-    match archive::find_pickle(path, &mut file, size)? {
+    let count = match archive::find_pickle(path, &mut file, size)? {
         Some(found) => {
             let left = budget.saturating_sub(found.len + found.directory);
             let mut pickle = BufReader::new(file.take(found.len));
-            pickle::check(path, &mut pickle, Limit { heap: left, kind: None })?;
+            pickle::check(path, &mut pickle, Limit { heap: left, kind: None })?.tensors
         }
         None => stream(path, file, budget)?,
-    }
+    };
     let tensors = PytorchReader::new(path).map_err(|error| refused(path, error))?.into_tensors();
+    // The reader keeps any one of several tensors that come to the same name.
+    if tensors.len() as u64 != count {
+        let found = format!("{} names of {count}", tensors.len());
+        return Err(malformed(path, "pickle", "a name for every tensor", found));
+    }
     tensors.into_iter().map(|(name, tensor)| entry(path, size, name, tensor)).collect()
 }
 
 /// Holds a stream of pickles to be what PyTorch wrote before 1.6: a mark, a version, the machine's sizes, the object, and the
-/// keys of the storages that follow.
-fn stream(path: &Path, file: File, budget: u64) -> Result<()> {
+/// keys of the storages that follow. Gives the number of tensors.
+fn stream(path: &Path, file: File, budget: u64) -> Result<u64> {
     /// Far more than PyTorch writes there.
     const HEADER: u64 = 1 << 14;
     let mut file = BufReader::new(file);
@@ -57,7 +62,8 @@ fn stream(path: &Path, file: File, budget: u64) -> Result<()> {
     let made = pickle::check(path, &mut file, Limit { heap: left, kind: None })?;
     // The keys are there twice, as values and as places in the file.
     let keys = Limit { heap: (left - made.heap) / 2, kind: Some(Kind::List) };
-    pickle::check(path, &mut file, keys).map(drop)
+    pickle::check(path, &mut file, keys)?;
+    Ok(made.tensors)
 }
 
 fn entry(path: &Path, size: u64, name: String, tensor: pytorch_reader::Tensor) -> Result<(String, Entry)> {

@@ -41,6 +41,7 @@ pub(super) struct Made {
     kind: Kind,
     /// Bytes, once its tensors have their names.
     pub(super) heap: u64,
+    pub(super) tensors: u64,
 }
 
 /// Goes through one pickle.
@@ -105,7 +106,7 @@ impl Machine {
             [root] if self.marks.is_empty() => {
                 let heap = root.named().saturating_add(self.storages);
                 self.within(heap)?;
-                Ok(Made { kind: root.kind, heap })
+                Ok(Made { kind: root.kind, heap, tensors: root.tensors })
             }
             _ => fault("one value in the end", self.stack.len()),
         }
