@@ -170,6 +170,7 @@ mod pytorch {
         archives(place);
         small_tensors(place);
         large_in_memory(place);
+        shared_numbers(place);
         repeated_numbers(place);
     }
 
@@ -479,6 +480,20 @@ mod pytorch {
         let whole = in_stream(&object);
         let stream = [&whole[..whole.len() - 4], &keys].concat();
         place.refused("an object and keys", &stream, "twice the file");
+    }
+
+    /// A thousand tensors of the same numbers come to a thousand times the file.
+    fn shared_numbers(place: &Place) {
+        let numbers = vec![0; 1 << 16];
+        let tensors = |count: u8| {
+            let one = rebuilt("0", 1 << 14, 0, &[1 << 14], &[1]);
+            let again = (1..count).flat_map(|i| [&text(&format!("{i}"))[..], b"h\x00"].concat());
+            let begin = [b"\x80\x02}(".to_vec(), text("0"), one, b"q\x00".to_vec()].concat();
+            let pickle = [begin, again.collect(), b"u.".to_vec()].concat();
+            archive(&[Stored("m/data.pkl", &pickle, 0), Stored("m/data/0", &numbers, 0)], 2)
+        };
+        assert_eq!(place.read("tied", &tensors(2)).unwrap().len(), 2);
+        place.refused("the same numbers again and again", &tensors(100), "twice the file");
     }
 
     /// PyTorch writes a tensor that repeats one number 2^30 times in a kilobyte.

@@ -33,6 +33,7 @@ pub type Metadata = BTreeMap<String, String>;
 /// ```
 pub struct WeightsFile {
     path: PathBuf,
+    size: u64,
     entries: BTreeMap<String, Entry>,
     texts: Metadata,
 }
@@ -62,7 +63,7 @@ impl WeightsFile {
         } else {
             safetensors::entries(path, file, size)?
         };
-        Ok(WeightsFile { path: path.to_path_buf(), entries, texts })
+        Ok(WeightsFile { path: path.to_path_buf(), size, entries, texts })
     }
 
     /// The file's path.
@@ -121,9 +122,17 @@ impl WeightsFile {
     /// Reads all tensors.
     ///
     /// # Errors
-    /// As [`WeightsFile::read`].
+    /// As [`WeightsFile::read`]; [`Error::Malformed`] if they are of the same numbers so often that they come to more than twice
+    /// the file and 1 MiB.
     pub fn read_all(&self) -> Result<NamedTensors> {
-        self.entries.keys().try_for_each(|name| self.number(name).map(drop))?;
+        let bytes = |(name, entry): (&String, &Entry)| {
+            Ok((entry.shape.elements() as u64).saturating_mul(self.number(name)?.size() as u64))
+        };
+        let all = self.entries.iter().map(bytes).try_fold(0u64, |sum, one| Ok(sum.saturating_add(one?)))?;
+        if all > 2 * self.size + ALLOWANCE {
+            let found = format!("{all} bytes in a file of {}", self.size);
+            return Err(malformed(&self.path, "tensors", "at most twice the file and 1 MiB", found));
+        }
         self.entries.keys().map(|name| Ok((name.clone(), self.read(name)?))).collect()
     }
 
