@@ -1,13 +1,22 @@
-//! Any bytes as a weights file: `cargo +nightly fuzz run pytorch`.
+//! Any bytes as a weights file, within its memory: `cargo +nightly fuzz run pytorch`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use skipgrad::{Error, io};
+use peak_alloc::PeakAlloc;
+use skipgrad::{Error, io::WeightsFile};
 use std::{env, fs, process};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
 fuzz_target!(|bytes: &[u8]| {
     let path = env::temp_dir().join(format!("skipgrad-fuzz-pytorch-{}", process::id()));
     fs::write(&path, bytes).unwrap();
-    let answer = io::read(&path);
+    MEMORY.reset_peak_usage();
+    let before = MEMORY.current_usage();
+    let opened = WeightsFile::open(&path);
+    let taken = MEMORY.peak_usage() - before;
+    assert!(taken <= 2 * bytes.len() + (1 << 20), "{taken} bytes for a file of {}", bytes.len());
+    let answer = opened.and_then(|file| file.read_all());
     assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{answer:?}");
 });
