@@ -179,7 +179,7 @@ mod pytorch {
     }
 
     fn cut_anywhere(place: &Place) {
-        for name in ["small.pth", "small_legacy.pth"] {
+        for name in ["small.pth", "small_legacy.pth", "twenty_one_letters_ok.pth"] {
             let whole = golden(name);
             assert_eq!(place.read(name, &whole).unwrap()["bias"].data(), [0.5, -0.5]);
             for at in 0..whole.len() {

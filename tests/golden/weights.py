@@ -109,6 +109,7 @@ if __name__ == "__main__":
     small = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([0.5, -0.5])}
     torch.save(small, FOLDER / "small.pth")
     torch.save(small, FOLDER / "small_legacy.pth", **legacy)
+    torch.save(small, FOLDER / "twenty_one_letters_ok.pth")
     torch.save({"repeated": torch.zeros(1).expand(1 << 30)}, FOLDER / "repeated.pth")
 
     state = densenet().state_dict()
