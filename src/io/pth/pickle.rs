@@ -210,7 +210,10 @@ impl Machine {
 
     fn within(&self, heap: u64) -> Result<(), Fault> {
         if heap > self.most {
-            return fault("what takes at most twice the file and 1 MiB in memory", "more");
+            return fault(
+                "what takes at most twice the file and 1 MiB in memory",
+                "more (as safetensors they take less)",
+            );
         }
         Ok(())
     }
