@@ -130,7 +130,7 @@ impl Value {
         self.heap += part.heap;
         self.depth = self.depth.max(part.depth);
         self.tensors += part.tensors;
-        self.names += part.names;
+        self.names = self.names.saturating_add(part.names);
     }
 
     /// Bytes that it takes once its tensors have their names, each twice.
