@@ -62,10 +62,12 @@ fn gradients_at_once(mut layers: &[DenseBlockLayer<'_>], convolutions: &[Conv2d]
     while !layers.is_empty() {
         let widths = convolutions[..layers.len()].iter().map(|sizes| sizes.in_channels);
         let (before, group) = layers.split_at(layers.len() - taken_together(widths.clone()));
-        let widths = group.iter().zip(widths.skip(before.len()));
-        let products = widths.clone().filter(|(layer, _)| layer.bottleneck.is_some());
-        most =
-            widths.map(|(_, width)| width).fold(most.max(products.map(|(_, width)| width).sum()), usize::max);
+        let group = group.iter().zip(widths.skip(before.len()));
+        let widest = group.clone().map(|(_, width)| width).max();
+        // Those of products stay until the group is done.
+        let products: usize =
+            group.filter(|(layer, _)| layer.bottleneck.is_some()).map(|(_, width)| width).sum();
+        most = most.max(products).max(widest.unwrap_or(0));
         layers = before;
     }
     most
