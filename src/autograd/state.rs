@@ -90,16 +90,16 @@ pub trait State {
     /// ```
     /// use skipgrad::{Shape, Tensor, autograd::{Param, State}};
     /// let model = vec![Param::linear(Tensor::zeros([4, 2])?)];
-    /// assert!(model.fits(&[("0".to_string(), Shape::new(&[2, 4])?)].into()).is_ok());
-    /// assert!(model.fits(&[("0".to_string(), Shape::new(&[4, 2])?)].into()).is_err());
+    /// assert!(model.fits(&[("0", Shape::new(&[2, 4])?)].into()).is_ok());
+    /// assert!(model.fits(&[("0", Shape::new(&[4, 2])?)].into()).is_err());
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     ///
     /// # Errors
     /// [`Error::State`] that lists every missing, unexpected and misshapen tensor.
-    fn fits(&self, shapes: &BTreeMap<String, Shape>) -> Result<()> {
+    fn fits(&self, shapes: &BTreeMap<&str, Shape>) -> Result<()> {
         let (mut missing, mut misshapen) = (vec![], vec![]);
-        let mut unexpected: BTreeSet<&str> = shapes.keys().map(String::as_str).collect();
+        let mut unexpected: BTreeSet<&str> = shapes.keys().copied().collect();
         self.visit("", &mut |name, slot| {
             unexpected.remove(name);
             let expected = slot.layout().shape_in_file(slot.value().shape());
@@ -121,7 +121,7 @@ pub trait State {
     /// As [`State::fits`]; the model is unchanged then.
     fn import(&mut self, mut tensors: NamedTensors) -> Result<()> {
         tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
-        self.fits(&tensors.iter().map(|(name, tensor)| (name.clone(), *tensor.shape())).collect())?;
+        self.fits(&tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor.shape())).collect())?;
         self.visit_mut("", &mut |name, mut slot| {
             let layout = match &slot {
                 SlotMut::Param(param) => param.layout(),

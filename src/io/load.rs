@@ -102,11 +102,11 @@ impl LoadOptions {
         let pieces = pieces(model);
         let plan = self.plan(&file, &pieces)?;
         model.fits(&plan.shapes(&file, &pieces)).map_err(|error| error.with_file(Some(path)))?;
-        plan.taken.values().try_for_each(|source| file.number(&source.name).map(drop))?;
 
+        let names: Vec<&str> = plan.taken.values().map(|source| source.name).collect();
         let mut tensors = NamedTensors::new();
-        for (name, source) in &plan.taken {
-            tensors.insert(name.to_string(), source.read(&file)?);
+        for ((name, source), tensor) in plan.taken.iter().zip(file.read_several(&names)?) {
+            tensors.insert(name.to_string(), source.adapted(tensor)?);
         }
         model.visit("", &mut |name, slot| {
             if plan.kept.contains(name)
@@ -120,7 +120,7 @@ impl LoadOptions {
     }
 
     /// Which tensor of the file becomes which of the model's.
-    fn plan<'a>(&self, file: &WeightsFile, pieces: &'a [Piece]) -> Result<Plan<'a>> {
+    fn plan<'a>(&self, file: &'a WeightsFile, pieces: &'a [Piece]) -> Result<Plan<'a>> {
         let head = self.head(pieces)?;
         let stem = self.stem(pieces)?;
         let by_name: BTreeMap<&str, &Piece> =
@@ -149,11 +149,10 @@ impl LoadOptions {
                 || self.ignores(short)
                 || meant.is_some_and(|(piece, _)| plan.kept.contains(piece.name.as_str()));
             match meant {
-                _ if left_out => plan.ignored.push(name.to_string()),
-                None => plan.unexpected.push((short.to_string(), name.to_string())),
+                _ if left_out => plan.ignored.push(name),
+                None => plan.unexpected.push(name),
                 Some((piece, as_in_memory)) => {
-                    let mut source =
-                        Source { name: name.to_string(), as_in_memory, layout: piece.layout, channels: None };
+                    let mut source = Source { name, as_in_memory, layout: piece.layout, channels: None };
                     if stem == Some(piece.name.as_str()) {
                         source.channels =
                             source.shape(file).and_then(|found| other_channels(&found, &piece.shape));
@@ -252,8 +251,8 @@ fn within(file: &WeightsFile, by_name: &BTreeMap<&str, &Piece>) -> Result<String
 }
 
 /// A tensor of the file that becomes one of the model's.
-struct Source {
-    name: String,
+struct Source<'a> {
+    name: &'a str,
     /// Whether it lies in the file as in memory.
     as_in_memory: bool,
     /// The model's.
@@ -262,10 +261,10 @@ struct Source {
     channels: Option<[usize; 2]>,
 }
 
-impl Source {
+impl Source<'_> {
     /// Its shape in torchvision's layout, as the file has it.
     fn shape(&self, file: &WeightsFile) -> Option<Shape> {
-        let shape = file.shape(&self.name)?;
+        let shape = file.shape(self.name)?;
         Some(match shape.rank() {
             4 if self.as_in_memory => Layout::Conv.shape_in_file(shape),
             2 if self.as_in_memory => Layout::Linear.shape_in_file(shape),
@@ -282,8 +281,8 @@ impl Source {
         }
     }
 
-    fn read(&self, file: &WeightsFile) -> Result<Tensor> {
-        let tensor = file.read(&self.name)?;
+    /// What was read, as the model has it.
+    fn adapted(&self, tensor: Tensor) -> Result<Tensor> {
         let tensor = match tensor.shape().rank() {
             4 if self.as_in_memory => Layout::Conv.to_file(&tensor)?,
             2 if self.as_in_memory => Layout::Linear.to_file(&tensor)?,
@@ -304,25 +303,26 @@ struct Plan<'a> {
     /// With the dot.
     within: String,
     /// By the model's name.
-    taken: BTreeMap<&'a str, Source>,
+    taken: BTreeMap<&'a str, Source<'a>>,
     kept: BTreeSet<&'a str>,
-    ignored: Vec<String>,
-    /// Names of the file, without and with what stands before them all.
-    unexpected: Vec<(String, String)>,
+    /// By the file's names, of which a hostile file may have so many that they are not copied.
+    ignored: Vec<&'a str>,
+    unexpected: Vec<&'a str>,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
     /// The shapes that the model's state would have.
-    fn shapes(&self, file: &WeightsFile, pieces: &[Piece]) -> BTreeMap<String, Shape> {
+    fn shapes(&self, file: &WeightsFile, pieces: &'a [Piece]) -> BTreeMap<&'a str, Shape> {
         let unexpected =
-            self.unexpected.iter().filter_map(|(short, name)| Some((short.clone(), *file.shape(name)?)));
+            self.unexpected.iter().filter_map(|&name| Some((&name[self.within.len()..], *file.shape(name)?)));
         let own = pieces.iter().filter_map(|piece| {
-            let shape = match self.taken.get(piece.name.as_str()) {
+            let name = piece.name.as_str();
+            let shape = match self.taken.get(name) {
                 Some(source) if source.channels.is_none() => source.shape(file)?,
-                None if !self.kept.contains(piece.name.as_str()) => return None,
+                None if !self.kept.contains(name) => return None,
                 _ => piece.shape,
             };
-            Some((piece.name.clone(), shape))
+            Some((name, shape))
         });
         unexpected.chain(own).collect()
     }
@@ -331,11 +331,11 @@ impl Plan<'_> {
         let kept = pieces.iter().filter(|piece| self.kept.contains(piece.name.as_str()));
         let renamed = self.taken.iter().filter(|(name, source)| source.name[self.within.len()..] != ***name);
         Loaded {
-            renamed: renamed.map(|(name, source)| (name.to_string(), source.name.clone())).collect(),
+            renamed: renamed.map(|(name, source)| (name.to_string(), source.name.to_string())).collect(),
             kept: kept.map(|piece| piece.name.clone()).collect(),
             channels: self.taken.values().find_map(|source| source.channels),
             within: self.within.trim_end_matches('.').to_string(),
-            ignored: self.ignored,
+            ignored: self.ignored.into_iter().map(str::to_string).collect(),
         }
     }
 }

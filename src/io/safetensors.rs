@@ -98,7 +98,8 @@ fn header(path: &Path, file: &mut File, size: u64) -> Result<Vec<u8>> {
     bytes.try_reserve_exact(length).map_err(|_| Error::OutOfMemory { bytes: length })?;
     file.take(length as u64).read_to_end(&mut bytes).map_err(cannot)?;
     let items = bytes.iter().filter(|byte| b",:[{".contains(byte)).count() as u64;
-    let most = (2 * size + ALLOWANCE - bytes.len() as u64) / BYTES_PER_ITEM;
+    // Its names are there twice while it is read, and where they are listed because a model has none of them.
+    let most = (2 * size + ALLOWANCE - 2 * bytes.len() as u64) / BYTES_PER_ITEM;
     if items > most {
         let expected = format!("at most {most} items, in proportion to the file");
         return Err(malformed(path, "header", expected, items));

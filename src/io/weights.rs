@@ -92,15 +92,42 @@ impl WeightsFile {
     /// [`Error::Argument`] if there is no tensor of this name; [`Error::Malformed`] if it has another type or is damaged;
     /// [`Error::Io`]; [`Error::OutOfMemory`].
     pub fn read(&self, name: &str) -> Result<Tensor> {
-        let Some(entry) = self.entries.get(name) else {
-            return Err(Error::argument(
-                "read",
-                "name",
-                format_args!("a tensor of {}", self.path.display()),
-                name,
-            ));
-        };
-        let number = self.number(name)?;
+        self.stored(name)?.tensor()
+    }
+
+    /// Reads all tensors.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::read`]; [`Error::Malformed`] if they are of the same numbers so often that they come to more than twice
+    /// the file.
+    pub fn read_all(&self) -> Result<NamedTensors> {
+        let names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+        Ok(self.entries.keys().cloned().zip(self.read_several(&names)?).collect())
+    }
+
+    /// Reads tensors, in this order. All are read before one becomes `f32`, which may take more memory than it takes in the file:
+    /// then they are known to be whole.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::read_all`].
+    pub(super) fn read_several(&self, names: &[&str]) -> Result<Vec<Tensor>> {
+        let mut bytes = 0u64;
+        for name in names {
+            let (entry, number) = self.find(name)?;
+            bytes =
+                bytes.saturating_add((entry.shape.elements() as u64).saturating_mul(number.size() as u64));
+        }
+        if bytes > 2 * self.size {
+            let found = format!("{bytes} bytes in a file of {}", self.size);
+            return Err(malformed(&self.path, "tensors", "at most twice the file", found));
+        }
+        let stored = names.iter().map(|name| self.stored(name)).collect::<Result<Vec<_>>>()?;
+        stored.into_iter().map(Stored::tensor).collect()
+    }
+
+    /// Reads a tensor's numbers as the file has them.
+    fn stored(&self, name: &str) -> Result<Stored> {
+        let (entry, number) = self.find(name)?;
         let bytes = (entry.bytes)().map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 malformed(&self.path, format!("tensor {name}"), "its numbers, whole", error)
@@ -109,39 +136,38 @@ impl WeightsFile {
         })?;
         if bytes.len() != entry.shape.elements() * number.size() {
             let expected = format!("{} numbers", entry.shape.elements());
-            return Err(malformed(
-                &self.path,
-                format!("tensor {name}"),
-                expected,
-                format_args!("{} bytes", bytes.len()),
-            ));
+            let found = format!("{} bytes", bytes.len());
+            return Err(malformed(&self.path, format!("tensor {name}"), expected, found));
         }
-        number.tensor(entry.shape, &bytes)
+        Ok(Stored { shape: entry.shape, number, bytes })
     }
 
-    /// Reads all tensors.
-    ///
-    /// # Errors
-    /// As [`WeightsFile::read`]; [`Error::Malformed`] if they are of the same numbers so often that they come to more than twice
-    /// the file and 1 MiB.
-    pub fn read_all(&self) -> Result<NamedTensors> {
-        let bytes = |(name, entry): (&String, &Entry)| {
-            Ok((entry.shape.elements() as u64).saturating_mul(self.number(name)?.size() as u64))
+    /// The tensor of this name, and the type of its numbers.
+    fn find(&self, name: &str) -> Result<(&Entry, Number)> {
+        let Some(entry) = self.entries.get(name) else {
+            let expected = format!("a tensor of {}", self.path.display());
+            return Err(Error::argument("read", "name", expected, name));
         };
-        let all = self.entries.iter().map(bytes).try_fold(0u64, |sum, one| Ok(sum.saturating_add(one?)))?;
-        if all > 2 * self.size + ALLOWANCE {
-            let found = format!("{all} bytes in a file of {}", self.size);
-            return Err(malformed(&self.path, "tensors", "at most twice the file and 1 MiB", found));
+        match &entry.number {
+            Ok(number) => Ok((entry, *number)),
+            Err(found) => {
+                let expected = "type F32, F16, BF16, F64 or I64";
+                Err(malformed(&self.path, format!("tensor {name}"), expected, found))
+            }
         }
-        self.entries.keys().map(|name| Ok((name.clone(), self.read(name)?))).collect()
     }
+}
 
-    /// The type of a tensor's numbers.
-    pub(super) fn number(&self, name: &str) -> Result<Number> {
-        let number = self.entries.get(name).map(|entry| entry.number.clone());
-        number.unwrap_or(Err("no tensor".to_string())).map_err(|found| {
-            malformed(&self.path, format!("tensor {name}"), "type F32, F16, BF16, F64 or I64", found)
-        })
+/// A tensor's numbers as a file has them, as many as its shape says.
+struct Stored {
+    shape: Shape,
+    number: Number,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn tensor(self) -> Result<Tensor> {
+        self.number.tensor(self.shape, &self.bytes)
     }
 }
 
