@@ -93,7 +93,7 @@ impl LoadOptions {
     /// Takes all state of a model from a weights file of any format that [`WeightsFile`] opens.
     ///
     /// # Errors
-    /// As [`WeightsFile::open`] and [`WeightsFile::read`]; [`Error::State`] that lists everything that does not fit, in the
+    /// As [`WeightsFile::open`] and [`WeightsFile::read_all`]; [`Error::State`] that lists everything that does not fit, in the
     /// model's names where they are known; [`Error::Argument`] if the model's tensors are there more than once, or if there is
     /// no head or no convolution to treat apart. The model is unchanged then.
     pub fn load(&self, model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<Loaded> {
