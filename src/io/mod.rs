@@ -53,7 +53,7 @@ pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()>
 /// `f32`.
 ///
 /// # Errors
-/// As [`WeightsFile::open`] and [`WeightsFile::read`].
+/// As [`WeightsFile::open`] and [`WeightsFile::read_all`].
 pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
     WeightsFile::open(path)?.read_all()
 }
