@@ -2,7 +2,7 @@
 //! about a block of them while it is in the cache ([`Epilogue`]): each saves a pass over memory.
 
 use super::Isa;
-use super::simd::Simd;
+use super::simd::{LINE, Simd, prefetch_early};
 use super::split::Output;
 use std::ops::Range;
 
@@ -10,8 +10,6 @@ use std::ops::Range;
 pub(crate) trait Epilogue: Sync {
     /// What it finds out about a block.
     type Output: Send;
-    /// Whether it does anything at all.
-    const ACTIVE: bool = true;
 
     /// Calls it for a block.
     ///
@@ -30,10 +28,21 @@ pub(crate) struct Block<'a> {
     pub(crate) c: Output,
 }
 
+impl Block<'_> {
+    /// Asks for the cache lines of one of so many parts of the block, which will be written soon: a part of a line is written once
+    /// the rest has come.
+    pub(super) fn ask(&self, part: usize, parts: usize) {
+        let share = self.offsets.len().div_ceil(parts);
+        for offset in self.offsets.iter().skip(part * share).take(share) {
+            let lines = self.columns.clone().step_by(LINE).chain([self.columns.end - 1]);
+            lines.for_each(|column| prefetch_early(self.c.offset(offset + column)));
+        }
+    }
+}
+
 /// Nothing.
 impl Epilogue for () {
     type Output = ();
-    const ACTIVE: bool = false;
     unsafe fn apply(&self, _: Isa, _: &Block<'_>) {}
 }
 

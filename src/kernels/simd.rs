@@ -246,14 +246,12 @@ macro_rules! simd {
             $(
                 #[inline(always)]
                 unsafe fn load_first(self, $lp: *const f32, $ln: usize) -> $vector {
-                    // SAFETY: `self` proves the set, the caller promises `n` readable numbers, and a masked load touches
-                    // no other.
+                    // SAFETY: `self` proves the set, the caller promises `n` readable numbers, and no other is touched.
                     unsafe { $load_first }
                 }
                 #[inline(always)]
                 unsafe fn store_first(self, $sp: *mut f32, $sa: $vector, $sn: usize) {
-                    // SAFETY: `self` proves the set, the caller promises `n` writable numbers, and a masked store touches
-                    // no other.
+                    // SAFETY: `self` proves the set, the caller promises `n` writable numbers, and no other is touched.
                     unsafe { $store_first }
                 }
             )?
@@ -274,7 +272,33 @@ mod x86 {
         gate |y, x| _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(y, _mm256_setzero_ps()), x);
         load _mm256_loadu_ps; store _mm256_storeu_ps;
         load_first |p, n| _mm256_maskload_ps(p, first_lanes(n));
-        store_first |p, a, n| _mm256_maskstore_ps(p, first_lanes(n), a)
+        store_first |p, a, n| store_first(p, a, n)
+    }
+
+    /// The first `n` of 8 lanes, in up to three parts: a masked store is dozens of operations on Zen processors.
+    ///
+    /// # Safety
+    /// The processor has AVX, `n <= 8` and `p` is valid for writing `n` numbers.
+    #[inline(always)]
+    unsafe fn store_first(p: *mut f32, a: __m256, n: usize) {
+        // SAFETY: each store writes as many numbers as its bit of `n` stands for, behind those before.
+        unsafe {
+            if n >= 8 {
+                return _mm256_storeu_ps(p, a);
+            }
+            let (mut p, mut rest) = (p, _mm256_castps256_ps128(a));
+            if n & 4 != 0 {
+                _mm_storeu_ps(p, rest);
+                (p, rest) = (p.add(4), _mm256_extractf128_ps::<1>(a));
+            }
+            if n & 2 != 0 {
+                _mm_storel_pd(p.cast(), _mm_castps_pd(rest));
+                (p, rest) = (p.add(2), _mm_movehl_ps(rest, rest));
+            }
+            if n & 1 != 0 {
+                _mm_store_ss(p, rest);
+            }
+        }
     }
 
     /// All bits set in the first `n` of 8 lanes.
@@ -319,3 +343,5 @@ pub use arm::Neon;
 
 #[cfg(all(test, target_arch = "x86_64"))]
 pub mod doubles;
+#[cfg(test)]
+mod tests;

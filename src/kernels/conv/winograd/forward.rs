@@ -268,32 +268,23 @@ where
         let tasks = (0..plan.tiles.parts * plan.columns.parts).into_par_iter().with_max_len(1).map(|task| {
             let tiles = plan.tiles.range(task / plan.columns.parts);
             let columns = plan.columns.range(task % plan.columns.parts);
-            let mut offsets = vec![];
-            if E::ACTIVE {
-                self.inputs.tiles.pixels(tiles.clone(), self.to, &mut offsets);
-            }
+            let offsets = self.inputs.tiles.pixels(tiles.clone(), self.to);
+            let block = Block { columns, offsets: &offsets, c: y };
             // SAFETY: tasks differ in their tiles or their channels, and tiles do not share outputs.
             unsafe {
-                self.task(isa, plan, tiles, columns.clone(), ready, y);
-                epilogue.apply(isa, &Block { columns, offsets: &offsets, c: y })
+                self.task(isa, plan, tiles, ready, &block);
+                epilogue.apply(isa, &block)
             }
         });
         tasks.collect()
     }
 
-    /// A block of tiles, a part of the output channels.
+    /// A block of tiles, a part of the output channels: a block of y.
     ///
     /// # Safety
     /// No other task may have the same tile and channel; the sizes are those that `compute` asserts.
-    unsafe fn task(
-        &self,
-        isa: Isa,
-        plan: &Plan,
-        tiles: Range<usize>,
-        columns: Range<usize>,
-        ready: Option<&[f32]>,
-        y: Shared,
-    ) {
+    unsafe fn task(&self, isa: Isa, plan: &Plan, tiles: Range<usize>, ready: Option<&[f32]>, y: &Block<'_>) {
+        let columns = y.columns.clone();
         let width = plan.padded(columns.len());
         let (v_panel, m_row) = (spread(tiles.len() * RowMajor::PITCH), spread(width));
         let m_panel = spread(tiles.len() * m_row);
@@ -333,12 +324,15 @@ where
                                 layout: PhantomData,
                             };
                             let m = &mut m[point * m_panel..][..m_panel];
+                            if block + 1 == plan.depth.parts {
+                                y.ask(point, Self::POINTS);
+                            }
                             // SAFETY: `width` numbers from each offset lie within the panel, which is this task's.
                             unsafe { product.compute(isa, m.as_mut_ptr()) };
                         }
                     }
                     let write =
-                        WriteTiles { convolution: self, tiles, channels: columns, m, m_row, m_panel, y };
+                        WriteTiles { convolution: self, tiles, channels: columns, m, m_row, m_panel, y: y.c };
                     // SAFETY: as promised by the caller.
                     unsafe { write.compute(isa) };
                 });

@@ -1,7 +1,7 @@
 //! `V = B^T d B`: tiles of the inputs at the points.
 
-use super::tiles::{Image, Tiles};
-use super::transforms::{F, Filtering, Transform};
+use super::tiles::{Channels, Columns, Image, Panels, Tiles};
+use super::transforms::{F, Filtering};
 use crate::kernels::dense::NormRelu;
 use crate::kernels::microkernel::Layout;
 use crate::kernels::simd::{LINE, Simd};
@@ -69,28 +69,43 @@ where
         assert!(channels.len() <= L::WIDTH && L::PITCH >= L::WIDTH + S::LANES);
         assert!(panel >= tiles.len() * L::PITCH && to.len() >= I * I * panel);
         assert!(tiles.end <= inputs.tiles.count() && channels.end <= inputs.image.channels);
-        for (row, tile) in tiles.enumerate() {
-            let window_of = |tile| inputs.tiles.window(tile, inputs.image, I, inputs.before);
-            let (window, next) = (window_of(tile), window_of(tile + 1));
+        let mut columns = Columns::new(simd);
+        let start = tiles.start;
+        for strip in inputs.tiles.strips(tiles) {
+            let row = strip.start - start;
+            let to_next_strip = strip.len() * O * inputs.image.pixel;
+            let window = inputs.tiles.window(strip, inputs.image, I, inputs.before);
             for first in (0..channels.len()).step_by(S::LANES) {
                 let channel = channels.start + first;
-                let from = inputs.x.as_ptr().wrapping_add(channel);
-                if first % LINE == 0 {
-                    next.prefetch(from);
-                }
-                // SAFETY: `check` asserts that x has the images that the window is made for; channels are in range.
-                let half = unsafe {
-                    window.read_inputs::<S, I, O>(simd, from, channels.len() - first, inputs.norm, channel)
+                let count = (channels.len() - first).min(S::LANES);
+                // The next cache line of each pixel, behind the last one the first of a pixel of the next strip.
+                let next = if first + LINE < channels.len() { LINE } else { to_next_strip - first };
+                let from = Channels {
+                    first: inputs.x.as_ptr().wrapping_add(channel),
+                    count,
+                    ahead: (first % LINE == 0).then_some(next as isize),
                 };
-                let to = to.as_mut_ptr().wrapping_add(row * L::PITCH + first);
-                for (i, half) in half.iter().enumerate() {
-                    let values = <F as Filtering<I, O>>::Input::apply(simd, *half);
-                    for (j, value) in values.into_iter().enumerate() {
-                        // SAFETY: a row of a panel has room for the channels in whole vectors, see the asserts.
-                        unsafe { simd.store(to.add((i * I + j) * panel), value) };
+                let to = to[row * L::PITCH + first..].as_mut_ptr();
+                let to = Panels { first: to, tile: L::PITCH, point: panel };
+                // SAFETY: `check` asserts that x has the images that the window is made for; channels are in range. A row of
+                // a panel has room for the channels in whole vectors, see the asserts.
+                unsafe {
+                    match inputs.norm {
+                        None => {
+                            window.transform::<S, OfInputs<I, O>, I, I>(simd, from, |x| x, &mut columns, to)
+                        }
+                        Some(norm) => {
+                            let [scale, shift] = [norm.scale, norm.shift]
+                                .map(|all| simd.load_up_to(all[channel..channel + count].as_ptr(), count));
+                            let map = |x| simd.relu(simd.mul_add(x, scale, shift));
+                            window.transform::<S, OfInputs<I, O>, I, I>(simd, from, map, &mut columns, to);
+                        }
                     }
                 }
             }
         }
     }
 }
+
+/// `B^T`.
+type OfInputs<const I: usize, const O: usize> = <F as Filtering<I, O>>::Input;

@@ -1,8 +1,9 @@
 //! Where tiles lie in images, and how a tile is read and written.
 
-use super::transforms::{F, Filtering, Transform};
-use crate::kernels::dense::NormRelu;
+use super::transforms::Transform;
+use super::{INPUTS, OUTPUTS};
 use crate::kernels::simd::{Simd, prefetch};
+use std::array::from_fn;
 use std::ops::Range;
 
 /// The size of an image: `[height, width, channels]`.
@@ -43,15 +44,34 @@ impl Tiles {
         self.images * self.lines * self.columns
     }
 
-    /// The pixels of a tile in a batch of images: `size` x `size` of them, so many `before` the first output.
+    /// Those of `tiles` that lie side by side in a line, strip after strip, at most [`STRIP`] of them in one.
     #[inline(always)]
-    pub(super) fn window(&self, tile: usize, image: Image, size: usize, before: [isize; 2]) -> Window {
-        let (line, column) = (tile / self.columns, tile % self.columns);
+    pub(super) fn strips(&self, tiles: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let (columns, mut rest) = (self.columns, tiles);
+        std::iter::from_fn(move || {
+            let line = (rest.start / columns + 1) * columns;
+            let strip = rest.start..rest.end.min(line).min(rest.start + STRIP);
+            rest.start = strip.end;
+            (!strip.is_empty()).then_some(strip)
+        })
+    }
+
+    /// The pixels of tiles that lie side by side in a batch of images: `size` x `size` of each, so many `before` the first output.
+    #[inline(always)]
+    pub(super) fn window(
+        &self,
+        tiles: Range<usize>,
+        image: Image,
+        size: usize,
+        before: [isize; 2],
+    ) -> Window {
+        let (line, column) = (tiles.start / self.columns, tiles.start % self.columns);
         let (index, line) = (line / self.lines, line % self.lines);
         let y = (line * self.outputs) as isize - before[0];
         let x = (column * self.outputs) as isize - before[1];
         let first = (index * image.height) as isize + y;
-        let inside = |start: isize, len: usize| {
+        let width = (tiles.len() - 1) * self.outputs + size;
+        let inside = |start: isize, size: usize, len: usize| {
             let bound = |edge: isize| (edge - start).clamp(0, size as isize) as usize;
             [bound(0), bound(len as isize)]
         };
@@ -59,27 +79,35 @@ impl Tiles {
             first: (first * image.width as isize + x) * image.pixel as isize,
             line: image.width * image.pixel,
             pixel: image.pixel,
-            rows: inside(y, image.height),
-            columns: inside(x, image.width),
+            width,
+            step: self.outputs,
+            rows: inside(y, size, image.height),
+            columns: inside(x, width, image.width),
         }
     }
 
     /// Where the pixels of some tiles of outputs start, those inside of the image.
-    pub(super) fn pixels(&self, tiles: Range<usize>, image: Image, offsets: &mut Vec<usize>) {
+    pub(super) fn pixels(&self, tiles: Range<usize>, image: Image) -> Vec<usize> {
+        let mut offsets = Vec::with_capacity(tiles.len() * self.outputs * self.outputs);
         for tile in tiles {
-            let Window { first, line, pixel, rows, columns } = self.window(tile, image, self.outputs, [0, 0]);
+            let window = self.window(tile..tile + 1, image, self.outputs, [0, 0]);
+            let Window { first, line, pixel, rows, columns, .. } = window;
             for row in rows[0]..rows[1] {
                 let start = first as usize + row * line;
                 offsets.extend((columns[0]..columns[1]).map(|column| start + column * pixel));
             }
         }
+        offsets
     }
 }
 
-/// Columns of inputs that a tile shares with the next one: the taps of the kernel less one.
-const SHARED: usize = 2;
+/// Most tiles of a strip: what is read and written for a vector of channels, and again for the next one of the same cache lines,
+/// is to stay in the first-level cache.
+const STRIP: usize = 4;
+/// Most columns of pixels of a strip.
+const STRIP_COLUMNS: usize = (STRIP - 1) * OUTPUTS + INPUTS;
 
-/// The pixels of a tile in an image, some of which may lie outside.
+/// The pixels of tiles side by side in an image, some of which may lie outside.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     /// Where its first pixel is, or would be.
@@ -88,95 +116,95 @@ pub(super) struct Window {
     line: usize,
     /// Numbers from a pixel to the next.
     pixel: usize,
+    /// Columns of pixels.
+    width: usize,
+    /// Columns from a tile to the next.
+    step: usize,
     /// From which of its lines to before which it is inside of the image.
     rows: [usize; 2],
     /// From which of its columns to before which it is inside of the image.
     columns: [usize; 2],
 }
 
+/// Channels of an image, at most a vector of them.
+#[derive(Clone, Copy)]
+pub(super) struct Channels {
+    /// Where the image starts, plus the first of the channels.
+    pub(super) first: *const f32,
+    pub(super) count: usize,
+    /// How far behind each number the one is whose cache line is to be asked for, if any is.
+    pub(super) ahead: Option<isize>,
+}
+
+/// Where the values of tiles at the points go.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    /// The first point of the first tile.
+    pub(super) first: *mut f32,
+    /// Numbers from a tile to the next.
+    pub(super) tile: usize,
+    /// Numbers from a point to the next.
+    pub(super) point: usize,
+}
+
+/// Columns of pixels of a strip, each transformed to its values at `P` points.
+pub(super) struct Columns<S: Simd, const P: usize>([[S::Vector; P]; STRIP_COLUMNS]);
+
+impl<S: Simd, const P: usize> Columns<S, P> {
+    #[inline(always)]
+    pub(super) fn new(simd: S) -> Self {
+        Columns([[simd.splat(0.0); P]; STRIP_COLUMNS])
+    }
+}
+
 impl Window {
-    /// The `count` channels from the first on (at most a vector) of every pixel, behind `map` where it is inside of the image,
-    /// transformed along the columns.
+    /// Transforms tiles of `I` x `I` pixels to their values at `P` x `P` points, pixels behind `map` where they are inside of the
+    /// image, zero outside. Neighbouring tiles share columns of pixels, each of which is transformed once; `columns` is room for
+    /// them.
     ///
     /// # Safety
-    /// `image` is where the image starts that the window was made for, plus the first of the channels; `count` channels
-    /// are readable.
+    /// The image is the one that the window was made for, and has the channels. A whole vector is writable at every tile and
+    /// point of the panels.
     #[inline(always)]
-    pub(super) unsafe fn read<S, T, const I: usize, const O: usize>(
+    pub(super) unsafe fn transform<S, T, const I: usize, const P: usize>(
         &self,
         simd: S,
-        image: *const f32,
-        count: usize,
+        channels: Channels,
         map: impl Fn(S::Vector) -> S::Vector,
-    ) -> [[S::Vector; I]; O]
-    where
+        columns: &mut Columns<S, P>,
+        to: Panels,
+    ) where
         S: Simd,
-        T: Transform<I, O>,
+        T: Transform<I, P>,
     {
-        let mut half = [[simd.splat(0.0); I]; O];
-        for column in 0..I {
+        let columns = &mut columns.0[..self.width];
+        columns[..self.columns[0]].fill([simd.splat(0.0); P]);
+        columns[self.columns[1]..].fill([simd.splat(0.0); P]);
+        for column in self.columns[0]..self.columns[1] {
+            let from = channels.first.wrapping_offset(self.first + (column * self.pixel) as isize);
             let mut pixels = [simd.splat(0.0); I];
-            if self.columns[0] <= column && column < self.columns[1] {
-                let from = image.wrapping_offset(self.first + (column * self.pixel) as isize);
-                for (row, pixel) in pixels.iter_mut().enumerate() {
-                    if self.rows[0] <= row && row < self.rows[1] {
-                        let from = from.wrapping_add(row * self.line);
-                        // SAFETY: the pixel lies inside of the image.
-                        *pixel = map(unsafe { simd.load_up_to(from, count.min(S::LANES)) });
+            for (row, pixel) in pixels.iter_mut().enumerate() {
+                if self.rows[0] <= row && row < self.rows[1] {
+                    let from = from.wrapping_add(row * self.line);
+                    if let Some(ahead) = channels.ahead {
+                        prefetch(from.wrapping_offset(ahead));
                     }
+                    // SAFETY: the pixel lies inside of the image.
+                    *pixel = map(unsafe { simd.load_up_to(from, channels.count) });
                 }
             }
-            let values = T::apply(simd, pixels);
-            for (half, value) in half.iter_mut().zip(values) {
-                half[column] = value;
+            columns[column] = T::apply(simd, pixels);
+        }
+        for (tile, columns) in columns.windows(I).step_by(self.step).enumerate() {
+            let first = to.first.wrapping_add(tile * to.tile);
+            let rows: [[S::Vector; I]; P] = from_fn(|i| from_fn(|j| columns[j][i]));
+            for (i, row) in rows.into_iter().enumerate() {
+                for (j, value) in T::apply(simd, row).into_iter().enumerate() {
+                    // SAFETY: as promised.
+                    unsafe { simd.store(first.wrapping_add((i * P + j) * to.point), value) };
+                }
             }
         }
-        half
-    }
-
-    /// Asks for a cache line of each pixel that the tile on the left of this one has not. `image` is where the image starts,
-    /// plus the first of the channels.
-    #[inline(always)]
-    pub(super) fn prefetch(&self, image: *const f32) {
-        for row in self.rows[0]..self.rows[1] {
-            for column in self.columns[0].max(SHARED)..self.columns[1] {
-                let at = self.first + (row * self.line + column * self.pixel) as isize;
-                prefetch(image.wrapping_offset(at));
-            }
-        }
-    }
-
-    /// [`Window::read`] for the transform of the inputs, of normalised pixels if there is a norm, in which the first of the
-    /// channels is number `channel`.
-    ///
-    /// # Safety
-    /// As [`Window::read`].
-    #[inline(always)]
-    pub(super) unsafe fn read_inputs<S, const I: usize, const O: usize>(
-        &self,
-        simd: S,
-        image: *const f32,
-        count: usize,
-        norm: Option<NormRelu<'_>>,
-        channel: usize,
-    ) -> [[S::Vector; I]; I]
-    where
-        S: Simd,
-        F: Filtering<I, O>,
-    {
-        let Some(norm) = norm else {
-            // SAFETY: as promised.
-            return unsafe { self.read::<S, <F as Filtering<I, O>>::Input, I, I>(simd, image, count, |x| x) };
-        };
-        let vector = |numbers: &[f32]| {
-            let numbers = &numbers[channel..channel + count.min(S::LANES)];
-            // SAFETY: the slice has as many numbers.
-            unsafe { simd.load_up_to(numbers.as_ptr(), numbers.len()) }
-        };
-        let (scale, shift) = (vector(norm.scale), vector(norm.shift));
-        let map = |x| simd.relu(simd.mul_add(x, scale, shift));
-        // SAFETY: as promised.
-        unsafe { self.read::<S, <F as Filtering<I, O>>::Input, I, I>(simd, image, count, map) }
     }
 
     /// Writes `channels` (at most a vector) of a row of pixels, those inside of the image, each as

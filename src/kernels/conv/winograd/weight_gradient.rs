@@ -16,7 +16,7 @@
 //! the sizes alone.
 
 use super::inputs::Inputs;
-use super::tiles::{Image, Tiles};
+use super::tiles::{Channels, Columns, Image, Panels, Tiles};
 use super::transforms::{OutputGradient, Transform, WeightGradient};
 use super::{INPUTS, OUTPUTS, POINTS, spread};
 use crate::kernels::conv::Conv2d;
@@ -205,22 +205,31 @@ impl Task for ReadDy<'_, '_> {
         assert!(panel >= tiles.len() * padded && to.len() >= POINTS * panel);
         assert!(tiles.end <= gradient.inputs.tiles.count() && channels.end <= gradient.to.channels);
         let depth = tiles.len();
-        for (row, tile) in tiles.enumerate() {
-            let window = gradient.inputs.tiles.window(tile, gradient.to, OUTPUTS, [0, 0]);
+        let mut columns = Columns::new(simd);
+        let start = tiles.start;
+        for strip in gradient.inputs.tiles.strips(tiles) {
+            let row = strip.start - start;
+            let window = gradient.inputs.tiles.window(strip, gradient.to, OUTPUTS, [0, 0]);
             for first in (0..channels.len()).step_by(S::LANES) {
-                let image = gradient.dy.as_ptr().wrapping_add(channels.start + first);
-                // SAFETY: `compute` asserts that dy has the images that the window is made for; channels are in range.
-                let half = unsafe {
-                    window.read::<S, OutputGradient, 4, 6>(simd, image, channels.len() - first, |x| x)
+                let from = Channels {
+                    first: gradient.dy.as_ptr().wrapping_add(channels.start + first),
+                    count: (channels.len() - first).min(S::LANES),
+                    ahead: None,
                 };
-                let start = first / tile_columns * tile_columns;
-                let width = tile_columns.min(padded - start);
-                let to = to.as_mut_ptr().wrapping_add(depth * start + row * width + first - start);
-                for (i, half) in half.iter().enumerate() {
-                    for (j, value) in OutputGradient::apply(simd, *half).into_iter().enumerate() {
-                        // SAFETY: a panel has room for all tiles and the channels in whole vectors, see the asserts.
-                        unsafe { simd.store(to.add((i * INPUTS + j) * panel), value) };
-                    }
+                let column = first / tile_columns * tile_columns;
+                let width = tile_columns.min(padded - column);
+                let to = to[depth * column + row * width + first - column..].as_mut_ptr();
+                let to = Panels { first: to, tile: width, point: panel };
+                // SAFETY: `compute` asserts that dy has the images that the window is made for; channels are in range. A panel
+                // has room for all tiles and the channels in whole vectors, see the asserts.
+                unsafe {
+                    window.transform::<S, OutputGradient, OUTPUTS, INPUTS>(
+                        simd,
+                        from,
+                        |x| x,
+                        &mut columns,
+                        to,
+                    );
                 }
             }
         }

@@ -49,7 +49,7 @@ where
         assert!(tiles.len() * m_row <= m_panel && I * I * m_panel <= m.len());
         assert!(tiles.end <= convolution.inputs.tiles.count() && channels.end <= convolution.to.channels);
         for (row, tile) in tiles.enumerate() {
-            let window = convolution.inputs.tiles.window(tile, convolution.to, O, [0, 0]);
+            let window = convolution.inputs.tiles.window(tile..tile + 1, convolution.to, O, [0, 0]);
             for first in (0..channels.len()).step_by(S::LANES) {
                 let count = channels.len() - first;
                 let from = m.as_ptr().wrapping_add(row * m_row + first);
