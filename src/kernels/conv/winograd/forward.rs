@@ -5,7 +5,7 @@
 //!   for each block of the input channels
 //!     V = B^T d B for the tiles and these channels                     a panel a point [tiles, channels]
 //!     U = G g G^T for these channels and outputs, or found ready       a packed factor a point [channels, outputs]
-//!     for each point:  M[point] += V[point] * U[point]                 see `microkernel`
+//!     for each point:  M[point] += V[point] * U[point]                 see `microkernel`; asks for a part of y
 //!   y = A^T M A, and its end: bias, residual, ReLU
 //! ```
 //!

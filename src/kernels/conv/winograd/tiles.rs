@@ -1,4 +1,4 @@
-//! Where tiles lie in images, and how a tile is read and written.
+//! Where tiles lie in images, how they are read in strips, and how one is written.
 
 use super::transforms::Transform;
 use super::{INPUTS, OUTPUTS};
