@@ -281,7 +281,8 @@ mod x86 {
     /// The processor has AVX, `n <= 8` and `p` is valid for writing `n` numbers.
     #[inline(always)]
     unsafe fn store_first(p: *mut f32, a: __m256, n: usize) {
-        // SAFETY: each store writes as many numbers as its bit of `n` stands for, behind those before.
+        // SAFETY: each store writes as many numbers as its bit of `n` stands for, behind those before, at any alignment of
+        // whole numbers.
         unsafe {
             if n >= 8 {
                 return _mm256_storeu_ps(p, a);
@@ -292,7 +293,7 @@ mod x86 {
                 (p, rest) = (p.add(4), _mm256_extractf128_ps::<1>(a));
             }
             if n & 2 != 0 {
-                _mm_storel_pd(p.cast(), _mm_castps_pd(rest));
+                _mm_storel_epi64(p.cast(), _mm_castps_si128(rest));
                 (p, rest) = (p.add(2), _mm_movehl_ps(rest, rest));
             }
             if n & 1 != 0 {
