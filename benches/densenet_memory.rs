@@ -98,13 +98,13 @@ fn draw(curves: &[(String, Vec<Point>)], path: &Path) -> Result<()> {
         .build_cartesian_2d(0.0..200.0, 0.0..1.05 * most)?;
     let (x, y) = ("layers", "MiB");
     chart.configure_mesh().light_line_style(WHITE).x_desc(x).y_desc(y).draw()?;
-    for ((name, points), colour) in
+    for ((name, points), color) in
         curves.iter().zip([RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44)])
     {
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(4))?
+            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(4))?
             .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
     }
     let labels = chart.configure_series_labels();
     let mut labels = labels;

@@ -15,7 +15,7 @@ use process::status;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::Tape,
-    kernels::on_pool,
+    kernels::install,
     models::{self, ModelOptions},
     nn::Module,
     optim::{Optimizer, Sgd},
@@ -113,7 +113,7 @@ fn measure(case: &Case) -> Result<(String, String)> {
             model.forward(&Tape::eval().input(images.clone())).map(drop)
         }
     };
-    let mut pass = || on_pool(&mut on_this_thread);
+    let mut pass = || install(&mut on_this_thread);
     pass()?;
     pass()?;
     let faults_before = faults();

@@ -10,7 +10,7 @@ use skipgrad::{
 fn main() -> Result<()> {
     // A tensor is a shape and contiguous numbers. Cloning shares them; writing to shared memory copies first.
     let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
-    println!("x = {x}, shape {}, row 1 = {}", x.shape(), x.rows(1..2)?);
+    println!("x = {x}, shape {}, row 1 = {}", x.shape(), x.slice_rows(1..2)?);
 
     // What a shape forbids is an error that says what was expected.
     println!("refused: {}", x.reshape([4]).unwrap_err());
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let tape = Tape::train(Rng::seed(0));
     let v = tape.watch(x);
     let loss = v.mul(&v)?.sum();
-    println!("sum of squares {}, gradient {}", loss.item(), loss.backward()?.wrt(&v).expect("watched"));
+    println!("sum of squares {}, gradient {}", loss.item(), loss.backward()?.grad_of(&v).expect("watched"));
 
     // Points of the plane y = 2a - 3b + 1, and a weight and a bias that start at nothing.
     let mut rng = Rng::seed(1);

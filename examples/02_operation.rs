@@ -39,7 +39,11 @@ fn main() -> Result<()> {
     let tape = Tape::train(Rng::seed(0));
     let v = tape.watch(x.clone());
     let updates = silu(&v).sum().backward()?;
-    println!("x        {x}\nsilu(x)  {}\ngradient {}", silu(&v).value(), updates.wrt(&v).expect("watched"));
+    println!(
+        "x        {x}\nsilu(x)  {}\ngradient {}",
+        silu(&v).value(),
+        updates.grad_of(&v).expect("watched")
+    );
 
     // Is the rule right? Compared with central differences, element by element.
     let check = gradient_check(&[x], |v| Ok(silu(&v[0])))?;

@@ -4,7 +4,7 @@
 
 use skipgrad::{
     blocks::{ConvNorm, DenseBlock, ResBlock, Stem, Transition},
-    data::Drawn,
+    data::SyntheticShapes,
     nn::{Linear, conv1x1, conv3x3},
     prelude::*,
 };
@@ -67,10 +67,10 @@ impl Module for Net {
 fn main() -> Result<()> {
     let mut rng = Rng::seed(0);
     let mut net = Net::new(10, &mut rng)?;
-    println!("{} parameters", net.parameters());
+    println!("{} parameters", net.num_parameters());
 
     let mut sgd = Sgd::new(0.05).momentum(0.9).weight_decay(5e-4).no_decay_on_norms_and_biases();
-    let data = Drawn::with_sizes(1024, 256, 0)?;
+    let data = SyntheticShapes::with_sizes(1024, 256, 0)?;
     for (step, batch) in data.train().batches(64, rng.split())?.enumerate() {
         let tape = Tape::train(rng.split());
         let loss = net.forward(&tape.input(batch.images))?.cross_entropy(&batch.labels)?;

@@ -2,15 +2,15 @@
 //!
 //! `cargo run --release --example 04_training_step`
 
-use skipgrad::{data::Drawn, memory, prelude::*};
+use skipgrad::{data::SyntheticShapes, memory, prelude::*};
 use std::time::Instant;
 
 fn main() -> Result<()> {
     let mut rng = Rng::seed(42);
     let mut model = ResNet::cifar(18, 10, &mut rng)?;
-    println!("ResNet-18 for 32 x 32 images: {} parameters", model.parameters());
+    println!("ResNet-18 for 32 x 32 images: {} parameters", model.num_parameters());
     let mut sgd = Sgd::new(0.02).momentum(0.9).weight_decay(5e-4);
-    let images = Drawn::with_sizes(32, 0, 0)?.train();
+    let images = SyntheticShapes::with_sizes(32, 0, 0)?.train();
     let (x, labels) = (images.images(0..32)?, images.labels(0..32)?);
 
     for step in 0..4 {

@@ -10,7 +10,7 @@ use clap::Parser;
 use skipgrad::{
     Rng,
     autograd::Tape,
-    data::{Cifar10, Drawn, Loader, Normalise, Pipeline},
+    data::{Cifar10, Compose, Loader, Normalize, SyntheticShapes},
     io,
     models::{self, ModelOptions},
     nn::Module,
@@ -54,18 +54,18 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let images = match &options.data {
         Some(folder) => Cifar10::open(folder)?.test(),
-        None => Drawn::new(0).test(),
+        None => SyntheticShapes::new(0).test(),
     };
     let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
     io::load(&mut model, &options.weights)?;
-    let normalise = Normalise { mean: options.mean.clone(), std: options.std.clone() };
-    let loader = Loader::new(images, 250).augment(Pipeline::new().then(normalise)).workers(1);
+    let normalize = Normalize { mean: options.mean.clone(), std: options.std.clone() };
+    let loader = Loader::new(images, 250).transform(Compose::new().then(normalize)).workers(1);
 
     if options.logits
         && let Some(batch) = loader.epoch(0)?.next()
     {
         let tape = Tape::eval();
-        println!("logits {}", model.forward(&tape.input(batch?.images.rows(0..1)?))?.value());
+        println!("logits {}", model.forward(&tape.input(batch?.images.slice_rows(0..1)?))?.value());
     }
     let metrics = evaluate(&model, &loader)?;
     println!("top1 {}/{}", metrics.top1, metrics.images);

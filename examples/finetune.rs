@@ -21,7 +21,10 @@ use image::RgbImage;
 use skipgrad::{
     Rng,
     autograd::State as _,
-    data::{Dataset as _, Drawn, Flip, ImageFolder, Loader, Normalise, Pipeline, RandomResizedCrop},
+    data::{
+        Compose, Dataset as _, ImageFolder, Loader, Normalize, RandomHorizontalFlip, RandomResizedCrop,
+        SyntheticShapes,
+    },
     io::{self, LoadOptions},
     models::{self, Model, ModelOptions},
     optim::{Group, Schedule, Sgd},
@@ -49,7 +52,7 @@ struct Options {
     /// The edge of the images that the network sees, in pixels.
     #[arg(long, default_value_t = 32)]
     size: usize,
-    /// The part of each class that is learnt from.
+    /// The part of each class that is learned from.
     #[arg(long, default_value_t = 0.8)]
     part: f32,
     /// How often the pictures are gone through.
@@ -70,7 +73,7 @@ struct Options {
     /// Let the head learn and nothing else.
     #[arg(long, conflicts_with = "freeze")]
     head_only: bool,
-    /// Let batch normalisations keep the statistics that they were trained with.
+    /// Let batch normalizations keep the statistics that they were trained with.
     #[arg(long)]
     freeze_statistics: bool,
     /// Stop at a picture that cannot be read.
@@ -107,18 +110,18 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         train.len(),
         test.len()
     );
-    // The small networks were trained on CIFAR's colours, the large ones on ImageNet's.
+    // The small networks were trained on CIFAR's colors, the large ones on ImageNet's.
     let small = options.size <= 64;
-    let normalise = if small { Normalise::cifar10() } else { Normalise::imagenet() };
+    let normalize = if small { Normalize::cifar10() } else { Normalize::imagenet() };
     let crop = RandomResizedCrop { scale: [0.5, 1.0], ..RandomResizedCrop::default() };
-    let steps = Pipeline::new().then(crop).then(Flip).then(normalise);
+    let steps = Compose::new().then(crop).then(RandomHorizontalFlip).then(normalize);
     let batch = options.batch.min(train.len());
     let loader = Loader::new(train.clone(), batch)
         .shuffle(options.seed)
-        .augment(steps.clone())
+        .transform(steps.clone())
         .workers(2)
         .drop_last(true);
-    let evaluation = Loader::new(test.clone(), batch).augment(steps.eval()).workers(2);
+    let evaluation = Loader::new(test.clone(), batch).transform(steps.eval()).workers(2);
 
     let mut rng = Rng::seed(options.seed);
     let mut model = models::build(&options.model, &ModelOptions::classes(train.classes().len()), &mut rng)?;
@@ -129,7 +132,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         sgd = sgd.group(move |name, _| !head.iter().any(|of_head| of_head == name), group);
     }
 
-    let schedule = Schedule::one_cycle(options.lr, options.epochs * loader.batches());
+    let schedule = Schedule::one_cycle(options.lr, options.epochs * loader.num_batches());
     let mut trainer = Trainer::new(options.epochs, schedule)
         .seed(options.seed)
         .model_name(&options.model)
@@ -173,7 +176,7 @@ fn load(options: &Options, model: &mut Box<dyn Model>) -> Result<Option<Vec<Stri
     let trained = || Some(PathBuf::from(TRAINED)).filter(|path| path.exists() && options.model == "resnet20");
     let Some(weights) = options.weights.clone().or_else(trained) else {
         println!(
-            "NO WEIGHTS: everything is learnt from the folder alone. --weights names a file; the example cifar10 leaves one\n\
+            "NO WEIGHTS: everything is learned from the folder alone. --weights names a file; the example cifar10 leaves one\n\
              in {TRAINED}, which is taken if nothing is said."
         );
         return match options.head_only || options.freeze_statistics || !options.freeze.is_empty() {
@@ -242,7 +245,7 @@ const EACH: usize = 100;
 
 /// Draws pictures of some of the library's classes into folders, and writes a file that is no picture among them, as happens.
 fn draw(root: &Path, seed: u64) -> Result<(), Box<dyn Error>> {
-    let images = Drawn::with_sizes(10 * EACH, 0, seed ^ 1)?.train();
+    let images = SyntheticShapes::with_sizes(10 * EACH, 0, seed ^ 1)?.train();
     for class in CLASSES {
         let folder = root.join(&images.classes()[class]);
         fs::create_dir_all(&folder)?;

@@ -6,7 +6,7 @@
 //! cargo run --release --features image,pth --example predict -- --model resnet50 --weights resnet50.pth cat.jpg
 //! ```
 //!
-//! The size and the colours that the network wants and the names of its classes follow from the number of its classes: 1000 are
+//! The size and the colors that the network wants and the names of its classes follow from the number of its classes: 1000 are
 //! ImageNet's, 10 and 100 CIFAR's; `--preset`, `--resize` and `--mean` say otherwise. Names are taken from `--classes`, or from a file
 //! `classes.txt` beside the weights, as the examples cifar10 and finetune leave it. A picture that cannot be read is
 //! reported, and the others are predicted.
@@ -16,7 +16,7 @@ use clap::{Parser, ValueEnum};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use skipgrad::{
     Rng,
-    data::{Drawn, Normalise, Preset, open_picture},
+    data::{Normalize, Preset, SyntheticShapes, open_picture},
     io::{self, WeightsFile},
     models::{self, ModelOptions},
     predict::{Prediction, Predictor},
@@ -151,7 +151,7 @@ fn preset(options: &Options, weights: Option<&Path>) -> Result<Preset, Box<dyn E
         preset.crop = [crop.first().copied().unwrap_or(resize); 2];
     }
     if !options.mean.is_empty() {
-        preset.normalise = Normalise { mean: options.mean.clone(), std: options.std.clone() };
+        preset.normalize = Normalize { mean: options.mean.clone(), std: options.std.clone() };
     }
     Ok(preset)
 }
@@ -183,7 +183,7 @@ fn pictures(options: &Options) -> Result<Pictures, Box<dyn Error>> {
 
 /// Pictures of known classes that the library draws.
 fn drawn(count: usize) -> Result<Vec<(String, DynamicImage)>, Box<dyn Error>> {
-    let images = Drawn::with_sizes(0, count, 7)?.test();
+    let images = SyntheticShapes::with_sizes(0, count, 7)?.test();
     let picture = |i: usize| -> Result<(String, DynamicImage), Box<dyn Error>> {
         let bytes = images.images(i..i + 1)?.data().iter().map(|x| (x * 255.0).round() as u8).collect();
         let picture = RgbImage::from_raw(32, 32, bytes).ok_or("a drawn image is 32 x 32")?;

@@ -72,7 +72,7 @@ pub enum Error {
         unexpected: Vec<String>,
         /// Name, the model's shape and the file's, in the file's layout.
         misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
-        /// Of missing names, the unexpected one that is spelt most like it, where one is much like it.
+        /// Of missing names, the unexpected one that is spelled most like it, where one is much like it.
         nearest: BTreeMap<String, String>,
     },
     /// Everything that does not fit in a network, each with its place; see [`Module::check`](crate::nn::Module::check).

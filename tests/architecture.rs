@@ -1,4 +1,4 @@
-//! The rooms of the crate: who may import whom, where `unsafe` may stand, how long a file may be.
+//! The modules of the crate: who may import whom, where `unsafe` may stand, how long a file may be.
 
 use std::{
     fmt::Write as _,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A room, the rooms it may import besides itself, and why no others. Errors and random numbers are everyone's.
+/// A module, the modules it may import besides itself, and why no others. Errors and random numbers are everyone's.
 const ROOMS: [(&str, &[&str], &str); 13] = [
     ("kernels", &[], "kernels turn slices into slices; they can be fuzzed and benched without a tensor"),
     ("tensor", &["kernels"], "a tensor is numbers in memory and knows nothing of gradients"),
@@ -133,7 +133,7 @@ fn items(path: &str) -> Vec<(usize, &str)> {
     items
 }
 
-/// The room where a name directly below the crate lives.
+/// The module where a name directly below the crate lives.
 fn home(name: &str) -> Option<&str> {
     match name {
         "Tensor" | "Shape" | "memory" => Some("tensor"),

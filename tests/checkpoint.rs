@@ -3,11 +3,11 @@
 use skipgrad::{
     Error, Rng, Tensor,
     autograd::State,
-    data::{Drawn, Flip, Loader, PadCrop, Pipeline},
+    data::{Compose, Loader, RandomCrop, RandomHorizontalFlip, SyntheticShapes},
     io,
     nn::{BatchNorm2d, Dropout, GlobalAvgPool, Linear, Relu, Sequential, conv3x3},
     optim::{AdamW, Optimizer, Schedule, Sgd},
-    train::{Checkpoint, Ended, Event, Position, Trainer},
+    train::{Checkpoint, Event, Outcome, Position, Trainer},
 };
 use std::{
     fs,
@@ -33,9 +33,9 @@ fn model(seed: u64) -> Sequential {
 
 /// Seven batches an epoch, the last one smaller, shuffled and varied.
 fn loaders(workers: usize) -> (Loader, Loader) {
-    let data = Drawn::with_sizes(50, 20, 3).unwrap();
-    let augment = Pipeline::new().then(PadCrop(4)).then(Flip);
-    let train = Loader::new(data.train(), 8).shuffle(7).augment(augment).workers(workers);
+    let data = SyntheticShapes::with_sizes(50, 20, 3).unwrap();
+    let augment = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip);
+    let train = Loader::new(data.train(), 8).shuffle(7).transform(augment).workers(workers);
     (train, Loader::new(data.test(), 20))
 }
 
@@ -80,7 +80,7 @@ type Bits = Vec<(String, Vec<u32>)>;
 /// Trains to the end without a stop.
 fn uninterrupted(optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
     let ((train, test), mut model, mut trainer) = (loaders(2), model(1), trainer());
-    assert_eq!(trainer.run(&mut model, optimizer, &train, &test, |_| ()).unwrap(), Ended::Finished);
+    assert_eq!(trainer.run(&mut model, optimizer, &train, &test, |_| ()).unwrap(), Outcome::Finished);
     (bits(&model, optimizer), epochs(&trainer))
 }
 
@@ -97,8 +97,8 @@ fn train_until(stop: usize, folder: &PathBuf, optimizer: &mut dyn Optimizer) -> 
         }
     });
     match ended.unwrap() {
-        Ended::Stopped(position) => position,
-        Ended::Finished => panic!("not stopped after {stop} steps"),
+        Outcome::Stopped(position) => position,
+        Outcome::Finished => panic!("not stopped after {stop} steps"),
     }
 }
 
@@ -108,7 +108,7 @@ fn resume(folder: &PathBuf, optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6
     let mut trainer = Trainer::new(1, Schedule::constant(1.0)).folder(folder);
     trainer.resume(&mut model, optimizer, folder.join(Trainer::LAST)).unwrap();
     assert_eq!(trainer.settings().model, "small");
-    assert_eq!(trainer.run(&mut model, optimizer, &train, &test, |_| ()).unwrap(), Ended::Finished);
+    assert_eq!(trainer.run(&mut model, optimizer, &train, &test, |_| ()).unwrap(), Outcome::Finished);
     (bits(&model, optimizer), epochs(&trainer))
 }
 
@@ -261,7 +261,7 @@ fn a_loss_that_is_no_number_stops_before_the_weights_are_touched() {
     let (train, test) = loaders(1);
     let (mut model, mut sgd) = (model(1), sgd());
     model.visit_mut("", &mut |name, slot| {
-        if let ("fc.bias", skipgrad::autograd::SlotMut::Param(bias)) = (name, slot) {
+        if let ("fc.bias", skipgrad::autograd::StateMut::Param(bias)) = (name, slot) {
             bias.value_mut().data_mut()[3] = f32::NAN;
         }
     });

@@ -1,8 +1,11 @@
-//! The data room from outside: files on disk to normalised batches, and what is said when they are spoilt.
+//! The data module from outside: files on disk to normalized batches, and what is said when they are spoilt.
 
 use skipgrad::{
     Error, Rng, Tensor,
-    data::{Augment, Cifar10, Drawn, Flip, Images, Loader, Normalise, PadCrop, Pipeline, Splits},
+    data::{
+        Cifar10, Compose, Images, Loader, Normalize, RandomCrop, RandomHorizontalFlip, Splits,
+        SyntheticShapes, Transform,
+    },
 };
 use std::{
     fs,
@@ -41,7 +44,7 @@ fn write_cifar(path: &Path, images: &Images) {
 
 /// A folder of CIFAR-10 files, 8 drawn images in each.
 fn cifar(name: &str) -> (Folder, Splits) {
-    let drawn = Splits::from(Drawn::with_sizes(40, 8, 42).unwrap());
+    let drawn = Splits::from(SyntheticShapes::with_sizes(40, 8, 42).unwrap());
     let folder = Folder::new(name);
     for i in 0..5 {
         let part = drawn.train().slice(8 * i..8 * i + 8).unwrap();
@@ -65,8 +68,8 @@ fn what_is_written_as_cifar_is_read_back() {
 fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
     let (folder, _) = cifar("recipe");
     let data = Splits::from(Cifar10::open(&folder.0).unwrap());
-    let steps = Pipeline::new().then(PadCrop(4)).then(Flip).then(Normalise::cifar10());
-    let loader = Loader::new(data.train(), 6).shuffle(1).augment(steps.clone()).drop_last(true);
+    let steps = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
+    let loader = Loader::new(data.train(), 6).shuffle(1).transform(steps.clone()).drop_last(true);
     let run = |workers: usize, epoch: u64, first: usize| {
         let epoch = loader.clone().workers(workers).epoch_from(epoch, first).unwrap();
         epoch.collect::<Result<Vec<_>, _>>().unwrap()
@@ -77,10 +80,10 @@ fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
         assert!(run(workers, 7, first) == whole[first..], "{workers} workers from batch {first}");
     }
 
-    let test = Loader::new(data.test(), 8).augment(steps.eval()).epoch(0).unwrap().next().unwrap().unwrap();
+    let test = Loader::new(data.test(), 8).transform(steps.eval()).epoch(0).unwrap().next().unwrap().unwrap();
     let mut expected = data.test().images(0..8).unwrap();
-    Normalise::cifar10().apply(expected.data_mut(), [8 * 32, 32, 3], &mut Rng::seed(0));
-    assert_eq!(test.images, expected, "test images are normalised and nothing else");
+    Normalize::cifar10().apply(expected.data_mut(), [8 * 32, 32, 3], &mut Rng::seed(0));
+    assert_eq!(test.images, expected, "test images are normalized and nothing else");
     assert_eq!(test.labels, data.test().labels(0..8).unwrap());
 }
 
@@ -89,18 +92,18 @@ fn spoilt_files_are_refused_with_file_record_and_reason() {
     let (folder, _) = cifar("spoilt");
     let path = folder.0.join("data_batch_2.bin");
     let whole = fs::read(&path).unwrap();
-    let refusal = |bytes: &[u8]| {
+    let error = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         Cifar10::open(&folder.0).unwrap_err()
     };
 
-    let error = refusal(&whole[..whole.len() - 100]);
-    assert!(matches!(&error, Error::Malformed { path: named, .. } if *named == path));
-    assert!(error.to_string().ends_with("data_batch_2.bin: record 7: expected 3073 bytes, found 2973 bytes"));
+    let first = error(&whole[..whole.len() - 100]);
+    assert!(matches!(&first, Error::Malformed { path: named, .. } if *named == path));
+    assert!(first.to_string().ends_with("data_batch_2.bin: record 7: expected 3073 bytes, found 2973 bytes"));
 
     let mut spoilt = whole;
     spoilt[5 * 3073] = 200;
-    let error = refusal(&spoilt).to_string();
+    let error = error(&spoilt).to_string();
     assert!(error.ends_with("data_batch_2.bin: record 5: expected a label below 10, found 200"), "{error}");
 }
 
@@ -109,15 +112,18 @@ fn arrays_of_a_user_train_like_any_other_data() {
     let pixels = Tensor::uniform([50, 5, 7, 2], 0.0, 1.0, &mut Rng::seed(1)).unwrap();
     let images = Images::new(pixels, (0..50).map(|i| i % 3).collect(), ["a", "b", "c"]).unwrap();
     let (train, held_out) = (images.slice(0..40).unwrap(), images.slice(40..50).unwrap());
-    let steps = Pipeline::new().then(Flip).then(Normalise::measure(&train).unwrap());
+    let steps = Compose::new().then(RandomHorizontalFlip).then(Normalize::measure(&train).unwrap());
     let shapes = |loader: Loader| {
         loader.epoch(0).unwrap().map(|batch| batch.unwrap().images.shape().to_vec()).collect::<Vec<_>>()
     };
-    assert_eq!(shapes(Loader::new(train.clone(), 25).augment(steps.clone())), [[25, 5, 7, 2], [15, 5, 7, 2]]);
-    assert_eq!(shapes(Loader::new(held_out, 10).augment(steps.eval())), [[10, 5, 7, 2]]);
+    assert_eq!(
+        shapes(Loader::new(train.clone(), 25).transform(steps.clone())),
+        [[25, 5, 7, 2], [15, 5, 7, 2]]
+    );
+    assert_eq!(shapes(Loader::new(held_out, 10).transform(steps.eval())), [[10, 5, 7, 2]]);
     assert_eq!(train.batches(40, Rng::seed(3)).unwrap().next().unwrap().labels.len(), 40);
 
-    let wrong = Loader::new(train, 5).augment(Pipeline::new().then(Normalise::cifar10()));
+    let wrong = Loader::new(train, 5).transform(Compose::new().then(Normalize::cifar10()));
     let error = wrong.epoch(0).unwrap_err().to_string();
-    assert_eq!(error, "normalise: mean: expected 2 values, one a channel, found 3");
+    assert_eq!(error, "normalize: mean: expected 2 values, one a channel, found 3");
 }

@@ -2,9 +2,9 @@
 
 use skipgrad::{
     Result, Rng, Tensor,
-    autograd::{NamedTensors, Slot, State, Tape},
+    autograd::{NamedTensors, State, StateRef, Tape},
     blocks::{BlockKind, ShortcutKind, StemKind},
-    data::{Cutout, Drawn, Flip, Images, Loader, Normalise, PadCrop, Pipeline},
+    data::{Compose, Cutout, Images, Loader, Normalize, RandomCrop, RandomHorizontalFlip, SyntheticShapes},
     models::{DenseNet, DenseNetConfig, ResNet, ResNetConfig},
     nn::{
         AvgPool2d, BatchNorm2d, Conv2d, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3,
@@ -43,9 +43,12 @@ fn train(
     images: Images,
     workers: usize,
 ) -> Result<(u64, Vec<u32>)> {
-    let augment =
-        Pipeline::new().then(PadCrop(4)).then(Flip).then(Cutout(8)).then(Normalise::measure(&images)?);
-    let loader = Loader::new(images, 16).shuffle(5).augment(augment).workers(workers);
+    let augment = Compose::new()
+        .then(RandomCrop(4))
+        .then(RandomHorizontalFlip)
+        .then(Cutout(8))
+        .then(Normalize::measure(&images)?);
+    let loader = Loader::new(images, 16).shuffle(5).transform(augment).workers(workers);
     let (mut rng, mut losses) = (Rng::seed(3), vec![]);
     for epoch in 0.. {
         for batch in loader.epoch(epoch)? {
@@ -77,7 +80,7 @@ fn resnet(seed: u64, workers: usize) -> (u64, Vec<u32>) {
         };
         let model = ResNet::new(&config, &mut Rng::seed(seed))?;
         let sgd = Sgd::new(0.05).momentum(0.9).nesterov(true).weight_decay(5e-4);
-        train(model, sgd, Drawn::with_sizes(100, 0, 2)?.train(), workers)
+        train(model, sgd, SyntheticShapes::with_sizes(100, 0, 2)?.train(), workers)
     };
     run().unwrap()
 }
@@ -99,7 +102,7 @@ fn a_resnet_of_bottlenecks_with_the_stem_for_large_images() {
                 ..ResNetConfig::imagenet(50, 10)?
             };
             let model = ResNet::new(&config, &mut Rng::seed(1))?;
-            train(model, AdamW::new(0.002), Drawn::with_sizes(70, 0, 2)?.train(), workers)
+            train(model, AdamW::new(0.002), SyntheticShapes::with_sizes(70, 0, 2)?.train(), workers)
         };
         run().unwrap()
     });
@@ -118,7 +121,7 @@ fn a_densenet() {
             };
             let model = DenseNet::new(&config, &mut Rng::seed(1))?;
             let adamw = AdamW::new(0.002).no_decay_on_norms_and_biases();
-            train(model, adamw, Drawn::with_sizes(90, 0, 2)?.train(), workers)
+            train(model, adamw, SyntheticShapes::with_sizes(90, 0, 2)?.train(), workers)
         };
         run().unwrap()
     });
@@ -150,11 +153,11 @@ fn layers_of_many_pixels() {
             let updates = logits.cross_entropy(&labels)?.backward()?;
 
             let mut results = NamedTensors::from([("logits".to_string(), logits.value().clone())]);
-            results.insert("dx".to_string(), updates.wrt(&x).expect("a watched input").clone());
+            results.insert("dx".to_string(), updates.grad_of(&x).expect("a watched input").clone());
             net.visit("", &mut |name, slot| {
                 let result = match slot {
-                    Slot::Param(param) => updates.grad(param),
-                    Slot::Buffer(buffer) => updates.observed(buffer),
+                    StateRef::Param(param) => updates.grad(param),
+                    StateRef::Buffer(buffer) => updates.observed(buffer),
                 };
                 results.insert(name.to_string(), result.expect("all of it was reached").clone());
             });

@@ -14,7 +14,7 @@ fn run(shapes: &[&[usize]], f: impl for<'t> Fn(&[Var<'t>]) -> Result<Var<'t>>) {
     if let Ok(y) = f(&inputs) {
         let updates = y.backward_from(y.value().clone()).expect("a recorded pass");
         for input in &inputs {
-            let gradient = updates.wrt(input).expect("a gradient of every input");
+            let gradient = updates.grad_of(input).expect("a gradient of every input");
             assert!(gradient.data().iter().all(|g| g.is_finite()), "{shapes:?}");
         }
     }
@@ -46,7 +46,7 @@ fn maps() {
         run(&[&x, &x], |v| Var::concat(&[&v[0], &v[1]]));
         run(&[&x], |v| v[0].pad_channels(1, 0));
         run(&[&x], |v| v[0].pad_channels(0, 0));
-        run(&[&x], |v| v[0].channels(0..0));
+        run(&[&x], |v| v[0].slice_channels(0..0));
         run(&[&x], |v| v[0].dropout(0.5));
         run(&[&x], |v| v[0].drop_path(0.5));
         run(&[&x, &x], |v| v[0].add(&v[1])?.mul(&v[1]));

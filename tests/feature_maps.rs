@@ -110,7 +110,7 @@ fn inside_of_a_dense_block_and_of_a_transition() -> Result<()> {
     assert_close(maps[3].value(), model.transitions[0].forward(&block)?.value(), 1e-5);
     let second = model.blocks[1].forward(&maps[3])?;
     assert_close(maps[0].value(), second.value(), 1e-5);
-    let new = second.channels(second.shape().channels() - 6..second.shape().channels())?;
+    let new = second.slice_channels(second.shape().num_channels() - 6..second.shape().num_channels())?;
     assert_close(maps[1].value(), new.value(), 1e-5);
     Ok(())
 }
@@ -128,7 +128,7 @@ fn gradients_flow_through_what_is_looked_at() -> Result<()> {
     let plain = Tape::train(Rng::seed(0));
     let expected = model.forward(&plain.input(images))?.cross_entropy(&[0, 1, 2, 0])?.backward()?;
     model.visit("", &mut |name, slot| {
-        if let skipgrad::autograd::Slot::Param(param) = slot {
+        if let skipgrad::autograd::StateRef::Param(param) = slot {
             let (found, expected) = (updates.grad(param).unwrap(), expected.grad(param).unwrap());
             assert_eq!(found, expected, "{name}");
         }
@@ -138,7 +138,7 @@ fn gradients_flow_through_what_is_looked_at() -> Result<()> {
     let map = tape.watch(maps[0].value().clone());
     let pooled = model.stages[1].forward(&map)?.global_avg_pool()?;
     let loss = model.head.forward(&pooled)?.cross_entropy(&[0, 1, 2, 0])?;
-    assert_eq!(updates.wrt(&maps[0]).unwrap(), loss.backward()?.wrt(&map).unwrap());
+    assert_eq!(updates.grad_of(&maps[0]).unwrap(), loss.backward()?.grad_of(&map).unwrap());
     Ok(())
 }
 
@@ -146,7 +146,7 @@ fn gradients_flow_through_what_is_looked_at() -> Result<()> {
 fn a_frozen_beginning_costs_no_gradients() -> Result<()> {
     let mut model = ResNet::cifar_paper(8, 3, &mut Rng::seed(1))?;
     model.visit_mut("", &mut |_, slot| {
-        if let skipgrad::autograd::SlotMut::Param(param) = slot {
+        if let skipgrad::autograd::StateMut::Param(param) = slot {
             param.set_trainable(false);
         }
     });
@@ -154,7 +154,7 @@ fn a_frozen_beginning_costs_no_gradients() -> Result<()> {
     let x = tape.input(Tensor::normal([1, 8, 8, 3], 1.0, &mut Rng::seed(2))?);
     let maps = model.feature_maps(&x, &["layer3", "linear"])?;
     let updates = maps[1].sum().backward()?;
-    assert!(updates.wrt(&maps[0]).is_some());
+    assert!(updates.grad_of(&maps[0]).is_some());
     Ok(())
 }
 

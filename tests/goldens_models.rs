@@ -3,7 +3,7 @@
 use safetensors::SafeTensors;
 use skipgrad::{
     Result, Rng, Tensor,
-    autograd::{NamedTensors, Slot, State, Tape, Updates},
+    autograd::{NamedTensors, State, StateRef, Tape, Updates},
     blocks::{BasicBlock, BlockOptions, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
     models::{self, ModelOptions},
     nn::Module,
@@ -50,8 +50,8 @@ fn exported(model: &dyn Module, updates: &Updates) -> NamedTensors {
     let mut tensors = NamedTensors::new();
     model.visit("", &mut |name, slot| {
         let value = match slot {
-            Slot::Param(param) => updates.grad(param),
-            Slot::Buffer(buffer) => updates.observed(buffer),
+            StateRef::Param(param) => updates.grad(param),
+            StateRef::Buffer(buffer) => updates.observed(buffer),
         };
         let value = value.unwrap_or_else(|| panic!("{name}: neither gradient nor observation"));
         tensors.insert(name.to_string(), slot.layout().to_file(value).unwrap());
@@ -68,7 +68,7 @@ fn block(name: &str, mut block: impl Module) {
     let y = block.forward(&x).unwrap();
     close(&format!("{name}: y"), y.value(), &golden["y"], TOLERANCE);
     let updates = y.backward_from(golden["dy"].clone()).unwrap();
-    close(&format!("{name}: dx"), updates.wrt(&x).unwrap(), &golden["dx"], TOLERANCE);
+    close(&format!("{name}: dx"), updates.grad_of(&x).unwrap(), &golden["dx"], TOLERANCE);
 
     let found = exported(&block, &updates);
     let mut expected = below(&golden, "grad/");
@@ -158,7 +158,7 @@ fn norm(tensor: &Tensor) -> Tensor {
 fn assert_norms(name: &str, model: &dyn Module, updates: &Updates, expected: &NamedTensors, tolerance: f64) {
     let mut found = NamedTensors::new();
     model.visit("", &mut |path, slot| {
-        if let Slot::Param(param) = slot {
+        if let StateRef::Param(param) = slot {
             found.insert(path.to_string(), norm(updates.grad(param).unwrap()));
         }
     });
@@ -186,7 +186,7 @@ fn model(pass: Pass) {
     let loss = y.cross_entropy(&[3, 7][..]).unwrap();
     close(&format!("{name}: eval loss"), loss.value(), &golden["eval/loss"], logits);
     let updates = loss.backward().unwrap();
-    let dx_norm = norm(updates.wrt(&x).unwrap());
+    let dx_norm = norm(updates.grad_of(&x).unwrap());
     close(&format!("{name}: eval dx"), &dx_norm, &golden["eval/dx_norm"], eval_norms);
     assert_norms(name, &model, &updates, &below(&golden, "eval_grad_norm/"), eval_norms);
 
@@ -197,7 +197,7 @@ fn model(pass: Pass) {
     let loss = y.cross_entropy(&[3, 7][..]).unwrap();
     close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], logits);
     let updates = loss.backward().unwrap();
-    close(&format!("{name}: dx"), &norm(updates.wrt(&x).unwrap()), &golden["train/dx_norm"], norms);
+    close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["train/dx_norm"], norms);
     assert_norms(name, &model, &updates, &below(&golden, "grad_norm/"), norms);
     let found = exported(&model, &updates);
     for (tensor, expected) in below(&golden, "grad/") {
@@ -297,7 +297,7 @@ fn fingerprint(name: &str, image: &str, edge: usize) {
     let loss = y.cross_entropy(&[3, 7][..]).unwrap();
     close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], LOGITS);
     let updates = loss.backward().unwrap();
-    close(&format!("{name}: dx"), &norm(updates.wrt(&x).unwrap()), &golden["dx_norm"], GRADIENTS);
+    close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["dx_norm"], GRADIENTS);
 
     let found = exported(&model, &updates);
     let gradients: Vec<_> = found.iter().filter(|(name, _)| !name.contains("running")).collect();

@@ -71,7 +71,7 @@ fn compare(golden: &Tensors, case: &str) -> Result<Vec<String>> {
 
     let mut computed = vec![("y".to_string(), y.value().clone())];
     for (name, var) in &inputs {
-        let gradient = updates.wrt(var).ok_or_else(|| format!("no gradient of {name}"))?;
+        let gradient = updates.grad_of(var).ok_or_else(|| format!("no gradient of {name}"))?;
         computed.push((format!("d{name}"), layout(name, var.shape().rank()).to_file(gradient)?));
     }
     if let (Some(moments), true) = (moments, case.contains("train")) {
@@ -109,7 +109,7 @@ fn running(moments: &Moments, of_case: &BTreeMap<&str, &Tensor>) -> [(String, Te
     )
 }
 
-/// The output of a case, and the statistics if it is a batch normalisation.
+/// The output of a case, and the statistics if it is a batch normalization.
 fn compute<'t>(
     case: &str,
     inputs: &BTreeMap<&str, Var<'t>>,
@@ -148,7 +148,7 @@ fn compute<'t>(
             return Ok((y, Some(moments)));
         }
         _ => match case {
-            "channel_slice/from1_to4" => x().channels(1..4)?,
+            "channel_slice/from1_to4" => x().slice_channels(1..4)?,
             "pad_channels/before1_after2" => x().pad_channels(1, 2)?,
             _ => panic!("the golden case {case} is not computed here"),
         },

@@ -5,7 +5,7 @@ use skipgrad::{
     Result, Rng, Tensor,
     autograd::{Var, gradient_check},
     ops::{
-        Algorithm, BatchNorm, Conv2dOptions, DenseBlockLayer, DenseBlockNorm, FoldedConv2d, Normalisation,
+        Algorithm, BatchNorm, Conv2dOptions, DenseBlockLayer, DenseBlockNorm, FoldedConv2d, Normalization,
         Padding, Pool2dOptions, Targets,
     },
 };
@@ -189,7 +189,7 @@ fn folded_conv2d() -> Result<()> {
     let mut rng = Rng::seed(4);
     let constants = normals(&[&[3], &[3], &[3]])?;
     let var = Tensor::uniform([3], 1.0, 2.0, &mut rng)?;
-    let norm = Normalisation {
+    let norm = Normalization {
         gamma: &constants[0],
         beta: &constants[1],
         mean: &constants[2],
@@ -211,7 +211,7 @@ fn batch_norm() -> Result<()> {
     for shape in [&[5, 3][..], &[2, 3, 1, 4], &[1, 2, 2, 1]] {
         let channels = shape[shape.len() - 1];
         let mut rng = Rng::seed(3);
-        // Values of about 2 and -2 in turn are normalised to about 1 and -1, away from the kink of the ReLU.
+        // Values of about 2 and -2 in turn are normalized to about 1 and -1, away from the kink of the ReLU.
         let in_turn = |i: usize| if (i / channels + i % channels).is_multiple_of(2) { 2.0 } else { -2.0 };
         let x = Tensor::from_fn(shape, |i| in_turn(i) + 0.2 * rng.uniform())?;
         let gamma = Tensor::uniform([channels], 0.8, 1.2, &mut rng)?;
@@ -279,7 +279,7 @@ fn dense_block() -> Result<()> {
             all.push(Tensor::uniform([channels], 0.8, 1.2, &mut rng)?);
             all.push(Tensor::from_fn([channels], |i| if i < inputs { 0.1 } else { aside(i) })?);
             if bottleneck {
-                // Constants do not hold what they normalise within bounds; small weights do.
+                // Constants do not hold what they normalize within bounds; small weights do.
                 let std = if given { 0.1 } else { 0.5 };
                 all.push(Tensor::normal([1, 1, channels, width], std, &mut rng)?);
                 all.push(Tensor::uniform([width], 0.8, 1.2, &mut rng)?);
@@ -311,9 +311,9 @@ fn dense_block() -> Result<()> {
 }
 
 fn slice_channels() -> Result<()> {
-    check_shapes(1, |v| v[0].channels(0..1))?;
+    check_shapes(1, |v| v[0].slice_channels(0..1))?;
     check_shapes(1, |v| v[0].pad_channels(1, 2))?;
-    check(&normals(&[&[2, 3, 9]])?, |v| v[0].channels(3..8))
+    check(&normals(&[&[2, 3, 9]])?, |v| v[0].slice_channels(3..8))
 }
 
 /// Dropping is random, but the same for every evaluation of a check.

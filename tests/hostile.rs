@@ -381,7 +381,7 @@ mod pytorch {
         }
     }
 
-    /// Numbers of 16 bits take twice their room once they are read, and the last of these are not there.
+    /// Numbers of 16 bits take twice their module once they are read, and the last of these are not there.
     fn damaged_at_the_end(place: &Place) {
         const NUMBERS: usize = 1 << 20;
         let large = rebuilt("0", NUMBERS as i64, 0, &[NUMBERS as i64], &[1]);

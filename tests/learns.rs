@@ -4,12 +4,12 @@ use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, Tape},
     blocks::{ShortcutKind, StemKind},
-    data::{Drawn, Loader, Normalise, Pipeline},
+    data::{Compose, Loader, Normalize, SyntheticShapes},
     io,
     models::{DenseNet, DenseNetConfig, ResNet, ResNetConfig},
     nn::Module,
     optim::{AdamW, Optimizer, Schedule, Sgd},
-    train::{Ended, Trainer},
+    train::{Outcome, Trainer},
 };
 
 /// The tensors of `tests/golden/training.safetensors` below a prefix, without it.
@@ -81,12 +81,12 @@ fn a_densenet_follows_pytorch() -> Result<()> {
 /// Five epochs of two thousand drawn images; the accuracy on five hundred others, where guessing gives 0.1.
 fn fits_drawn_images(mut model: impl Module) -> Result<f32> {
     const EPOCHS: usize = 5;
-    let data = Drawn::with_sizes(2000, 500, 42)?;
-    let normalise = Pipeline::new().then(Normalise::measure(&data.train())?);
-    let test = Loader::new(data.test(), 250).augment(normalise.clone());
-    let train = Loader::new(data.train(), 20).shuffle(1).augment(normalise);
-    let mut trainer = Trainer::new(EPOCHS, Schedule::one_cycle(0.01, EPOCHS * train.batches())).seed(1);
-    assert_eq!(trainer.run(&mut model, &mut AdamW::new(0.0), &train, &test, |_| ())?, Ended::Finished);
+    let data = SyntheticShapes::with_sizes(2000, 500, 42)?;
+    let normalize = Compose::new().then(Normalize::measure(&data.train())?);
+    let test = Loader::new(data.test(), 250).transform(normalize.clone());
+    let train = Loader::new(data.train(), 20).shuffle(1).transform(normalize);
+    let mut trainer = Trainer::new(EPOCHS, Schedule::one_cycle(0.01, EPOCHS * train.num_batches())).seed(1);
+    assert_eq!(trainer.run(&mut model, &mut AdamW::new(0.0), &train, &test, |_| ())?, Outcome::Finished);
 
     let records = &trainer.history().records;
     let losses: Vec<f32> = records.iter().map(|record| record.train_loss).collect();

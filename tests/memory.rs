@@ -83,7 +83,7 @@ fn resnet18() -> Result<()> {
     assert_eq!(
         (eval.live - packed, eval.fresh),
         (after.live, memory::stats().fresh),
-        "the tape keeps nothing"
+        "the tape saves nothing"
     );
     step(&mut model, &mut sgd, &images)?;
     assert!(memory::stats().live.abs_diff(before.live) < 4096, "training lets the packed weights go");

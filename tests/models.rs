@@ -2,7 +2,7 @@
 
 use skipgrad::{
     Error, Result, Rng, Tensor,
-    autograd::{Slot, State, Tape},
+    autograd::{State, StateRef, Tape},
     blocks::{ResBlock, ResidualUnit, StemKind},
     models::{self, DenseNet, DenseNetConfig, Model, ModelOptions, ResNet, ResNetConfig},
     nn::Module,
@@ -74,8 +74,8 @@ fn unreached(model: &dyn Model, x: Tensor) -> Vec<String> {
     let mut unreached = vec![];
     model.visit("", &mut |name, slot| {
         let value = match slot {
-            Slot::Param(param) => updates.grad(param),
-            Slot::Buffer(buffer) => updates.observed(buffer),
+            StateRef::Param(param) => updates.grad(param),
+            StateRef::Buffer(buffer) => updates.observed(buffer),
         };
         let finite = |value: &Tensor| value.data().iter().all(|x| x.is_finite());
         if value.is_none_or(|value| value.shape() != slot.value().shape() || !finite(value)) {
@@ -88,7 +88,7 @@ fn unreached(model: &dyn Model, x: Tensor) -> Vec<String> {
 fn sweep(belongs: impl Fn(&str) -> bool) {
     for (name, classes, parameters, edge, features) in MODELS.into_iter().filter(|row| belongs(row.0)) {
         let model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(1)).unwrap();
-        assert_eq!(model.parameters(), parameters, "{name}");
+        assert_eq!(model.num_parameters(), parameters, "{name}");
         let number = |digits: &str| digits.chars().take_while(char::is_ascii_digit).collect::<String>();
         let digits = name.trim_start_matches("resnetv2_").trim_start_matches(|c: char| !c.is_ascii_digit());
         // A stem of three convolutions counts as one, and of wide networks the projections count and not the classifier.
@@ -284,7 +284,7 @@ fn another_stem_by_option() {
 
 #[test]
 fn zero_last_gamma_makes_the_blocks_shortcuts() {
-    let options = ModelOptions { zero_last_gamma: true, ..ModelOptions::classes(10) };
+    let options = ModelOptions { zero_init_residual: true, ..ModelOptions::classes(10) };
     let mut zero = vec![];
     for name in ["resnet18_cifar", "resnet50_cifar"] {
         let model = models::build(name, &options, &mut Rng::seed(0)).unwrap();
@@ -355,8 +355,8 @@ fn frozen_norms_leave_a_fine_tuned_network_alone() {
     assert_eq!(buffers, ["bn1.running_mean", "bn1.running_var"]);
 }
 
-fn refusal<T>(result: Result<T>) -> String {
-    result.err().expect("a refusal").to_string()
+fn error<T>(result: Result<T>) -> String {
+    result.err().expect("a error").to_string()
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn errors_say_where() {
 #[test]
 fn what_makes_no_network_is_refused() {
     let mut rng = Rng::seed(0);
-    let mut build = |name: &str, options| refusal(models::build(name, &options, &mut rng));
+    let mut build = |name: &str, options| error(models::build(name, &options, &mut rng));
     assert!(build("resnet18", ModelOptions::classes(0)).starts_with("fc: linear: sizes"));
     assert!(build("resnet20", ModelOptions::classes(0)).starts_with("linear: linear: sizes"));
     assert!(build("densenet121", ModelOptions::classes(0)).starts_with("classifier: linear: sizes"));
@@ -400,8 +400,8 @@ fn what_makes_no_network_is_refused() {
     assert!(build("densenet121", drop_path).starts_with("densenet: drop_path: expected 0"));
     let dropout = ModelOptions { dropout: 0.2, ..ModelOptions::default() };
     assert!(build("resnet18", dropout).starts_with("resnet: dropout: expected 0"));
-    let zero = ModelOptions { zero_last_gamma: true, ..ModelOptions::default() };
-    assert!(build("densenet121", zero).starts_with("densenet: zero_last_gamma: expected false"));
+    let zero = ModelOptions { zero_init_residual: true, ..ModelOptions::default() };
+    assert!(build("densenet121", zero).starts_with("densenet: zero_init_residual: expected false"));
 }
 
 #[test]
@@ -414,29 +414,29 @@ fn depths_and_names_that_are_not_in_the_tables() {
     };
     assert_eq!((name.as_str(), known), ("resnet", models::names()));
     assert!(
-        refusal(ResNet::imagenet(20, 10, &mut rng)).starts_with("unknown ResNet \"resnet20\"; known are: ")
+        error(ResNet::imagenet(20, 10, &mut rng)).starts_with("unknown ResNet \"resnet20\"; known are: ")
     );
-    assert!(refusal(ResNet::cifar(20, 10, &mut rng)).ends_with("resnet101, resnet152"));
-    assert!(refusal(DenseNet::imagenet(100, 10, &mut rng)).contains("densenet121, densenet161"));
+    assert!(error(ResNet::cifar(20, 10, &mut rng)).ends_with("resnet101, resnet152"));
+    assert!(error(DenseNet::imagenet(100, 10, &mut rng)).contains("densenet121, densenet161"));
     for depth in [0, 4, 21] {
-        assert!(refusal(ResNet::wide(depth, 2, 10, &mut rng)).contains("expected 6n + 4"));
+        assert!(error(ResNet::wide(depth, 2, 10, &mut rng)).contains("expected 6n + 4"));
     }
-    assert!(refusal(ResNet::wide(10, 0, 10, &mut rng)).contains("conv2d: channels"));
+    assert!(error(ResNet::wide(10, 0, 10, &mut rng)).contains("conv2d: channels"));
     for depth in [0, 2, 21] {
-        assert!(refusal(ResNet::cifar_paper(depth, 10, &mut rng)).contains("expected 6n + 2"));
+        assert!(error(ResNet::cifar_paper(depth, 10, &mut rng)).contains("expected 6n + 2"));
     }
     for depth in [3, 4, 11] {
-        assert!(refusal(DenseNet::bc(depth, 12, 10, &mut rng)).contains("expected 6n + 4"));
-        assert!(refusal(DenseNet::plain(depth, 12, 10, &mut rng)).contains("expected 3n + 4"));
+        assert!(error(DenseNet::bc(depth, 12, 10, &mut rng)).contains("expected 6n + 4"));
+        assert!(error(DenseNet::plain(depth, 12, 10, &mut rng)).contains("expected 3n + 4"));
     }
-    assert!(refusal(DenseNet::bc(10, 0, 10, &mut rng)).contains("conv2d: channels"));
+    assert!(error(DenseNet::bc(10, 0, 10, &mut rng)).contains("conv2d: channels"));
     let config = DenseNetConfig::bc(10, 4, 10).unwrap();
     for compression in [0.0, 1.1, f32::NAN] {
         let config = DenseNetConfig { compression, ..config.clone() };
-        assert!(refusal(DenseNet::new(&config, &mut rng)).contains("a share in (0, 1]"));
+        assert!(error(DenseNet::new(&config, &mut rng)).contains("a share in (0, 1]"));
     }
     let empty = DenseNetConfig { layers: vec![], ..config };
-    assert!(refusal(DenseNet::new(&empty, &mut rng)).contains("densenet: layers"));
+    assert!(error(DenseNet::new(&empty, &mut rng)).contains("densenet: layers"));
     let empty = ResNetConfig { stages: vec![], ..ResNetConfig::cifar_paper(8, 10).unwrap() };
-    assert!(refusal(ResNet::new(&empty, &mut rng)).contains("resnet: stages"));
+    assert!(error(ResNet::new(&empty, &mut rng)).contains("resnet: stages"));
 }

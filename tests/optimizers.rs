@@ -53,9 +53,9 @@ fn follows_pytorch(name: &str, optimizer: &mut dyn Optimizer, clip: Option<f32>)
     let (mut losses, mut norms) = (vec![], vec![]);
     for step in 0..20 {
         let tape = Tape::train(Rng::seed(0));
-        let images = x.rows(step..step + 1).unwrap().reshape([8, 6]).unwrap();
+        let images = x.slice_rows(step..step + 1).unwrap().reshape([8, 6]).unwrap();
         let classes: Vec<usize> =
-            labels.rows(step..step + 1).unwrap().data().iter().map(|&x| x as usize).collect();
+            labels.slice_rows(step..step + 1).unwrap().data().iter().map(|&x| x as usize).collect();
         let loss = model.forward(&tape.input(images)).unwrap().cross_entropy(&classes).unwrap();
         losses.push(loss.item());
         let mut updates = loss.backward().unwrap();

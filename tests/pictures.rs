@@ -5,7 +5,7 @@ use image::GenericImageView as _;
 use skipgrad::{
     Error, Result, Tensor,
     autograd::NamedTensors,
-    data::{Normalise, Preset, open_picture},
+    data::{Normalize, Preset, open_picture},
     io,
 };
 use std::path::{Path, PathBuf};
@@ -27,18 +27,18 @@ fn preset(resize: usize, crop: [usize; 2]) -> Preset {
 }
 
 /// The largest and the mean difference, in levels of a byte.
-fn difference(found: &Tensor, expected: &Tensor, normalise: &Normalise) -> (f32, f32) {
+fn difference(found: &Tensor, expected: &Tensor, normalize: &Normalize) -> (f32, f32) {
     assert_eq!(found.shape(), expected.shape());
-    let scales = normalise.std.iter().cycle().map(|std| std * 255.0);
+    let scales = normalize.std.iter().cycle().map(|std| std * 255.0);
     let levels: Vec<f32> =
         found.data().iter().zip(expected.data()).zip(scales).map(|((a, b), s)| (a - b).abs() * s).collect();
     (levels.iter().copied().fold(0.0, f32::max), levels.iter().sum::<f32>() / levels.len() as f32)
 }
 
-/// The same bytes, and nothing but the rounding of their normalisation between them.
+/// The same bytes, and nothing but the rounding of their normalization between them.
 #[track_caller]
 fn assert_same(name: &str, found: &Tensor, expected: &Tensor, preset: &Preset) {
-    let (most, _) = difference(found, expected, &preset.normalise);
+    let (most, _) = difference(found, expected, &preset.normalize);
     assert!(most < 1e-3, "{name}: {most} levels");
 }
 
@@ -56,10 +56,10 @@ fn pngs_become_what_torchvision_makes_of_them() {
         let found = larger.read(picture(name)).unwrap();
         assert_same(name, &found, &expected[&format!("imagenet_60_50x41/{name}")], &larger);
     }
-    let normalise = Normalise { mean: vec![0.5], std: vec![0.25] };
-    let grey = Preset { resize: 28, crop: [28, 28], normalise, ..Preset::imagenet() };
-    let found = grey.read(picture("rgb.png")).unwrap();
-    assert_same("in grey", &found, &expected["grey_28_28/rgb.png"], &grey);
+    let normalize = Normalize { mean: vec![0.5], std: vec![0.25] };
+    let gray = Preset { resize: 28, crop: [28, 28], normalize, ..Preset::imagenet() };
+    let found = gray.read(picture("rgb.png")).unwrap();
+    assert_same("in grey", &found, &expected["grey_28_28/rgb.png"], &gray);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn tensors_are_not_rounded() {
     let tensor = Tensor::new([height as usize, width as usize, 3], pixels).unwrap();
     let small = preset(28, [24, 24]);
     let (most, _) =
-        difference(&small.apply(&tensor).unwrap(), &expected()["imagenet_28_24/floats"], &small.normalise);
+        difference(&small.apply(&tensor).unwrap(), &expected()["imagenet_28_24/floats"], &small.normalize);
     assert!(most < 1e-3, "{most} levels");
 }
 
@@ -92,7 +92,7 @@ fn jpegs_are_as_near_as_decoders_are() {
     for name in ["photo.jpg", "progressive.jpg", "grey.jpg"] {
         let found = small.read(picture(name)).unwrap();
         let expected = &expected()[&format!("imagenet_28_24/{name}")];
-        let (most, mean) = difference(&found, expected, &small.normalise);
+        let (most, mean) = difference(&found, expected, &small.normalize);
         assert!(most < 3.0 && mean < 0.5, "{name}: {most} levels, {mean} in the mean");
     }
 }
@@ -126,8 +126,8 @@ fn what_is_no_picture_is_refused_with_its_path() {
 
 #[test]
 fn channels_that_pictures_have_not_are_refused() -> Result<()> {
-    let normalise = Normalise { mean: vec![0.5; 4], std: vec![0.25; 4] };
-    let four = Preset { normalise, ..Preset::imagenet() };
+    let normalize = Normalize { mean: vec![0.5; 4], std: vec![0.25; 4] };
+    let four = Preset { normalize, ..Preset::imagenet() };
     let error = four.read(picture("rgb.png")).unwrap_err().to_string();
     assert_eq!(error, "preset: channels: expected 1 or 3 for a picture, found 4");
     let error = Preset::imagenet().image(&image::DynamicImage::new_rgb8(3, 0)).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 use skipgrad::{
     Result, Rng, Tensor,
-    autograd::{Mode, Slot, SlotMut, State, Tape, Var},
+    autograd::{Mode, State, StateMut, StateRef, Tape, Var},
     memory,
     models::{self, Model, ModelOptions},
     nn::{BatchNorm2d, Linear, Module, conv3x3},
@@ -102,8 +102,8 @@ fn evaluation() -> Result<()> {
 struct Op<F>(F);
 
 impl<F> State for Op<F> {
-    fn visit(&self, _: &str, _: &mut dyn FnMut(&str, Slot<'_>)) {}
-    fn visit_mut(&mut self, _: &str, _: &mut dyn FnMut(&str, SlotMut<'_>)) {}
+    fn visit(&self, _: &str, _: &mut dyn FnMut(&str, StateRef<'_>)) {}
+    fn visit_mut(&mut self, _: &str, _: &mut dyn FnMut(&str, StateMut<'_>)) {}
 }
 
 impl<F> Module for Op<F>
@@ -164,7 +164,7 @@ fn every_operation() -> Result<()> {
     wrong += &op("log_softmax", &maps, |x| x.log_softmax())?;
     wrong += &op("flatten", &maps, |x| x.relu().flatten())?;
     wrong += &op("concat", &maps, |x| Var::concat(&[x, &x.relu(), x]))?;
-    wrong += &op("channels", &maps, |x| x.channels(3..30))?;
+    wrong += &op("slice_channels", &maps, |x| x.slice_channels(3..30))?;
     wrong += &op("pad_channels", &maps, |x| x.pad_channels(8, 24))?;
     wrong += &op("dropout", &maps, |x| x.relu().dropout(0.5))?;
     wrong += &op("drop_path", &maps, |x| x.relu().drop_path(0.5))?;

@@ -3,7 +3,7 @@
 use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::Tape,
-    data::{Drawn, Loader, Normalise, Pipeline, Preset},
+    data::{Compose, Loader, Normalize, Preset, SyntheticShapes},
     models::{self, Model, ModelOptions},
     nn::Module,
     predict::Predictor,
@@ -14,9 +14,9 @@ const PICTURES: usize = 7;
 
 /// Drawn images, as evaluation sees them, and as pictures.
 fn images(preset: &Preset) -> Result<(Tensor, Vec<Tensor>)> {
-    let images = Drawn::with_sizes(0, PICTURES, 3)?.test();
-    let steps = Pipeline::new().then(preset.normalise.clone());
-    let batch = Loader::new(images.clone(), PICTURES).augment(steps).epoch(0)?.next().unwrap()?;
+    let images = SyntheticShapes::with_sizes(0, PICTURES, 3)?.test();
+    let steps = Compose::new().then(preset.normalize.clone());
+    let batch = Loader::new(images.clone(), PICTURES).transform(steps).epoch(0)?.next().unwrap()?;
     let pictures = (0..images.len()).map(|i| images.images(i..i + 1)?.reshape(images.image_shape()));
     Ok((batch.images, pictures.collect::<Result<_>>()?))
 }
@@ -51,7 +51,7 @@ fn predictions_are_evaluations_bits_from_any_thread() -> Result<()> {
         });
         let mut in_threes = vec![];
         for start in [0, 3, 6] {
-            in_threes.extend(logits_of_evaluation(name, &batch.rows(start..PICTURES.min(start + 3))?)?);
+            in_threes.extend(logits_of_evaluation(name, &batch.slice_rows(start..PICTURES.min(start + 3))?)?);
         }
         assert_eq!(logits_of(&predictor.batch(3)?, &pictures)?, in_threes, "{name}");
     }
@@ -81,8 +81,8 @@ fn what_does_not_fit_is_a_typed_error() -> Result<()> {
     let new = |preset| Predictor::new(model("resnet20")?, preset).map(drop);
     refused(new(Preset::imagenet()), "predictor: classes: expected 10 names, one a logit, found 1000");
     refused(new(Preset { crop: [40, 32], ..Preset::cifar10() }), "preset: crop");
-    let grey = Normalise { mean: vec![0.5], std: vec![0.5] };
-    refused(new(Preset { normalise: grey, ..Preset::cifar10() }), "conv1: conv2d: input");
+    let gray = Normalize { mean: vec![0.5], std: vec![0.5] };
+    refused(new(Preset { normalize: gray, ..Preset::cifar10() }), "conv1: conv2d: input");
     let none = Preset { classes: vec![], ..Preset::cifar10() };
     refused(new(none), "classes: expected 10 names, one a logit, found 0");
 

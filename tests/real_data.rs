@@ -8,7 +8,7 @@
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::Tape,
-    data::{Cifar10, Loader, Normalise, Pipeline},
+    data::{Cifar10, Compose, Loader, Normalize},
     io,
     models::ResNet,
     nn::Module,
@@ -36,9 +36,9 @@ fn cifar10_is_read() -> Result<()> {
             assert_eq!(count, each, "{}", images.classes()[class]);
         }
     }
-    let steps = Pipeline::new().then(Normalise::cifar10());
+    let steps = Compose::new().then(Normalize::cifar10());
     let batch =
-        Loader::new(data.train(), 500).shuffle(1).augment(steps).epoch(0)?.next().expect("a batch")?;
+        Loader::new(data.train(), 500).shuffle(1).transform(steps).epoch(0)?.next().expect("a batch")?;
     assert_eq!(batch.images.shape()[..], [500, 32, 32, 3]);
     let mean = |values: &mut dyn Iterator<Item = f32>| {
         let values: Vec<f64> = values.map(f64::from).collect();
@@ -46,7 +46,7 @@ fn cifar10_is_read() -> Result<()> {
     };
     let first = mean(&mut batch.images.data().iter().copied());
     let second = mean(&mut batch.images.data().iter().map(|x| x * x));
-    assert!(first.abs() < 0.1 && (second - 1.0).abs() < 0.1, "normalised: mean {first}, square {second}");
+    assert!(first.abs() < 0.1 && (second - 1.0).abs() < 0.1, "normalized: mean {first}, square {second}");
     Ok(())
 }
 
@@ -67,11 +67,11 @@ fn the_published_resnet20_is_as_good_as_in_pytorch() -> Result<()> {
     let mut model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
     io::load(&mut model, weights)?;
     // ImageNet's constants, with which it was trained.
-    let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
+    let normalize = Normalize { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
     let images = Cifar10::open(folder)?.test();
-    let loader = Loader::new(images, 250).augment(Pipeline::new().then(normalise));
+    let loader = Loader::new(images, 250).transform(Compose::new().then(normalize));
 
-    let first: Tensor = loader.epoch(0)?.next().expect("a batch")?.images.rows(0..1)?;
+    let first: Tensor = loader.epoch(0)?.next().expect("a batch")?.images.slice_rows(0..1)?;
     let tape = Tape::eval();
     let logits = model.forward(&tape.input(first))?;
     for (logit, expected) in logits.value().data().iter().zip(FIRST_LOGITS) {

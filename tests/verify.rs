@@ -7,7 +7,7 @@ mod compare;
 use compare::{Kind, Row, compare};
 use skipgrad::{
     Result, Rng, Tensor,
-    autograd::{Mode, NamedTensors, Slot, State, Tape},
+    autograd::{Mode, NamedTensors, State, StateRef, Tape},
     io::{self, Metadata, WeightsFile},
     models::{self, ModelOptions, ResNet, ResNetConfig},
     nn::Module,
@@ -44,11 +44,11 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
         for (path, map) in MODULES.iter().zip(&maps) {
             tensors.insert(format!("{mode}/activation/{path}"), map.value().clone());
         }
-        tensors.insert(format!("{mode}/images"), updates.wrt(&x).unwrap().clone());
+        tensors.insert(format!("{mode}/images"), updates.grad_of(&x).unwrap().clone());
         model.visit("", &mut |name, slot| {
             let (kind, value) = match slot {
-                Slot::Param(param) => ("gradient", updates.grad(param)),
-                Slot::Buffer(buffer) => ("statistic", updates.observed(buffer)),
+                StateRef::Param(param) => ("gradient", updates.grad(param)),
+                StateRef::Buffer(buffer) => ("statistic", updates.observed(buffer)),
             };
             if let Some(value) = value {
                 tensors.insert(format!("{mode}/{kind}/{name}"), slot.layout().to_file(value).unwrap());

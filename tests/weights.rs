@@ -68,7 +68,7 @@ fn safetensors_of_every_type() -> Result<()> {
     for (file, rounding) in [("resnet", 0.0), ("resnet_f16", 4.9e-4), ("resnet_bf16", 3.95e-3)] {
         let mut model = resnet()?;
         let loaded = io::load(&mut model, golden(&format!("weights/{file}.safetensors")))?;
-        assert_eq!((loaded.within.as_str(), loaded.renamed.len(), loaded.kept.len()), ("", 0, 0), "{file}");
+        assert_eq!((loaded.prefix.as_str(), loaded.renamed.len(), loaded.kept.len()), ("", 0, 0), "{file}");
         within_rounding(&model.export(), &state("resnet")?, rounding);
     }
     Ok(())
@@ -190,7 +190,7 @@ fn a_failed_load_lists_everything_and_changes_nothing() -> Result<()> {
 #[test]
 fn wrong_numbers_are_found_before_anything_is_changed() -> Result<()> {
     let folder = folder("numbers");
-    let path = folder.join("quantised.safetensors");
+    let path = folder.join("quantized.safetensors");
     fs::write(&path, fs::read(golden("weights/resnet.safetensors")).unwrap()).unwrap();
     let text = fs::read(&path).unwrap();
     let at = text.windows(14).position(|bytes| bytes == br#""dtype":"F32","#).unwrap();
@@ -217,7 +217,7 @@ fn a_training_checkpoint_of_ours_loads_as_weights() -> Result<()> {
     }
     io::write(&path, &tensors, &Metadata::new())?;
     let mut model = resnet()?;
-    assert_eq!(io::load(&mut model, &path)?.within, "model");
+    assert_eq!(io::load(&mut model, &path)?.prefix, "model");
     assert_eq!(model.export(), state("resnet")?);
     fs::remove_dir_all(folder).unwrap();
     Ok(())
@@ -235,7 +235,7 @@ fn the_spelling_of_cifar_networks_in_another_style() -> Result<()> {
     io::write(&path, &renamed.collect(), &Metadata::new())?;
     let mut other = ResNet::cifar(18, 10, &mut Rng::seed(4))?;
     let loaded = io::load(&mut other, &path)?;
-    assert_eq!((loaded.within.as_str(), loaded.renamed.len()), ("net.module", 3 * 5 + 2));
+    assert_eq!((loaded.prefix.as_str(), loaded.renamed.len()), ("net.module", 3 * 5 + 2));
     assert_eq!(other.export(), std::mem::replace(&mut model, other).export());
     fs::remove_dir_all(folder).unwrap();
     Ok(())
@@ -298,7 +298,7 @@ mod pytorch {
             [("checkpoint.pth", "model.module"), ("checkpoint_legacy.th", "state_dict.module")]
         {
             let (loaded, state) = loaded(file)?;
-            assert_eq!((loaded.within.as_str(), &state), (within, &super::state("resnet")?), "{file}");
+            assert_eq!((loaded.prefix.as_str(), &state), (within, &super::state("resnet")?), "{file}");
         }
         let file = WeightsFile::open(golden("weights/checkpoint.pth"))?;
         assert!(file.shape("optimizer.state.0.momentum_buffer").is_some());
@@ -312,7 +312,7 @@ mod pytorch {
         assert!(matches!(error, Error::Argument { argument: "within", .. }), "{error}");
         assert!(error.to_string().ends_with("found state_dict and state_dict_ema"), "{error}");
         let mut model = resnet()?;
-        let options = LoadOptions::new().within("state_dict_ema");
+        let options = LoadOptions::new().prefix("state_dict_ema");
         options.load(&mut model, golden("weights/checkpoint_ema.pth"))?;
         assert_eq!(model.export()["linear.bias"].data()[0], 2.0 * state("resnet")?["linear.bias"].data()[0]);
         Ok(())

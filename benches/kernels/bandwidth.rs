@@ -4,7 +4,7 @@ use crate::{measure, numbers, operand};
 use criterion::Criterion;
 use skipgrad::kernels::{
     Activation, BatchNormGradient, Isa, Pool2d, SgdStep, add, axpy, batch_norm_dx, batch_norm_sums,
-    global_avg_pool, global_avg_pool_backward, max_pool2d, max_pool2d_backward, moments, normalise, relu,
+    global_avg_pool, global_avg_pool_backward, max_pool2d, max_pool2d_backward, moments, normalize, relu,
     relu_backward_in_place, sgd,
 };
 use std::hint::black_box;
@@ -17,9 +17,9 @@ const PARAMETERS: usize = 11_173_962;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     for map in MAPS {
-        normalisation(criterion, map);
+        normalization(criterion, map);
         for behind in [Behind::Nothing, Behind::Relu, Behind::Residual] {
-            normalisation_backward(criterion, map, behind);
+            normalization_backward(criterion, map, behind);
         }
         elementwise(criterion, map);
     }
@@ -31,7 +31,7 @@ fn map_name([rows, channels]: [usize; 2]) -> String {
     format!("{rows}x{channels}")
 }
 
-fn normalisation(criterion: &mut Criterion, map: [usize; 2]) {
+fn normalization(criterion: &mut Criterion, map: [usize; 2]) {
     let (isa, n, channels) = (Isa::active(), map[0] * map[1], map[1]);
     measure(criterion, "norm/moments", &map_name(map), numbers(n), || {
         let x = operand(n);
@@ -40,19 +40,19 @@ fn normalisation(criterion: &mut Criterion, map: [usize; 2]) {
         }
     });
     for (group, tensors, residual, relu) in [
-        ("norm/normalise", 2, false, false),
-        ("norm/normalise_relu", 2, false, true),
-        ("norm/normalise_residual_relu", 3, true, true),
+        ("norm/normalize", 2, false, false),
+        ("norm/normalize_relu", 2, false, true),
+        ("norm/normalize_residual_relu", 3, true, true),
     ] {
         measure(criterion, group, &map_name(map), numbers(tensors * n), || {
             let (scale, shift) = (vec![1.0; channels], vec![0.0; channels]);
             let (x, mut y, r) = (operand(n), operand(n), residual.then(|| operand(n)));
-            move || normalise(isa, &x, &scale, &shift, r.as_deref(), relu, &mut y)
+            move || normalize(isa, &x, &scale, &shift, r.as_deref(), relu, &mut y)
         });
     }
 }
 
-/// What follows the normalisation.
+/// What follows the normalization.
 #[derive(Clone, Copy)]
 enum Behind {
     Nothing,
@@ -71,7 +71,7 @@ impl Behind {
     }
 }
 
-fn normalisation_backward(criterion: &mut Criterion, map: [usize; 2], behind: Behind) {
+fn normalization_backward(criterion: &mut Criterion, map: [usize; 2], behind: Behind) {
     let (isa, n, channels) = (Isa::active(), map[0] * map[1], map[1]);
     let ones = vec![1.0; channels];
     // Without the means, the gradient that dx overwrites keeps its size, however often.

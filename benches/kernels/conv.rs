@@ -3,17 +3,17 @@
 
 use crate::{flops, measure, operand};
 use criterion::Criterion;
-use skipgrad::kernels::{Algorithm, Conv2d, Ending, Isa, Packing};
+use skipgrad::kernels::{Algorithm, Conv2dGeometry, Epilogue, Isa, Packing};
 use std::hint::black_box;
 
 /// Channels of the images, whose gradient no network asks for.
-const COLOURS: usize = 3;
+const COLORS: usize = 3;
 
 /// `[taps, input channels, output channels, stride, edge of the input]`, in the order of the network.
 type Row = [usize; 5];
 
 const RESNET18_CIFAR: [Row; 11] = [
-    [3, COLOURS, 64, 1, 32],
+    [3, COLORS, 64, 1, 32],
     [3, 64, 64, 1, 32],
     [3, 64, 128, 2, 32],
     [1, 64, 128, 2, 32],
@@ -27,7 +27,7 @@ const RESNET18_CIFAR: [Row; 11] = [
 ];
 
 const RESNET18: [Row; 11] = [
-    [7, COLOURS, 64, 2, 224],
+    [7, COLORS, 64, 2, 224],
     [3, 64, 64, 1, 56],
     [3, 64, 128, 2, 56],
     [1, 64, 128, 2, 56],
@@ -41,7 +41,7 @@ const RESNET18: [Row; 11] = [
 ];
 
 const RESNET50: [Row; 23] = [
-    [7, COLOURS, 64, 2, 224],
+    [7, COLORS, 64, 2, 224],
     [1, 64, 64, 1, 56],
     [3, 64, 64, 1, 56],
     [1, 64, 256, 1, 56],
@@ -97,7 +97,7 @@ fn algorithms(criterion: &mut Criterion, row: &Row, batch: usize, direction: Dir
         Direction::Forward => "conv/forward",
         Direction::ForwardMoments => "conv/forward_moments",
         Direction::ForwardPacked => "conv/forward_packed",
-        Direction::InputGradient if inputs == COLOURS => return,
+        Direction::InputGradient if inputs == COLORS => return,
         Direction::InputGradient => "conv/input_gradient",
         Direction::WeightGradient => "conv/weight_gradient",
     };
@@ -105,7 +105,7 @@ fn algorithms(criterion: &mut Criterion, row: &Row, batch: usize, direction: Dir
     let work = 2 * batch * sizes.out_height() * sizes.out_width() * taps * taps * inputs * outputs;
     let shape = format!("{taps}x{taps}_{inputs}_{outputs}_s{stride}_{edge}x{edge}_b{batch}");
     let mut algorithms = vec![("auto", Algorithm::Auto)];
-    if (taps, stride) == (3, 1) && inputs != COLOURS {
+    if (taps, stride) == (3, 1) && inputs != COLORS {
         algorithms.push(("direct", Algorithm::Direct));
     }
     for (name, algorithm) in algorithms {
@@ -115,8 +115,8 @@ fn algorithms(criterion: &mut Criterion, row: &Row, batch: usize, direction: Dir
     }
 }
 
-fn geometry(&[taps, inputs, outputs, stride, edge]: &Row, batch: usize) -> Conv2d {
-    Conv2d {
+fn geometry(&[taps, inputs, outputs, stride, edge]: &Row, batch: usize) -> Conv2dGeometry {
+    Conv2dGeometry {
         batch,
         height: edge,
         width: edge,
@@ -130,7 +130,7 @@ fn geometry(&[taps, inputs, outputs, stride, edge]: &Row, batch: usize) -> Conv2
     }
 }
 
-fn run(algorithm: Algorithm, sizes: Conv2d, direction: Direction) -> impl FnMut() {
+fn run(algorithm: Algorithm, sizes: Conv2dGeometry, direction: Direction) -> impl FnMut() {
     let isa = Isa::active();
     let mut x = operand(sizes.batch * sizes.height * sizes.width * sizes.in_channels);
     let mut w = operand(sizes.kernel[0] * sizes.kernel[1] * sizes.in_channels * sizes.out_channels);
@@ -139,11 +139,11 @@ fn run(algorithm: Algorithm, sizes: Conv2d, direction: Direction) -> impl FnMut(
     let mut packed = vec![0.0; packing.len(isa, &sizes)];
     packing.pack(isa, &sizes, &w, &mut packed);
     move || match direction {
-        Direction::Forward => algorithm.conv2d(isa, &sizes, &x, &w, Ending::default(), &mut y),
+        Direction::Forward => algorithm.conv2d(isa, &sizes, &x, &w, Epilogue::default(), &mut y),
         Direction::ForwardMoments => {
-            black_box(algorithm.conv2d_moments(isa, &sizes, &x, &w, Ending::default(), &mut y));
+            black_box(algorithm.conv2d_moments(isa, &sizes, &x, &w, Epilogue::default(), &mut y));
         }
-        Direction::ForwardPacked => packing.conv2d(isa, &sizes, &x, &packed, Ending::default(), &mut y),
+        Direction::ForwardPacked => packing.conv2d(isa, &sizes, &x, &packed, Epilogue::default(), &mut y),
         Direction::InputGradient => algorithm.input_gradient(isa, &sizes, &y, &w, &mut x),
         Direction::WeightGradient => algorithm.weight_gradient(isa, &sizes, &x, &y, &mut w),
     }

@@ -18,11 +18,11 @@ mod progress;
 use clap::{Parser, ValueEnum};
 use skipgrad::{
     Rng,
-    data::{Cifar10, Drawn, Flip, Images, Loader, Normalise, PadCrop, Pipeline},
+    data::{Cifar10, Compose, Images, Loader, Normalize, RandomCrop, RandomHorizontalFlip, SyntheticShapes},
     io, models,
     models::ModelOptions,
     optim::{Schedule, Sgd},
-    train::{Ended, Event, Trainer, evaluate},
+    train::{Event, Outcome, Trainer, evaluate},
 };
 use std::{
     error::Error,
@@ -99,13 +99,13 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
     let (train, test) = images(options)?;
     let classes = train.classes().len();
-    let steps = Pipeline::new().then(PadCrop(4)).then(Flip).then(Normalise::cifar10());
+    let steps = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
     let train = Loader::new(train.take(options.train_limit.unwrap_or(usize::MAX)), options.batch)
         .shuffle(options.seed)
-        .augment(steps.clone())
+        .transform(steps.clone())
         .drop_last(true)
         .workers(1);
-    let evaluation = Loader::new(test.clone(), 250).augment(steps.eval()).workers(1);
+    let evaluation = Loader::new(test.clone(), 250).transform(steps.eval()).workers(1);
 
     let mut rng = Rng::seed(options.seed);
     let mut model = models::build(&options.model, &ModelOptions::classes(classes), &mut rng)?;
@@ -117,7 +117,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     println!(
         "{}: {} parameters; {} training and {} test images, {} threads, {}",
         options.model,
-        skipgrad::autograd::State::parameters(&model),
+        skipgrad::autograd::State::num_parameters(&model),
         train.samples(),
         test.len(),
         rayon::current_num_threads(),
@@ -126,7 +126,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(stop.clone())?;
-    let mut trainer = Trainer::new(options.epochs, schedule(options, train.batches()))
+    let mut trainer = Trainer::new(options.epochs, schedule(options, train.num_batches()))
         .seed(options.seed)
         .model_name(&options.model)
         .label_smoothing(options.label_smoothing)
@@ -144,7 +144,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         Event::Epoch(record) => progress.epoch(&record, options.epochs),
     })?;
     progress.finish();
-    if let Ended::Stopped(at) = ended {
+    if let Outcome::Stopped(at) = ended {
         println!("stopped after {} epochs and {} batches; {} is written", at.epoch, at.batch, last.display());
         println!("to go on: the same command with --resume");
         return Ok(ExitCode::from(130));
@@ -172,7 +172,7 @@ fn images(options: &Options) -> Result<(Images, Images), Box<dyn Error>> {
         return Ok((data.train(), data.test()));
     }
     println!("no --data and no SKIPGRAD_CIFAR10: training on images drawn by the library");
-    let data = Drawn::new(options.seed);
+    let data = SyntheticShapes::new(options.seed);
     Ok((data.train(), data.test()))
 }
 

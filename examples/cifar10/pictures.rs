@@ -3,7 +3,7 @@
 use skipgrad::{
     Result as SkipgradResult,
     autograd::Tape,
-    data::{Images, Pipeline},
+    data::{Compose, Images},
     nn::Module,
 };
 use std::{error::Error, fmt::Write as _, path::Path};
@@ -18,7 +18,7 @@ const CELL: (usize, usize) = (96, 100);
 
 /// Draws the first test images with what the network takes them for: right ones framed green, wrong ones red with the
 /// true class below.
-pub(crate) fn samples(model: &dyn Module, images: &Images, steps: &Pipeline, path: &Path) -> Result<()> {
+pub(crate) fn samples(model: &dyn Module, images: &Images, steps: &Compose, path: &Path) -> Result<()> {
     let images = images.take(COLUMNS * ROWS);
     let guesses = guess(model, &images, steps)?;
     let labels = images.labels(0..images.len())?;
@@ -32,17 +32,17 @@ pub(crate) fn samples(model: &dyn Module, images: &Images, steps: &Pipeline, pat
     );
     for (i, (&guess, &label)) in guesses.iter().zip(labels).enumerate() {
         let (x, y) = (i % COLUMNS * CELL.0 + (CELL.0 - EDGE) / 2, i / COLUMNS * CELL.1 + 4);
-        let colour = if guess == label { "#2a2" } else { "#d22" };
+        let color = if guess == label { "#2a2" } else { "#d22" };
         let picture = png(&images, i)?;
         writeln!(
             svg,
             "<image x=\"{x}\" y=\"{y}\" width=\"{EDGE}\" height=\"{EDGE}\" style=\"image-rendering:pixelated\" \
              href=\"data:image/png;base64,{picture}\"/>\
-             <rect x=\"{x}\" y=\"{y}\" width=\"{EDGE}\" height=\"{EDGE}\" fill=\"none\" stroke=\"{colour}\" \
+             <rect x=\"{x}\" y=\"{y}\" width=\"{EDGE}\" height=\"{EDGE}\" fill=\"none\" stroke=\"{color}\" \
              stroke-width=\"3\"/>"
         )?;
         let (middle, below) = (x + EDGE / 2, y + EDGE + 13);
-        writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" fill=\"{colour}\">{}</text>", names[guess])?;
+        writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" fill=\"{color}\">{}</text>", names[guess])?;
         if guess != label {
             let below = below + 12;
             writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" fill=\"#666\">not {}</text>", names[label])?;
@@ -53,11 +53,11 @@ pub(crate) fn samples(model: &dyn Module, images: &Images, steps: &Pipeline, pat
     Ok(())
 }
 
-fn guess(model: &dyn Module, images: &Images, steps: &Pipeline) -> SkipgradResult<Vec<usize>> {
+fn guess(model: &dyn Module, images: &Images, steps: &Compose) -> SkipgradResult<Vec<usize>> {
     if images.is_empty() {
         return Ok(vec![]);
     }
-    let loader = skipgrad::data::Loader::new(images.clone(), images.len()).augment(steps.eval());
+    let loader = skipgrad::data::Loader::new(images.clone(), images.len()).transform(steps.eval());
     let mut guesses = vec![];
     for batch in loader.epoch(0)? {
         let tape = Tape::eval();

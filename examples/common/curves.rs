@@ -43,13 +43,13 @@ fn panel(area: &Panel, title: &str, curves: &[Curve]) -> Result<()> {
         .x_label_formatter(&|x| format!("{x:.0}"))
         .draw()?;
     for (i, (name, values)) in curves.iter().enumerate() {
-        let colour = [RGBColor(31, 119, 180), RGBColor(214, 39, 40)][i % 2];
+        let color = [RGBColor(31, 119, 180), RGBColor(214, 39, 40)][i % 2];
         let points =
             values.iter().enumerate().map(|(i, &y)| (i as f32 + 1.0, y)).filter(|(_, y)| y.is_finite());
         chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)).point_size(2))?
+            .draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(2))?
             .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
     }
     chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE).draw()?;
     Ok(())

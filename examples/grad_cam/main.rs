@@ -15,8 +15,11 @@ mod picture;
 
 use clap::Parser;
 use skipgrad::{
-    autograd::{SlotMut, State},
-    data::{Augment, Cifar10, Drawn, Flip, Images, Loader, Normalise, PadCrop, Pipeline},
+    autograd::{State, StateMut},
+    data::{
+        Cifar10, Compose, Images, Loader, Normalize, RandomCrop, RandomHorizontalFlip, SyntheticShapes,
+        Transform,
+    },
     io, models,
     optim::Schedule,
     prelude::*,
@@ -66,19 +69,19 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
             (data.train(), data.test())
         }
         None => {
-            let data = Drawn::new(0);
+            let data = SyntheticShapes::new(0);
             (data.train(), data.test())
         }
     };
-    let normalise = Normalise::cifar10();
+    let normalize = Normalize::cifar10();
     let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
     match &options.weights {
         Some(path) => drop(io::load(&mut model, path)?),
-        None => learn(&mut model, train, &normalise, options.steps)?,
+        None => learn(&mut model, train, &normalize, options.steps)?,
     }
     // Nothing is trained from here on; so a recording begins where maps are looked at.
     model.visit_mut("", &mut |_, slot| {
-        if let SlotMut::Param(param) = slot {
+        if let StateMut::Param(param) = slot {
             param.set_trainable(false);
         }
     });
@@ -86,7 +89,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let test = test.take(options.images);
     let pixels = test.images(0..test.len())?;
     let [height, width, channels] = test.image_shape();
-    let images = normalised(&pixels, &normalise)?;
+    let images = normalized(&pixels, &normalize)?;
     let looks = grad_cam(&model, &images, &options.layer)?;
     fs::create_dir_all(&options.out)?;
     let (labels, names) = (test.labels(0..test.len())?, test.classes());
@@ -100,8 +103,8 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     }
     let [hot, cold] = [true, false].map(|hottest| painted(&pixels, [height, width], &looks, hottest));
     let [hot, cold] = [
-        mean_probability(&model, &normalised(&hot?, &normalise)?, &looks)?,
-        mean_probability(&model, &normalised(&cold?, &normalise)?, &looks)?,
+        mean_probability(&model, &normalized(&hot?, &normalize)?, &looks)?,
+        mean_probability(&model, &normalized(&cold?, &normalize)?, &looks)?,
     ];
     let whole = looks.iter().map(|look| look.probability).sum::<f32>() / looks.len().max(1) as f32;
     println!(
@@ -112,10 +115,10 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// A short training.
-fn learn(model: &mut Box<dyn Model>, train: Images, normalise: &Normalise, steps: usize) -> Result<()> {
+fn learn(model: &mut Box<dyn Model>, train: Images, normalize: &Normalize, steps: usize) -> Result<()> {
     println!("no --weights: {steps} steps of training");
-    let augment = Pipeline::new().then(PadCrop(4)).then(Flip).then(normalise.clone());
-    let loader = Loader::new(train, 64).shuffle(0).augment(augment).drop_last(true);
+    let augment = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(normalize.clone());
+    let loader = Loader::new(train, 64).shuffle(0).transform(augment).drop_last(true);
     let schedule = Schedule::one_cycle(0.2, steps);
     let mut sgd = Sgd::new(0.2).momentum(0.9).weight_decay(5e-4).no_decay_on_norms_and_biases();
     let (mut step, mut epoch) = (0, 0);
@@ -152,13 +155,13 @@ fn grad_cam(model: &dyn Model, images: &Tensor, layer: &str) -> Result<Vec<Look>
     let tape = Tape::eval().recording(true);
     let found = model.feature_maps(&tape.input(images.clone()), &[layer, ""])?;
     let (maps, logits) = (&found[0], &found[1]);
-    let (classes, chosen) = (logits.shape().channels(), logits.argmax());
+    let (classes, chosen) = (logits.shape().num_channels(), logits.argmax());
     // Images do not mix in evaluation: one sweep gives the gradients of all.
     let one_hot =
         Tensor::from_fn(logits.shape(), |i| f32::from(u8::from(chosen[i / classes] == i % classes)))?;
     let updates = logits.backward_from(one_hot)?;
     let gradients = updates
-        .wrt(maps)
+        .grad_of(maps)
         .ok_or_else(|| Error::argument("grad_cam", "layer", "one in front of the classes", layer))?;
     let [_, height, width, channels] = maps.shape()[..] else {
         return Err(Error::argument("grad_cam", "layer", "maps, [N, H, W, C]", maps.shape()));
@@ -182,9 +185,9 @@ fn grad_cam(model: &dyn Model, images: &Tensor, layer: &str) -> Result<Vec<Look>
     Ok(parts.enumerate().map(of_image).collect())
 }
 
-/// The images with the hottest or the coldest quarter of their pixels in the image's mean colour.
+/// The images with the hottest or the coldest quarter of their pixels in the image's mean color.
 fn painted(pixels: &Tensor, [height, width]: [usize; 2], looks: &[Look], hottest: bool) -> Result<Tensor> {
-    let (mut painted, channels) = (pixels.clone(), pixels.shape().channels());
+    let (mut painted, channels) = (pixels.clone(), pixels.shape().num_channels());
     let area = height * width;
     for (image, look) in painted.data_mut().chunks_mut(area * channels).zip(looks) {
         let heat = picture::stretched(look, [height, width]);
@@ -206,18 +209,18 @@ fn painted(pixels: &Tensor, [height, width]: [usize; 2], looks: &[Look], hottest
 fn mean_probability(model: &dyn Model, images: &Tensor, looks: &[Look]) -> Result<f32> {
     let tape = Tape::eval();
     let probabilities = model.forward(&tape.input(images.clone()))?.softmax()?;
-    let rows = probabilities.value().data().chunks(probabilities.shape().channels());
+    let rows = probabilities.value().data().chunks(probabilities.shape().num_channels());
     Ok(rows.zip(looks).map(|(row, look)| row[look.class]).sum::<f32>() / looks.len().max(1) as f32)
 }
 
 /// As the network wants them.
-fn normalised(pixels: &Tensor, normalise: &Normalise) -> Result<Tensor> {
+fn normalized(pixels: &Tensor, normalize: &Normalize) -> Result<Tensor> {
     let [_, height, width, channels] = pixels.shape()[..] else {
         return Err(Error::argument("grad_cam", "images", "[N, H, W, C]", pixels.shape()));
     };
     let mut images = pixels.clone();
     for image in images.data_mut().chunks_mut((height * width * channels).max(1)) {
-        normalise.apply(image, [height, width, channels], &mut Rng::seed(0));
+        normalize.apply(image, [height, width, channels], &mut Rng::seed(0));
     }
     Ok(images)
 }

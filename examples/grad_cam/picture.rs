@@ -16,7 +16,7 @@ pub(crate) fn png(
     let [rows, columns] = [height * SCALE, width * SCALE];
     let heat = stretched(look, [rows, columns]);
     let mut bytes = Vec::with_capacity(rows * (2 * columns + GAP) * 3);
-    let mut put = |colour: [f32; 3]| bytes.extend(colour.map(|x| (x.clamp(0.0, 1.0) * 255.0).round() as u8));
+    let mut put = |color: [f32; 3]| bytes.extend(color.map(|x| (x.clamp(0.0, 1.0) * 255.0).round() as u8));
     for y in 0..rows {
         let pixel = |x: usize| {
             let at = (y / SCALE * width + x / SCALE) * 3;
@@ -25,7 +25,7 @@ pub(crate) fn png(
         (0..columns).for_each(|x| put(pixel(x)));
         (0..GAP).for_each(|_| put([1.0; 3]));
         for x in 0..columns {
-            let (below, above) = (pixel(x), colour(heat[y * columns + x]));
+            let (below, above) = (pixel(x), color(heat[y * columns + x]));
             put([0, 1, 2].map(|c| 0.5 * below[c] + 0.5 * above[c]));
         }
     }
@@ -59,6 +59,6 @@ pub(crate) fn stretched(look: &Look, [rows, columns]: [usize; 2]) -> Vec<f32> {
 }
 
 /// From blue by way of green to red.
-fn colour(heat: f32) -> [f32; 3] {
+fn color(heat: f32) -> [f32; 3] {
     [3.0, 2.0, 1.0].map(|middle| (1.5 - (4.0 * heat - middle).abs()).clamp(0.0, 1.0))
 }

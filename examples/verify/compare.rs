@@ -2,7 +2,7 @@
 
 use skipgrad::{
     Error, Result, Rng, Tensor,
-    autograd::{Mode, Slot, Tape, Updates, Var},
+    autograd::{Mode, StateRef, Tape, Updates, Var},
     io::WeightsFile,
     models::Model,
 };
@@ -149,11 +149,11 @@ impl Reference<'_> {
     /// From the last parameter to the first, as a backward pass comes upon them, and the images.
     fn gradients(&self, model: &dyn Model, updates: &Updates, images: &Var<'_>) -> Result<Vec<Row>> {
         let mut found = named(model, |slot| match slot {
-            Slot::Param(param) => updates.grad(param).cloned(),
-            Slot::Buffer(_) => None,
+            StateRef::Param(param) => updates.grad(param).cloned(),
+            StateRef::Buffer(_) => None,
         })?;
         found.reverse();
-        if let Some(gradient) = updates.wrt(images) {
+        if let Some(gradient) = updates.grad_of(images) {
             found.push(("images".to_string(), gradient.clone()));
         }
         found.iter().map(|(name, gradient)| self.row(Kind::Gradient, name, gradient)).collect()
@@ -161,15 +161,15 @@ impl Reference<'_> {
 
     fn statistics(&self, model: &dyn Model, updates: &Updates) -> Result<Vec<Row>> {
         let found = named(model, |slot| match slot {
-            Slot::Param(_) => None,
-            Slot::Buffer(buffer) => updates.observed(buffer).cloned(),
+            StateRef::Param(_) => None,
+            StateRef::Buffer(buffer) => updates.observed(buffer).cloned(),
         })?;
         found.iter().map(|(name, statistic)| self.row(Kind::Statistic, name, statistic)).collect()
     }
 }
 
 /// Tensors for pieces of the model's state, with the pieces' names and layouts in files.
-fn named(model: &dyn Model, of: impl Fn(Slot<'_>) -> Option<Tensor>) -> Result<Vec<(String, Tensor)>> {
+fn named(model: &dyn Model, of: impl Fn(StateRef<'_>) -> Option<Tensor>) -> Result<Vec<(String, Tensor)>> {
     let mut found = vec![];
     model.visit("", &mut |name, slot| {
         if let Some(tensor) = of(slot) {

@@ -18,10 +18,10 @@ pub fn read_weights(bytes: &[u8]) {
         assert!(taken <= 2 * bytes.len() + (1 << 20), "{taken} bytes to {step} a file of {}", bytes.len());
     };
     let opened = WeightsFile::open(&path);
-    within("open");
+    prefix("open");
     match opened.and_then(|file| file.read_all()) {
         Ok(_) => {}
-        Err(Error::Malformed { .. }) => within("read"),
+        Err(Error::Malformed { .. }) => prefix("read"),
         Err(error) => panic!("{error}"),
     }
 }

@@ -16,7 +16,7 @@ impl Var<'_> {
     /// [`Error::Argument`] if the value has not exactly one element or a rule returns a gradient of the wrong shape;
     /// [`Error::NotRecorded`] if nothing was recorded or the recording was consumed before.
     pub fn backward(&self) -> Result<Updates> {
-        if self.shape().elements() != 1 {
+        if self.shape().num_elements() != 1 {
             return Err(Error::argument("backward", "loss", "one element", self.shape()));
         }
         self.backward_from(Tensor::full(self.shape(), 1.0)?)
@@ -38,7 +38,7 @@ impl Var<'_> {
                 reason: "nothing trainable was recorded on the way to this value",
             });
         };
-        let gradient = self.tape.dry.as_ref().map_or(gradient, |dry| dry.tensor(*self.shape()));
+        let gradient = self.tape.meta.as_ref().map_or(gradient, |meta| meta.tensor(*self.shape()));
         self.tape.consumed.set(true);
         let mut nodes = self.tape.nodes.take();
         nodes.truncate(root + 1);
@@ -49,7 +49,7 @@ impl Var<'_> {
             let Some(gradient) = gradients.pop().flatten() else { continue };
             match node {
                 Node::Leaf(id) => updates.add_gradient(id, gradient),
-                Node::Watched { id, input } => {
+                Node::RetainGrad { id, input } => {
                     updates.add_gradient(id, gradient.clone());
                     add(&mut gradients[input], gradient);
                 }
@@ -103,7 +103,7 @@ mod tests {
         let y = Var::op("sum", [&double(&x), &x], *x.shape(), |[a, b]| {
             (Tensor::scalar(a.item() + b.item()), |dy: Tensor, _| [Some(dy.clone()), Some(dy)])
         });
-        assert_eq!((y.item(), y.backward().unwrap().wrt(&x).unwrap().item()), (3.0, 3.0));
+        assert_eq!((y.item(), y.backward().unwrap().grad_of(&x).unwrap().item()), (3.0, 3.0));
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
             let y = (0..10_000).fold(x.clone(), |y, _| {
                 Var::op("same", [&y], *y.shape(), |[y]| (y.clone(), |dy: Tensor, _| [Some(dy)]))
             });
-            y.backward().unwrap().wrt(&x).unwrap().item()
+            y.backward().unwrap().grad_of(&x).unwrap().item()
         };
         let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(run).unwrap();
         assert_eq!(thread.join().unwrap(), 1.0);

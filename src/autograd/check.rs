@@ -67,7 +67,7 @@ where
     let mut worst = GradientCheck { input: 0, element: 0, analytic: 0.0, numeric: 0.0, error: 0.0 };
     for (input, x) in inputs.iter().enumerate() {
         let analytic =
-            updates.wrt(&vars[input]).map(Tensor::to_vec).unwrap_or_else(|| vec![0.0; x.data().len()]);
+            updates.grad_of(&vars[input]).map(Tensor::to_vec).unwrap_or_else(|| vec![0.0; x.data().len()]);
         let mut moved = inputs.to_vec();
         let mut numeric = Vec::with_capacity(analytic.len());
         for (element, &at) in x.data().iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Parts of a model that stay as they are while the rest learns, chosen by their names.
 
-use super::{SlotMut, State};
+use super::{State, StateMut};
 use crate::{Error, Result};
 
 /// Which half of a model's state.
@@ -19,11 +19,11 @@ pub(super) fn set(
 ) -> Result<usize> {
     let mut count = 0;
     model.visit_mut("", &mut |name, slot| match slot {
-        SlotMut::Param(param) if half == Half::Params && matches(pattern, name) => {
+        StateMut::Param(param) if half == Half::Params && matches(pattern, name) => {
             param.set_trainable(!frozen);
             count += 1;
         }
-        SlotMut::Buffer(buffer) if half == Half::Buffers && matches(pattern, name) => {
+        StateMut::Buffer(buffer) if half == Half::Buffers && matches(pattern, name) => {
             buffer.set_frozen(frozen);
             count += 1;
         }

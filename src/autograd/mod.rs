@@ -1,6 +1,6 @@
 //! Reverse-mode differentiation on a tape that is a value.
 //!
-//! A [`Tape`] is one pass through a network. [`Var`]s are the values computed on it; each operation goes through one door,
+//! A [`Tape`] is one pass through a network. [`Var`]s are the values computed on it; each operation goes through one entry point,
 //! [`Var::op`], which computes a value and, while the tape records, keeps the rule for its gradients.
 //! [`Var::backward`] consumes the recording, from the loss to the parameters: each rule runs once and is freed with the
 //! activations it kept, and what remains are [`Updates`]: gradients of [`Param`]s and new values of [`Buffer`]s, by
@@ -21,9 +21,9 @@
 
 mod backward;
 mod check;
-mod dry;
+mod meta;
 mod freeze;
-mod kept;
+mod saved;
 mod param;
 mod scope;
 mod state;
@@ -31,13 +31,13 @@ mod tape;
 mod updates;
 
 pub use check::{GradientCheck, gradient_check};
-pub use dry::{Cost, GradientMemory};
-#[cfg(feature = "onnx")]
-pub(crate) use dry::{Operand, Operation};
 pub(crate) use freeze::matches;
-pub use kept::Kept;
-pub use param::{Buffer, Layout, Param, Revision, StateId};
+pub use meta::{Cost, GradientMemory};
+#[cfg(feature = "onnx")]
+pub(crate) use meta::{Operand, Operation};
+pub use param::{Buffer, Layout, Param, StateId, Version};
+pub use saved::Saved;
 pub use scope::Scoped;
-pub use state::{NamedTensors, Slot, SlotMut, State, join};
+pub use state::{NamedTensors, State, StateMut, StateRef, join};
 pub use tape::{Mode, Tape, Var};
 pub use updates::Updates;

@@ -22,7 +22,7 @@ fn fresh() -> u64 {
 /// A stand of a parameter or a buffer, unique in the process: what was computed from a value holds for as long as the
 /// revision is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Revision(u64);
+pub struct Version(u64);
 
 /// How a tensor lies in memory and how in a weights file, which follows torchvision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ impl Layout {
 pub struct Param {
     id: StateId,
     value: Tensor,
-    revision: Revision,
+    version: Version,
     layout: Layout,
     trainable: bool,
 }
@@ -86,7 +86,7 @@ impl Param {
         Param {
             id: StateId::fresh(),
             value,
-            revision: Revision(fresh()),
+            version: Version(fresh()),
             layout: Layout::Plain,
             trainable: true,
         }
@@ -114,7 +114,7 @@ impl Param {
 
     /// Its value, to be written, which begins a new revision.
     pub fn value_mut(&mut self) -> &mut Tensor {
-        self.revision = Revision(fresh());
+        self.version = Version(fresh());
         &mut self.value
     }
 
@@ -123,13 +123,13 @@ impl Param {
     /// ```
     /// use skipgrad::{Tensor, autograd::Param};
     /// let mut weight = Param::new(Tensor::scalar(1.0));
-    /// let before = weight.revision();
-    /// assert_eq!(weight.revision(), before);
+    /// let before = weight.version();
+    /// assert_eq!(weight.version(), before);
     /// weight.value_mut().scale(2.0);
-    /// assert_ne!(weight.revision(), before);
+    /// assert_ne!(weight.version(), before);
     /// ```
-    pub fn revision(&self) -> Revision {
-        self.revision
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// How it lies in files.
@@ -160,14 +160,14 @@ impl Clone for Param {
 pub struct Buffer {
     id: StateId,
     value: Tensor,
-    revision: Revision,
+    version: Version,
     frozen: bool,
 }
 
 impl Buffer {
     /// A buffer.
     pub fn new(value: Tensor) -> Buffer {
-        Buffer { id: StateId::fresh(), value, revision: Revision(fresh()), frozen: false }
+        Buffer { id: StateId::fresh(), value, version: Version(fresh()), frozen: false }
     }
 
     /// Its identity.
@@ -182,13 +182,13 @@ impl Buffer {
 
     /// Its value, to be written, which begins a new revision.
     pub fn value_mut(&mut self) -> &mut Tensor {
-        self.revision = Revision(fresh());
+        self.version = Version(fresh());
         &mut self.value
     }
 
-    /// Of the value; see [`Param::revision`].
-    pub fn revision(&self) -> Revision {
-        self.revision
+    /// Of the value; see [`Param::version`].
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Whether training leaves it as it is.

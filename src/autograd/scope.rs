@@ -1,8 +1,8 @@
 //! Where in a network a pass is, by the names of its modules, and what is looked at on the way.
 
 use super::{
-    kept::Again,
     param::StateId,
+    saved::Recompute,
     state::join,
     tape::{Tape, Var},
 };
@@ -10,29 +10,29 @@ use crate::{At, Result, Tensor};
 use std::{collections::BTreeMap, fmt};
 
 /// The place of a pass that somebody follows.
-pub(super) struct Follow {
+pub(super) struct Capture {
     /// The names of the modules that run now, outermost first: `layer1.0`.
     path: String,
-    looks: Looks,
+    target: CaptureTarget,
 }
 
-enum Looks {
+enum CaptureTarget {
     /// At every value; these modules gave one, in that order.
     Everywhere(Vec<String>),
     /// At the outputs of the modules with these paths.
-    At(BTreeMap<String, Option<Seen>>),
+    At(BTreeMap<String, Option<CapturedVar>>),
 }
 
-impl Looks {
+impl CaptureTarget {
     /// A module gave a value, which is watched from here on if it is looked at.
     fn see(&mut self, path: &str, output: &mut Var<'_>) {
         match self {
-            Looks::Everywhere(ran) => ran.push(path.to_string()),
-            Looks::At(found) => {
+            CaptureTarget::Everywhere(module_paths) => module_paths.push(path.to_string()),
+            CaptureTarget::At(found) => {
                 if let Some(found) = found.get_mut(path) {
-                    *output = output.clone().watched();
-                    let Var { value, node, id, again, .. } = output.clone();
-                    *found = Some(Seen { value, node, id, again });
+                    *output = output.clone().retain_grad();
+                    let Var { value, node, id, recompute, .. } = output.clone();
+                    *found = Some(CapturedVar { value, node, id, recompute });
                 }
             }
         }
@@ -41,11 +41,11 @@ impl Looks {
 
 /// A [`Var`] without its tape, which can lie on the tape.
 #[derive(Clone)]
-struct Seen {
+struct CapturedVar {
     value: Tensor,
     node: Option<usize>,
     id: Option<StateId>,
-    again: Option<Again>,
+    recompute: Option<Recompute>,
 }
 
 /// What a module gives: a value, perhaps with something beside it.
@@ -98,12 +98,12 @@ impl Tape {
     ///
     /// ```
     /// # use skipgrad::autograd::Tape;
-    /// assert!(!Tape::eval().looks_at("conv1"));
+    /// assert!(!Tape::eval().captures("conv1"));
     /// ```
-    pub fn looks_at(&self, name: &str) -> bool {
-        self.follow.borrow().as_ref().is_some_and(|follow| match &follow.looks {
-            Looks::Everywhere(_) => true,
-            Looks::At(found) => found.contains_key(&join(&follow.path, name)),
+    pub fn captures(&self, name: &str) -> bool {
+        self.capture.borrow().as_ref().is_some_and(|capture| match &capture.target {
+            CaptureTarget::Everywhere(_) => true,
+            CaptureTarget::At(found) => found.contains_key(&join(&capture.path, name)),
         })
     }
 
@@ -111,76 +111,77 @@ impl Tape {
     ///
     /// ```
     /// # use skipgrad::autograd::Tape;
-    /// assert!(!Tape::eval().looks_inside());
+    /// assert!(!Tape::eval().captures_within());
     /// ```
-    pub fn looks_inside(&self) -> bool {
-        self.follow.borrow().as_ref().is_some_and(|follow| match &follow.looks {
-            Looks::Everywhere(_) => true,
-            Looks::At(found) => {
-                let begin = join(&follow.path, "");
+    pub fn captures_within(&self) -> bool {
+        self.capture.borrow().as_ref().is_some_and(|capture| match &capture.target {
+            CaptureTarget::Everywhere(_) => true,
+            CaptureTarget::At(found) => {
+                let begin = join(&capture.path, "");
                 found.range(begin.clone()..).next().is_some_and(|(name, _)| name.starts_with(&begin))
             }
         })
     }
 
     /// The same tape, on which every value is computed as it is defined.
-    pub(crate) fn looking_everywhere(self) -> Tape {
-        self.follow.replace(Some(Follow { path: String::new(), looks: Looks::Everywhere(vec![]) }));
+    pub(crate) fn capture_all(self) -> Tape {
+        self.capture
+            .replace(Some(Capture { path: String::new(), target: CaptureTarget::Everywhere(vec![]) }));
         self
     }
 
     /// The paths of the modules that gave a value on a tape that is looking everywhere.
-    pub(crate) fn ran(&self) -> Vec<String> {
-        match &self.follow.borrow().as_ref().map(|follow| &follow.looks) {
-            Some(Looks::Everywhere(ran)) => ran.clone(),
+    pub(crate) fn module_paths(&self) -> Vec<String> {
+        match &self.capture.borrow().as_ref().map(|capture| &capture.target) {
+            Some(CaptureTarget::Everywhere(module_paths)) => module_paths.clone(),
             _ => vec![],
         }
     }
 
     /// The outputs of the modules with these paths while `run` runs, those of the last time; nothing for one that did not run.
-    pub(crate) fn look_at<'t, T>(
+    pub(crate) fn capture_outputs<'t, T>(
         &'t self,
         paths: &[String],
         run: impl FnOnce() -> Result<T>,
     ) -> Result<Vec<Option<Var<'t>>>> {
-        let looks = Looks::At(paths.iter().map(|path| (path.clone(), None)).collect());
-        let before = self.follow.replace(Some(Follow { path: String::new(), looks }));
+        let target = CaptureTarget::At(paths.iter().map(|path| (path.clone(), None)).collect());
+        let before = self.capture.replace(Some(Capture { path: String::new(), target }));
         let result = run();
-        let follow = self.follow.replace(before);
+        let capture = self.capture.replace(before);
         result?;
-        let found = |path: &String| match &follow.as_ref()?.looks {
-            Looks::At(found) => {
-                let Seen { value, node, id, again } = found.get(path)?.clone()?;
-                Some(Var { value, node, id, again, tape: self })
+        let found = |path: &String| match &capture.as_ref()?.target {
+            CaptureTarget::At(found) => {
+                let CapturedVar { value, node, id, recompute } = found.get(path)?.clone()?;
+                Some(Var { value, node, id, recompute, tape: self })
             }
-            Looks::Everywhere(_) => None,
+            CaptureTarget::Everywhere(_) => None,
         };
         Ok(paths.iter().map(found).collect())
     }
 
     /// The path of the module that runs, if the pass is followed.
     pub(super) fn path(&self) -> String {
-        self.follow.borrow().as_ref().map_or(String::new(), |follow| follow.path.clone())
+        self.capture.borrow().as_ref().map_or(String::new(), |capture| capture.path.clone())
     }
 
     /// Begins a part, if the pass is followed; returns what [`Tape::leave`] needs.
     fn enter(&self, name: &impl fmt::Display) -> Option<usize> {
-        let mut follow = self.follow.borrow_mut();
-        let follow = follow.as_mut()?;
-        let outside = follow.path.len();
-        follow.path = join(&follow.path, name);
+        let mut capture = self.capture.borrow_mut();
+        let capture = capture.as_mut()?;
+        let outside = capture.path.len();
+        capture.path = join(&capture.path, name);
         Some(outside)
     }
 
     /// Ends a part, which gave this output, if any.
     fn leave<'t>(&'t self, outside: usize, output: Option<&mut Var<'t>>) {
-        let mut follow = self.follow.borrow_mut();
-        let Some(Follow { path, looks }) = follow.as_mut() else { return };
+        let mut capture = self.capture.borrow_mut();
+        let Some(Capture { path, target }) = capture.as_mut() else { return };
         if let Some(output) = output {
             // A name of several parts is that of a module which is alone in others: their outputs are its own.
             let parts = path.match_indices('.').map(|(end, _)| end).filter(|end| *end > outside);
             for path in parts.chain([path.len()]).map(|end| &path[..end]) {
-                looks.see(path, output);
+                target.see(path, output);
             }
         }
         path.truncate(outside);

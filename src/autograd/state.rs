@@ -9,45 +9,45 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// One piece of a model's state.
 #[derive(Clone, Copy, Debug)]
-pub enum Slot<'a> {
+pub enum StateRef<'a> {
     /// Trained.
     Param(&'a Param),
     /// Carried.
     Buffer(&'a Buffer),
 }
 
-impl Slot<'_> {
+impl StateRef<'_> {
     /// Its value.
     pub fn value(&self) -> &Tensor {
         match self {
-            Slot::Param(param) => param.value(),
-            Slot::Buffer(buffer) => buffer.value(),
+            StateRef::Param(param) => param.value(),
+            StateRef::Buffer(buffer) => buffer.value(),
         }
     }
 
     /// How it lies in files.
     pub fn layout(&self) -> Layout {
         match self {
-            Slot::Param(param) => param.layout(),
-            Slot::Buffer(_) => Layout::Plain,
+            StateRef::Param(param) => param.layout(),
+            StateRef::Buffer(_) => Layout::Plain,
         }
     }
 }
 
 /// One piece of a model's state, to be written.
 #[derive(Debug)]
-pub enum SlotMut<'a> {
+pub enum StateMut<'a> {
     /// Trained.
     Param(&'a mut Param),
     /// Carried.
     Buffer(&'a mut Buffer),
 }
 
-impl SlotMut<'_> {
+impl StateMut<'_> {
     fn set(&mut self, value: Tensor) {
         match self {
-            SlotMut::Param(param) => *param.value_mut() = value,
-            SlotMut::Buffer(buffer) => *buffer.value_mut() = value,
+            StateMut::Param(param) => *param.value_mut() = value,
+            StateMut::Buffer(buffer) => *buffer.value_mut() = value,
         }
     }
 }
@@ -58,17 +58,17 @@ pub type NamedTensors = BTreeMap<String, Tensor>;
 /// Something that carries named state. Implement it with [`state!`](crate::state), which takes the names from the fields.
 pub trait State {
     /// Shows every piece to `f`, with its name below `path`.
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>));
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>));
 
     /// Hands every piece to `f` for writing, with its name below `path`, in the order of [`State::visit`].
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>));
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>));
 
     /// The number of trained numbers (buffers do not count).
-    fn parameters(&self) -> usize {
+    fn num_parameters(&self) -> usize {
         let mut count = 0;
         self.visit("", &mut |_, slot| {
-            if let Slot::Param(param) = slot {
-                count += param.value().shape().elements();
+            if let StateRef::Param(param) = slot {
+                count += param.value().shape().num_elements();
             }
         });
         count
@@ -124,8 +124,8 @@ pub trait State {
         self.fits(&tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor.shape())).collect())?;
         self.visit_mut("", &mut |name, mut slot| {
             let layout = match &slot {
-                SlotMut::Param(param) => param.layout(),
-                SlotMut::Buffer(_) => Layout::Plain,
+                StateMut::Param(param) => param.layout(),
+                StateMut::Buffer(_) => Layout::Plain,
             };
             if let Some(value) = tensors.remove(name).and_then(|tensor| layout.from_file(&tensor).ok()) {
                 slot.set(value);
@@ -160,7 +160,7 @@ pub trait State {
         freeze::set(self, Half::Params, pattern, false)
     }
 
-    /// Keeps the statistics whose name is `pattern`, in which `*` is any text, as they are: batch normalisations use them in training
+    /// Keeps the statistics whose name is `pattern`, in which `*` is any text, as they are: batch normalizations use them in training
     /// as in evaluation, as small batches want it. Returns how many tensors there are.
     ///
     /// # Errors
@@ -184,48 +184,48 @@ pub fn join(path: &str, name: impl std::fmt::Display) -> String {
 }
 
 impl State for Param {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
-        f(path, Slot::Param(self));
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
+        f(path, StateRef::Param(self));
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
-        f(path, SlotMut::Param(self));
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
+        f(path, StateMut::Param(self));
     }
 }
 
 impl State for Buffer {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
-        f(path, Slot::Buffer(self));
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
+        f(path, StateRef::Buffer(self));
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
-        f(path, SlotMut::Buffer(self));
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
+        f(path, StateMut::Buffer(self));
     }
 }
 
 impl<T: State + ?Sized> State for Box<T> {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         (**self).visit(path, f);
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         (**self).visit_mut(path, f);
     }
 }
 
 /// Nothing, or what is inside, under the same name.
 impl<T: State> State for Option<T> {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.iter().for_each(|item| item.visit(path, f));
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.iter_mut().for_each(|item| item.visit_mut(path, f));
     }
 }
 
 /// Named by index: `layer1.0`, `layer1.1`.
 impl<T: State> State for Vec<T> {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.iter().enumerate().for_each(|(i, item)| item.visit(&join(path, i), f));
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.iter_mut().enumerate().for_each(|(i, item)| item.visit_mut(&join(path, i), f));
     }
 }
@@ -243,7 +243,7 @@ impl<T: State> State for Vec<T> {
 /// let net = Net { scales: vec![scale()], head: scale() };
 /// let names: Vec<String> = net.export().into_keys().collect();
 /// assert_eq!(names, ["scales.0.seen", "scales.0.weight", "seen", "weight"]);
-/// assert_eq!(net.parameters(), 2);
+/// assert_eq!(net.num_parameters(), 2);
 /// # let _ = net.head.note;
 /// ```
 #[macro_export]
@@ -251,12 +251,12 @@ macro_rules! state {
     ($type:ty { $($fields:tt)* }) => {
         impl $crate::autograd::State for $type {
             #[allow(unused_variables, unused_imports)]
-            fn visit(&self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::Slot<'_>)) {
+            fn visit(&self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::StateRef<'_>)) {
                 use $crate::autograd::State as _;
                 $crate::state!(@fields self visit path f; $($fields)*);
             }
             #[allow(unused_variables, unused_imports)]
-            fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::SlotMut<'_>)) {
+            fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::StateMut<'_>)) {
                 use $crate::autograd::State as _;
                 $crate::state!(@fields self visit_mut path f; $($fields)*);
             }

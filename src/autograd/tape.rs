@@ -1,10 +1,10 @@
-//! The tape, the values on it, and the one door through which they are made.
+//! The tape, the values on it, and the entry point through which they are made.
 
 use super::{
-    dry::Dry,
-    kept::Again,
+    meta::Meta,
     param::{Buffer, Param, StateId},
-    scope::Follow,
+    saved::Recompute,
+    scope::Capture,
 };
 use crate::{Rng, Shape, Tensor};
 use std::{
@@ -12,7 +12,7 @@ use std::{
     fmt,
 };
 
-/// What a pass is for: some layers (batch normalisation, dropout) compute differently.
+/// What a pass is for: some layers (batch normalization, dropout) compute differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Statistics of the batch, random dropping.
@@ -29,7 +29,7 @@ pub(super) enum Node {
     /// A parameter or a watched input.
     Leaf(StateId),
     /// Another value, whose gradient is wanted on the way.
-    Watched { id: StateId, input: usize },
+    RetainGrad { id: StateId, input: usize },
     /// By an operation; inputs that need a gradient have a node.
     Op { name: &'static str, inputs: Vec<Option<(usize, Shape)>>, backward: Backward },
 }
@@ -53,10 +53,10 @@ pub struct Tape {
     pub(super) nodes: RefCell<Vec<Node>>,
     pub(super) consumed: Cell<bool>,
     pub(super) observed: RefCell<Vec<(StateId, Tensor)>>,
-    /// Of a dry tape.
-    pub(super) dry: Option<Dry>,
+    /// Of a meta tape.
+    pub(super) meta: Option<Meta>,
     /// Of a tape whose pass somebody follows.
-    pub(super) follow: RefCell<Option<Follow>>,
+    pub(super) capture: RefCell<Option<Capture>>,
 }
 
 impl Tape {
@@ -75,15 +75,15 @@ impl Tape {
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::{Mode, Tape}};
-    /// let tape = Tape::dry(Mode::Train);
+    /// let tape = Tape::meta(Mode::Train);
     /// let x = tape.placeholder(&[1000, 1000, 1000])?;
     /// let y = x.relu().add(&x)?;
     /// assert_eq!((&y.shape()[..], y.value().data().len()), (&[1000, 1000, 1000][..], 0));
     /// assert!(y.add(&y.sum()).is_err());
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
-    pub fn dry(mode: Mode) -> Tape {
-        Tape { dry: Some(Dry::default()), ..Tape::new(mode, mode == Mode::Train, Rng::seed(0)) }
+    pub fn meta(mode: Mode) -> Tape {
+        Tape { meta: Some(Meta::default()), ..Tape::new(mode, mode == Mode::Train, Rng::seed(0)) }
     }
 
     fn new(mode: Mode, recording: bool, rng: Rng) -> Tape {
@@ -94,8 +94,8 @@ impl Tape {
             nodes: RefCell::default(),
             consumed: Cell::new(false),
             observed: RefCell::default(),
-            dry: None,
-            follow: RefCell::default(),
+            meta: None,
+            capture: RefCell::default(),
         }
     }
 
@@ -117,17 +117,17 @@ impl Tape {
 
     /// A value without a gradient: images.
     pub fn input(&self, value: Tensor) -> Var<'_> {
-        Var { value, node: None, id: None, again: None, tape: self }
+        Var { value, node: None, id: None, recompute: None, tape: self }
     }
 
-    /// A value whose gradient is wanted: [`Updates::wrt`](super::Updates::wrt) reads it after `backward`.
+    /// A value whose gradient is wanted: [`Updates::grad_of`](super::Updates::grad_of) reads it after `backward`.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval().recording(true);
     /// let x = tape.watch(Tensor::new([2], vec![3.0, 4.0])?);
     /// let updates = x.mul(&x)?.sum().backward()?;
-    /// assert_eq!(updates.wrt(&x).unwrap().data(), [6.0, 8.0]);
+    /// assert_eq!(updates.grad_of(&x).unwrap().data(), [6.0, 8.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn watch(&self, value: Tensor) -> Var<'_> {
@@ -145,7 +145,7 @@ impl Tape {
 
     fn leaf(&self, value: Tensor, id: StateId) -> Var<'_> {
         let node = self.recording.then(|| self.push(Node::Leaf(id)));
-        Var { value, node, id: Some(id), again: None, tape: self }
+        Var { value, node, id: Some(id), recompute: None, tape: self }
     }
 
     /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates), unless the buffer is frozen.
@@ -153,7 +153,7 @@ impl Tape {
         if buffer.is_frozen() {
             return;
         }
-        let value = self.dry.as_ref().map_or(value.clone(), |dry| dry.tensor(*value.shape()));
+        let value = self.meta.as_ref().map_or(value.clone(), |meta| meta.tensor(*value.shape()));
         self.observed.borrow_mut().push((buffer.id(), value));
     }
 
@@ -174,9 +174,9 @@ impl Tape {
 pub struct Var<'t> {
     pub(super) value: Tensor,
     pub(super) node: Option<usize>,
-    /// Of a parameter or a watched value; on a dry tape, of any.
+    /// Of a parameter or a watched value; on a meta tape, of any.
     pub(super) id: Option<StateId>,
-    pub(super) again: Option<Again>,
+    pub(super) recompute: Option<Recompute>,
     pub(super) tape: &'t Tape,
 }
 
@@ -218,22 +218,22 @@ impl<'t> Var<'t> {
         self.value.argmax()
     }
 
-    /// The same value, whose gradient [`Updates::wrt`](super::Updates::wrt) reads after `backward`, wherever else it flows.
+    /// The same value, whose gradient [`Updates::grad_of`](super::Updates::grad_of) reads after `backward`, wherever else it flows.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval().recording(true);
     /// let x = tape.watch(Tensor::scalar(3.0));
-    /// let y = x.scale(2.0).watched();
+    /// let y = x.scale(2.0).retain_grad();
     /// let updates = y.mul(&y)?.backward()?;
-    /// assert_eq!(updates.wrt(&y).unwrap().item(), 12.0);
-    /// assert_eq!(updates.wrt(&x).unwrap().item(), 24.0);
+    /// assert_eq!(updates.grad_of(&y).unwrap().item(), 12.0);
+    /// assert_eq!(updates.grad_of(&x).unwrap().item(), 24.0);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
-    pub fn watched(self) -> Var<'t> {
+    pub fn retain_grad(self) -> Var<'t> {
         let id = StateId::fresh();
         let node = self.tape.recording.then(|| match self.node {
-            Some(node) => self.tape.push(Node::Watched { id, input: node }),
+            Some(node) => self.tape.push(Node::RetainGrad { id, input: node }),
             None => self.tape.push(Node::Leaf(id)),
         });
         Var { node, id: Some(id), ..self }
@@ -244,11 +244,11 @@ impl<'t> Var<'t> {
         self.tape.input(self.value.clone())
     }
 
-    /// The door that every operation goes through, the library's and a user's.
+    /// The entry point that every operation goes through, the library's and a user's.
     ///
     /// `shape` is the output's. `forward` gets the inputs' values and returns the output and the rule for the gradients:
     /// a closure from the output's gradient, and which inputs need one, to theirs. What the rule captures is what training
-    /// remembers of this operation. Check the inputs before: `forward` cannot fail. On a dry tape it is not called; what it would
+    /// remembers of this operation. Check the inputs before: `forward` cannot fail. On a meta tape it is not called; what it would
     /// take, [`Var::costs`] may say.
     ///
     /// ```
@@ -267,7 +267,7 @@ impl<'t> Var<'t> {
     /// let tape = Tape::train(Rng::seed(0));
     /// let x = tape.watch(Tensor::scalar(2.0));
     /// let y = cube(&x);
-    /// assert_eq!((y.item(), y.backward()?.wrt(&x).unwrap().item()), (8.0, 12.0));
+    /// assert_eq!((y.item(), y.backward()?.grad_of(&x).unwrap().item()), (8.0, 12.0));
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     ///
@@ -308,8 +308,8 @@ impl<'t> Var<'t> {
             inputs.iter().all(|v| std::ptr::eq(v.tape, tape)),
             "{name}: the inputs are on different tapes"
         );
-        if let Some(dry) = &tape.dry {
-            return dry.op(name, inputs, shape);
+        if let Some(meta) = &tape.meta {
+            return meta.op(name, inputs, shape);
         }
         let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
         let (value, backward) = forward(&values);
@@ -318,6 +318,6 @@ impl<'t> Var<'t> {
             let inputs = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
             tape.push(Node::Op { name, inputs, backward: Box::new(backward) })
         });
-        Var { value, node, id: None, again: None, tape }
+        Var { value, node, id: None, recompute: None, tape }
     }
 }

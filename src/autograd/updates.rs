@@ -49,7 +49,7 @@ impl Updates {
     }
 
     /// The gradient with respect to a watched input (or a parameter's `Var`).
-    pub fn wrt(&self, input: &Var<'_>) -> Option<&Tensor> {
+    pub fn grad_of(&self, input: &Var<'_>) -> Option<&Tensor> {
         self.gradients.get(&input.id?)
     }
 

@@ -1,21 +1,21 @@
-//! A convolution and a batch normalisation, in both orders.
+//! A convolution and a batch normalization, in both orders.
 
 use super::folding::{Folding, Origin};
 use crate::{
     At, Result, Rng,
-    autograd::{Mode, Param, Slot, SlotMut, State, Var, join},
+    autograd::{Mode, Param, State, StateMut, StateRef, Var, join},
     nn::{BatchNorm2d, Conv2d, Conv2dBuilder, Module},
-    ops::{FoldedConv2d, Moments, Normalisation},
+    ops::{FoldedConv2d, Moments, Normalization},
 };
 use std::{borrow::Cow, iter, sync::Arc};
 
-/// A convolution, the normalisation of its output, and what may follow in the same pass: the addition of a shortcut and a
+/// A convolution, the normalization of its output, and what may follow in the same pass: the addition of a shortcut and a
 /// ReLU (He et al. 2015, section 3.4: "BN right after each convolution and before activation").
 ///
 /// State: under two names that are its own to choose, `conv` and `norm` if nothing is said, so that a struct can show it
 /// flat (`..conv1`) under the names of its weights file.
 ///
-/// Where statistics are constants and nothing is recorded, the normalisation is folded into the convolution
+/// Where statistics are constants and nothing is recorded, the normalization is folded into the convolution
 /// ([`FoldedConv2d`]) on the first forward pass, and folded weights are used until a parameter, a statistic or a setting changes. A
 /// forward pass in training drops them.
 ///
@@ -34,14 +34,14 @@ use std::{borrow::Cow, iter, sync::Arc};
 pub struct ConvNorm {
     /// The convolution.
     pub conv: Conv2d,
-    /// The normalisation of its output.
+    /// The normalization of its output.
     pub norm: BatchNorm2d,
     names: [Cow<'static, str>; 2],
     folding: Folding<FoldedConv2d>,
 }
 
 impl ConvNorm {
-    /// Makes the convolution, and the normalisation for its output's channels.
+    /// Makes the convolution, and the normalization for its output's channels.
     ///
     /// # Errors
     /// As [`Conv2dBuilder::build`].
@@ -80,7 +80,7 @@ impl ConvNorm {
     fn folded(&self) -> Result<Arc<FoldedConv2d>> {
         let ConvNorm { conv, norm, .. } = self;
         self.folding.of(iter::once(Origin::of(conv, norm)), || {
-            let constants = Normalisation {
+            let constants = Normalization {
                 gamma: norm.weight.value(),
                 beta: norm.bias.value(),
                 mean: norm.running_mean.value(),
@@ -95,7 +95,7 @@ impl ConvNorm {
     fn apply<'t>(&self, x: &Var<'t>, shortcut: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
         let ([conv, norm], tape) = (&self.names, x.tape());
         let constant = self.norm.is_constant(tape);
-        if constant && !tape.is_recording() && !tape.looks_at(conv) && !tape.looks_at(norm) {
+        if constant && !tape.is_recording() && !tape.captures(conv) && !tape.captures(norm) {
             let folded = self.folded().at(norm)?;
             return folded.apply(x, shortcut, relu).at(conv);
         }
@@ -118,17 +118,17 @@ impl Module for ConvNorm {
 }
 
 impl State for ConvNorm {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.conv.visit(&join(path, &self.names[0]), f);
         self.norm.visit(&join(path, &self.names[1]), f);
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.conv.visit_mut(&join(path, &self.names[0]), f);
         self.norm.visit_mut(&join(path, &self.names[1]), f);
     }
 }
 
-/// Normalisation, ReLU, convolution: the composite function of Huang et al. 2017, section 3.
+/// Normalization, ReLU, convolution: the composite function of Huang et al. 2017, section 3.
 ///
 /// State: under two names that are its own to choose, `norm` and `conv` if nothing is said.
 ///
@@ -143,7 +143,7 @@ impl State for ConvNorm {
 /// ```
 #[derive(Clone, Debug)]
 pub struct NormConv {
-    /// The normalisation of the input.
+    /// The normalization of the input.
     pub norm: BatchNorm2d,
     /// The convolution behind the ReLU.
     pub conv: Conv2d,
@@ -151,7 +151,7 @@ pub struct NormConv {
 }
 
 impl NormConv {
-    /// Makes the convolution, and the normalisation for its input's channels.
+    /// Makes the convolution, and the normalization for its input's channels.
     ///
     /// # Errors
     /// As [`Conv2dBuilder::build`].
@@ -184,11 +184,11 @@ impl Module for NormConv {
 }
 
 impl State for NormConv {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.norm.visit(&join(path, self.names[0]), f);
         self.conv.visit(&join(path, self.names[1]), f);
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.norm.visit_mut(&join(path, self.names[0]), f);
         self.conv.visit_mut(&join(path, self.names[1]), f);
     }

@@ -4,7 +4,7 @@ use super::NormConv;
 use super::folding::{Folding, Origin};
 use crate::{
     At, Error, Result, Rng,
-    autograd::{Mode, Slot, SlotMut, State, Tape, Var, join},
+    autograd::{Mode, State, StateMut, StateRef, Tape, Var, join},
     nn::{AvgPool2d, BatchNorm2d, Module, conv1x1, conv3x3, init::Fan},
     ops::{
         Conv2dOptions, DenseBlockLayer, DenseBlockLayerMoments, DenseBlockNorm, FoldedDenseBlock, Moments,
@@ -89,7 +89,7 @@ impl DenseLayer {
         })
     }
 
-    /// Its normalisations and convolutions.
+    /// Its normalizations and convolutions.
     fn parts(&self) -> impl Iterator<Item = &NormConv> + Clone {
         [Some(&self.first), self.second.as_ref()].into_iter().flatten()
     }
@@ -148,7 +148,7 @@ impl Module for DenseLayer {
 /// let x = tape.input(Tensor::uniform([1, 4, 4, 16], 0.0, 1.0, &mut rng)?);
 /// let y = block.forward(&x)?;
 /// assert_eq!(y.shape()[..], [1, 4, 4, 52]);
-/// assert_eq!(y.channels(0..16)?.value(), x.value());
+/// assert_eq!(y.slice_channels(0..16)?.value(), x.value());
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -205,7 +205,7 @@ impl DenseBlock {
     /// As [`Module::forward`].
     pub fn forward_moments<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
         let by_concatenation = || Ok((self.forward_by_concatenation(x)?, None));
-        if x.tape().looks_inside() {
+        if x.tape().captures_within() {
             return by_concatenation();
         }
         self.forward_in_place(x).or_else(|_| by_concatenation())
@@ -217,9 +217,9 @@ impl DenseBlock {
         if tape.mode() == Mode::Train {
             self.folding.clear();
         }
-        // On a dry tape there are no weights to fold; the operation says what that would take.
+        // On a meta tape there are no weights to fold; the operation says what that would take.
         let constant = self.layers.iter().all(|layer| layer.is_constant(tape));
-        if constant && !tape.is_recording() && !tape.is_dry() {
+        if constant && !tape.is_recording() && !tape.is_meta() {
             return Ok((tape.input(self.folded(tape)?.apply(x.value())?), None));
         }
         let (y, moments) = x.dense_block(&self.operands(tape)?)?;
@@ -233,7 +233,7 @@ impl DenseBlock {
         let parts = self.layers.iter().flat_map(DenseLayer::parts);
         let origins = parts.map(|NormConv { conv, norm, .. }| Origin::of(conv, norm));
         self.folding.of(origins, || {
-            let inputs = self.layers.first().map_or(0, |layer| layer.first.norm.channels());
+            let inputs = self.layers.first().map_or(0, |layer| layer.first.norm.num_channels());
             FoldedDenseBlock::new(inputs, &self.operands(tape)?).map(Arc::new)
         })
     }
@@ -254,10 +254,10 @@ impl Module for DenseBlock {
 }
 
 impl State for DenseBlock {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.layers.iter().enumerate().for_each(|(i, layer)| layer.visit(&join(path, layer_name(i)), f));
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.layers
             .iter_mut()
             .enumerate()
@@ -362,7 +362,7 @@ impl Transition {
         let pool = |x: &Var<'t>| tape.scope("pool", || AvgPool2d::new(2).forward(x));
         // Pooling and convolution are linear, one over pixels and one over channels, so they may change places: pooled
         // first, the convolution has a quarter of the work.
-        match tape.looks_inside() {
+        match tape.captures_within() {
             true => pool(&self.conv.convolve(&activated)?),
             false => self.conv.convolve(&pool(&activated)?),
         }
@@ -417,7 +417,7 @@ mod tests {
             let mut block = builder.build(&mut rng).unwrap();
             let layers = block.layers.iter_mut();
             for part in layers.flat_map(|layer| iter::once(&mut layer.first).chain(&mut layer.second)) {
-                let (channels, norm) = (part.norm.channels(), &mut part.norm);
+                let (channels, norm) = (part.norm.num_channels(), &mut part.norm);
                 *norm.running_mean.value_mut() = Tensor::normal([channels], 0.3, &mut rng).unwrap();
                 *norm.running_var.value_mut() = Tensor::uniform([channels], 0.5, 2.0, &mut rng).unwrap();
                 *norm.bias.value_mut() = Tensor::normal([channels], 0.3, &mut rng).unwrap();
@@ -486,11 +486,11 @@ mod tests {
 
     #[test]
     fn absurd_blocks_are_refused() {
-        let refusal = |block: DenseBlockBuilder| block.build(&mut Rng::seed(0)).unwrap_err().to_string();
-        assert_eq!(refusal(DenseBlock::plain(4, 2, 0)), "dense_block: layers: expected at least 1, found 0");
-        assert!(refusal(DenseBlock::plain(4, usize::MAX, 2)).contains("dense_block: growth"));
-        assert!(refusal(DenseBlock::bottleneck(4, 0, 2)).starts_with("denselayer1: conv2d: channels"));
-        assert!(refusal(DenseBlock::plain(4, 2, 2).dropout(1.5)).contains("dense_block: dropout"));
+        let error = |block: DenseBlockBuilder| block.build(&mut Rng::seed(0)).unwrap_err().to_string();
+        assert_eq!(error(DenseBlock::plain(4, 2, 0)), "dense_block: layers: expected at least 1, found 0");
+        assert!(error(DenseBlock::plain(4, usize::MAX, 2)).contains("dense_block: growth"));
+        assert!(error(DenseBlock::bottleneck(4, 0, 2)).starts_with("denselayer1: conv2d: channels"));
+        assert!(error(DenseBlock::plain(4, 2, 2).dropout(1.5)).contains("dense_block: dropout"));
     }
 
     #[test]
@@ -500,7 +500,7 @@ mod tests {
         let x = Tensor::normal([4, 6, 6, 4], 1.0, &mut rng).unwrap();
         let zeros = |tape: Tape| {
             let y = block.forward(&tape.input(x.clone())).unwrap();
-            y.channels(4..36).unwrap().value().data().iter().filter(|&&y| y == 0.0).count()
+            y.slice_channels(4..36).unwrap().value().data().iter().filter(|&&y| y == 0.0).count()
         };
         assert!((2000..2600).contains(&zeros(Tape::train(Rng::seed(0)))));
         assert_eq!(zeros(Tape::eval()), 0);

@@ -2,7 +2,7 @@
 
 use crate::{
     Result,
-    autograd::{Param, Revision},
+    autograd::{Param, Version},
     nn::{BatchNorm2d, Conv2d},
     ops::Conv2dOptions,
 };
@@ -16,22 +16,22 @@ pub(super) struct Folding<F>(Mutex<Option<(Vec<Origin>, Arc<F>)>>);
 /// variance, and the settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Origin {
-    revisions: [Option<Revision>; 6],
+    versions: [Option<Version>; 6],
     options: Conv2dOptions,
     eps: f32,
 }
 
 impl Origin {
     pub(super) fn of(conv: &Conv2d, norm: &BatchNorm2d) -> Origin {
-        let revisions = [
-            Some(conv.weight.revision()),
-            conv.bias.as_ref().map(Param::revision),
-            Some(norm.weight.revision()),
-            Some(norm.bias.revision()),
-            Some(norm.running_mean.revision()),
-            Some(norm.running_var.revision()),
+        let versions = [
+            Some(conv.weight.version()),
+            conv.bias.as_ref().map(Param::version),
+            Some(norm.weight.version()),
+            Some(norm.bias.version()),
+            Some(norm.running_mean.version()),
+            Some(norm.running_var.version()),
         ];
-        Origin { revisions, options: conv.options, eps: norm.eps }
+        Origin { versions, options: conv.options, eps: norm.eps }
     }
 }
 

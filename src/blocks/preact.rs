@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Error, Result, Rng,
-    autograd::{Mode, Slot, SlotMut, State, Var, join},
+    autograd::{Mode, State, StateMut, StateRef, Var, join},
     nn::{Conv2d, Conv2dBuilder, Module, conv1x1, conv3x3},
     ops::expect_drop_probability,
 };
@@ -45,7 +45,7 @@ impl PreActNames {
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::{BlockOptions, PreActBlock}, nn::Module};
-/// let options = BlockOptions { zero_last_gamma: true, ..Default::default() };
+/// let options = BlockOptions { zero_init_residual: true, ..Default::default() };
 /// let block = PreActBlock::bottleneck(8, 8, &options, &mut Rng::seed(0))?;
 /// assert_eq!(block.export()["conv2.weight"].shape()[..], [2, 2, 3, 3]);
 /// let tape = Tape::train(Rng::seed(1));
@@ -119,7 +119,7 @@ impl PreActBlock {
             Ok(NormConv::new(conv.fan(fan), rng)?.named(norm_name, conv_name))
         };
         let mut layers: Vec<NormConv> = named.map(layer).collect::<Result<_>>()?;
-        if options.zero_last_gamma
+        if options.zero_init_residual
             && let Some(last) = layers.last_mut()
         {
             last.conv.weight.value_mut().data_mut().fill(0.0);
@@ -153,11 +153,11 @@ impl Module for PreActBlock {
 }
 
 impl State for PreActBlock {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.layers.iter().for_each(|layer| layer.visit(path, f));
         self.downsample.visit(&join(path, self.names.shortcut()), f);
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.layers.iter_mut().for_each(|layer| layer.visit_mut(path, f));
         self.downsample.visit_mut(&join(path, self.names.shortcut()), f);
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn the_shortcut_takes_the_first_norm_where_the_shape_changes() {
         let mut rng = Rng::seed(1);
-        let options = BlockOptions { stride: 2, zero_last_gamma: true, ..Default::default() };
+        let options = BlockOptions { stride: 2, zero_init_residual: true, ..Default::default() };
         let block = PreActBlock::basic(4, 6, &options, &mut rng).unwrap();
         let tape = Tape::train(Rng::seed(0));
         let x = tape.input(Tensor::normal([2, 5, 5, 4], 1.0, &mut rng).unwrap());
@@ -188,24 +188,25 @@ mod tests {
         let block = PreActBlock::basic(4, 4, &options, &mut rng).unwrap();
         let x = Tensor::normal([64, 3, 3, 4], 1.0, &mut rng).unwrap();
         let y = |tape: Tape| block.forward(&tape.input(x.clone())).unwrap().value().clone();
-        let skipped =
-            |y: &Tensor| (0..64).filter(|&n| y.rows(n..n + 1).unwrap() == x.rows(n..n + 1).unwrap()).count();
+        let skipped = |y: &Tensor| {
+            (0..64).filter(|&n| y.slice_rows(n..n + 1).unwrap() == x.slice_rows(n..n + 1).unwrap()).count()
+        };
         assert!((20..44).contains(&skipped(&y(Tape::train(Rng::seed(0))))));
         assert_eq!(skipped(&y(Tape::eval())), 0);
     }
 
     #[test]
     fn what_makes_no_block_is_refused() {
-        let refusal = |options: BlockOptions| {
+        let error = |options: BlockOptions| {
             PreActBlock::basic(4, 8, &options, &mut Rng::seed(0)).unwrap_err().to_string()
         };
         let default = BlockOptions::default();
         assert_eq!(
-            refusal(BlockOptions { shortcut: ShortcutKind::Pad, ..default }),
+            error(BlockOptions { shortcut: ShortcutKind::Pad, ..default }),
             "preact_block: shortcut: expected Project, found Pad"
         );
-        assert!(refusal(BlockOptions { groups: 2, ..default }).contains("groups: expected 1"));
-        assert!(refusal(BlockOptions { drop_path: 1.0, ..default }).contains("probability"));
+        assert!(error(BlockOptions { groups: 2, ..default }).contains("groups: expected 1"));
+        assert!(error(BlockOptions { drop_path: 1.0, ..default }).contains("probability"));
         assert!(PreActBlock::bottleneck(4, 6, &default, &mut Rng::seed(0)).is_err());
     }
 

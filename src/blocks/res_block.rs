@@ -3,7 +3,7 @@
 use super::{BasicBlock, BlockOptions, Bottleneck, PreActBlock, PreActNames, ShortcutKind};
 use crate::{
     At, Error, Result, Rng,
-    autograd::{Slot, SlotMut, State, Var},
+    autograd::{State, StateMut, StateRef, Var},
     nn::{Module, init::Fan},
     state,
 };
@@ -86,14 +86,14 @@ impl Module for ResidualUnit {
 }
 
 impl State for ResidualUnit {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         match self {
             ResidualUnit::Basic(block) => block.visit(path, f),
             ResidualUnit::Bottleneck(block) => block.visit(path, f),
             ResidualUnit::PreAct(block) => block.visit(path, f),
         }
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         match self {
             ResidualUnit::Basic(block) => block.visit_mut(path, f),
             ResidualUnit::Bottleneck(block) => block.visit_mut(path, f),
@@ -171,9 +171,9 @@ impl ResBlockBuilder {
         self
     }
 
-    /// Whether each block begins as its shortcut: see [`BlockOptions::zero_last_gamma`].
-    pub fn zero_last_gamma(mut self, yes: bool) -> Self {
-        self.options.zero_last_gamma = yes;
+    /// Whether each block begins as its shortcut: see [`BlockOptions::zero_init_residual`].
+    pub fn zero_init_residual(mut self, yes: bool) -> Self {
+        self.options.zero_init_residual = yes;
         self
     }
 
@@ -184,7 +184,7 @@ impl ResBlockBuilder {
         self
     }
 
-    /// How the convolutions are initialised; by fan-out if nothing is said.
+    /// How the convolutions are initialized; by fan-out if nothing is said.
     pub fn fan(mut self, fan: Fan) -> Self {
         self.options.fan = fan;
         self
@@ -243,7 +243,7 @@ mod tests {
             .stride(2)
             .shortcut(ShortcutKind::Pad)
             .drop_path(0.1, 0.3)
-            .zero_last_gamma(true)
+            .zero_init_residual(true)
             .build(&mut Rng::seed(0))
             .unwrap();
         let blocks: Vec<&BasicBlock> = stage.blocks.iter().map(basic).collect();
@@ -258,12 +258,12 @@ mod tests {
 
     #[test]
     fn refusals_name_the_block() {
-        let refusal = |stage: ResBlockBuilder| stage.build(&mut Rng::seed(0)).unwrap_err().to_string();
-        assert_eq!(refusal(ResBlock::basic(4, 4, 0)), "res_block: blocks: expected at least 1, found 0");
+        let error = |stage: ResBlockBuilder| stage.build(&mut Rng::seed(0)).unwrap_err().to_string();
+        assert_eq!(error(ResBlock::basic(4, 4, 0)), "res_block: blocks: expected at least 1, found 0");
         assert_eq!(
-            refusal(ResBlock::basic(8, 4, 1).shortcut(ShortcutKind::Pad)),
+            error(ResBlock::basic(8, 4, 1).shortcut(ShortcutKind::Pad)),
             "0: shortcut: channels: expected at least the input's 8, found 4"
         );
-        assert!(refusal(ResBlock::basic(4, 4, 2).stride(0)).starts_with("0: conv2d: stride"));
+        assert!(error(ResBlock::basic(4, 4, 2).stride(0)).starts_with("0: conv2d: stride"));
     }
 }

@@ -18,11 +18,11 @@ pub struct BlockOptions {
     /// What the shortcut does where the shape changes.
     pub shortcut: ShortcutKind,
     /// Whether the last norm's gamma begins at 0, so that the block begins as its shortcut (Goyal et al. 2017, section 5.1).
-    pub zero_last_gamma: bool,
+    pub zero_init_residual: bool,
     /// The probability in [0, 1) that training skips the block for a sample (Huang et al. 2016, "Deep networks with
     /// stochastic depth").
     pub drop_path: f32,
-    /// How the convolutions are initialised.
+    /// How the convolutions are initialized.
     pub fan: Fan,
     /// Groups of a bottleneck's 3x3 convolution (Xie et al. 2017, "Aggregated residual transformations for deep neural networks",
     /// their cardinality C); other blocks have 1.
@@ -39,7 +39,7 @@ impl Default for BlockOptions {
         BlockOptions {
             stride: 1,
             shortcut: ShortcutKind::default(),
-            zero_last_gamma: false,
+            zero_init_residual: false,
             drop_path: 0.0,
             fan: Fan::default(),
             groups: 1,
@@ -56,7 +56,7 @@ impl Default for BlockOptions {
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::{BasicBlock, BlockOptions}, nn::Module};
 /// let mut rng = Rng::seed(0);
-/// let options = BlockOptions { zero_last_gamma: true, ..Default::default() };
+/// let options = BlockOptions { zero_init_residual: true, ..Default::default() };
 /// let block = BasicBlock::new(4, 4, &options, &mut rng)?;
 /// let tape = Tape::train(Rng::seed(1));
 /// let x = tape.input(Tensor::uniform([2, 5, 5, 4], 0.0, 1.0, &mut rng)?);
@@ -188,7 +188,7 @@ pub(super) fn refuse_groups(op: &'static str, options: &BlockOptions) -> Result<
 /// The block's last convolution as the options want it.
 fn last(mut conv: ConvNorm, options: &BlockOptions) -> Result<ConvNorm> {
     expect_drop_probability("drop_path", options.drop_path)?;
-    if options.zero_last_gamma {
+    if options.zero_init_residual {
         conv.norm.weight.value_mut().data_mut().fill(0.0);
     }
     Ok(conv)
@@ -219,8 +219,9 @@ mod tests {
         let x = images(&mut rng);
         let tape = Tape::train(Rng::seed(0));
         let y = block.forward(&tape.input(x.clone())).unwrap();
-        let skipped =
-            (0..64).filter(|&n| y.value().rows(n..n + 1).unwrap() == x.rows(n..n + 1).unwrap()).count();
+        let skipped = (0..64)
+            .filter(|&n| y.value().slice_rows(n..n + 1).unwrap() == x.slice_rows(n..n + 1).unwrap())
+            .count();
         assert!((20..44).contains(&skipped), "{skipped} of 64");
 
         let whole = BasicBlock { drop_path: 0.0, ..block.clone() };

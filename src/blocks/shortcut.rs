@@ -3,7 +3,7 @@
 use super::ConvNorm;
 use crate::{
     Error, Result, Rng,
-    autograd::{Slot, SlotMut, State, Var},
+    autograd::{State, StateMut, StateRef, Var},
     nn::{AvgPool2d, Module, conv1x1, init::Fan},
     ops::Pool2dOptions,
 };
@@ -14,7 +14,7 @@ pub enum ShortcutKind {
     /// Option A: every `stride`-th pixel, the new channels zero, half of them on each side. No parameters; what the paper
     /// uses on CIFAR-10.
     Pad,
-    /// Option B: a 1x1 convolution with batch normalisation. What the paper uses on ImageNet.
+    /// Option B: a 1x1 convolution with batch normalization. What the paper uses on ImageNet.
     #[default]
     Project,
     /// Option B behind a mean over 2 x 2 pixels, which strides in the convolution's place, so that no pixel is left out (He et
@@ -124,12 +124,12 @@ impl Module for Shortcut {
 }
 
 impl State for Shortcut {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         if let Shortcut::Projection { conv, .. } = self {
             conv.visit(path, f);
         }
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         if let Shortcut::Projection { conv, .. } = self {
             conv.visit_mut(path, f);
         }

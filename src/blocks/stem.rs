@@ -3,7 +3,7 @@
 use super::ConvNorm;
 use crate::{
     At, Result, Rng,
-    autograd::{Slot, SlotMut, State, Var, join},
+    autograd::{State, StateMut, StateRef, Var, join},
     nn::{BatchNorm2d, Conv2d, MaxPool2d, Module, conv3x3, init::Fan},
 };
 use std::borrow::Cow;
@@ -108,14 +108,14 @@ impl Module for Stem {
 }
 
 impl State for Stem {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.before.iter().for_each(|layer| layer.visit(path, f));
         match &self.layer {
             StemLayer::Conv(conv, name) => conv.visit(&join(path, name), f),
             StemLayer::ConvNorm(layer) => layer.visit(path, f),
         }
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.before.iter_mut().for_each(|layer| layer.visit_mut(path, f));
         match &mut self.layer {
             StemLayer::Conv(conv, name) => conv.visit_mut(&join(path, name), f),
@@ -155,7 +155,7 @@ impl StemBuilder {
         self
     }
 
-    /// How the convolution is initialised; by fan-out if nothing is said.
+    /// How the convolution is initialized; by fan-out if nothing is said.
     pub fn fan(mut self, fan: Fan) -> Self {
         self.fan = fan;
         self

@@ -16,7 +16,7 @@ const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
 const PIXELS: usize = 3 * PLANE;
 
-/// CIFAR-10: 60,000 colour images of 32 x 32 pixels in ten classes.
+/// CIFAR-10: 60,000 color images of 32 x 32 pixels in ten classes.
 ///
 /// ```no_run
 /// use skipgrad::data::Cifar10;
@@ -71,7 +71,7 @@ impl From<Cifar10> for Splits {
     }
 }
 
-/// CIFAR-100: 60,000 colour images of 32 x 32 pixels in a hundred classes, and in twenty coarse ones.
+/// CIFAR-100: 60,000 color images of 32 x 32 pixels in a hundred classes, and in twenty coarse ones.
 ///
 /// ```no_run
 /// use skipgrad::data::Cifar100;
@@ -122,7 +122,7 @@ impl Cifar100 {
         let images = |file: &str| {
             let Records { labels: [coarse, fine], pixels } = read(&[folder.join(file)], labels)?;
             let images = Images::from_bytes([fine.len(), SIDE, SIDE, 3], pixels, fine, Cifar100::CLASSES)?;
-            Ok((images.relabelled(coarse, &Cifar100::COARSE_CLASSES), images))
+            Ok((images.relabeled(coarse, &Cifar100::COARSE_CLASSES), images))
         };
         let ((coarse_train, train), (coarse_test, test)) = (images("train.bin")?, images("test.bin")?);
         Ok(Cifar100 { fine: Splits::new(train, test), coarse: Splits::new(coarse_train, coarse_test) })
@@ -272,7 +272,7 @@ mod tests {
             self.write(name, &bytes);
         }
 
-        fn refusal(&self) -> Error {
+        fn error(&self) -> Error {
             Cifar10::open(&self.0).unwrap_err()
         }
     }
@@ -343,7 +343,7 @@ mod tests {
     fn a_label_that_is_no_class_is_refused_with_its_record() {
         let folder = Folder::cifar10(3);
         folder.edit("data_batch_4.bin", |bytes| bytes[2 * 3073] = 200);
-        let error = folder.refusal();
+        let error = folder.error();
         assert!(matches!(error, Error::Malformed { .. }));
         let text = error.to_string();
         assert!(text.ends_with("data_batch_4.bin: record 2: expected a label below 10, found 200"), "{text}");
@@ -361,21 +361,21 @@ mod tests {
         ] {
             let folder = Folder::cifar10(2);
             folder.edit("data_batch_3.bin", |bytes| bytes.truncate(length));
-            let error = folder.refusal();
+            let error = folder.error();
             assert!(matches!(error, Error::Malformed { .. }));
             let expected = format!("data_batch_3.bin: {text}");
             assert!(error.to_string().ends_with(&expected), "{error} is not {expected}");
         }
         let folder = Folder::cifar10(2);
         folder.edit("test_batch.bin", |bytes| bytes.push(0));
-        assert!(folder.refusal().to_string().contains("test_batch.bin: record 2: expected 3073 bytes"));
+        assert!(folder.error().to_string().contains("test_batch.bin: record 2: expected 3073 bytes"));
     }
 
     #[test]
     fn a_missing_file_or_folder_is_named() {
         let folder = Folder::cifar10(1);
         fs::remove_file(folder.0.join("data_batch_5.bin")).unwrap();
-        let error = folder.refusal();
+        let error = folder.error();
         assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("data_batch_5.bin")), "{error}");
         assert!(error.to_string().contains("cannot open"));
         let error = Cifar10::open(folder.0.join("nowhere")).unwrap_err();
@@ -392,6 +392,6 @@ mod tests {
         let folder = Folder::cifar10(1);
         fs::remove_file(folder.0.join("data_batch_2.bin")).unwrap();
         fs::create_dir(folder.0.join("data_batch_2.bin")).unwrap();
-        assert!(folder.refusal().to_string().contains("data_batch_2.bin"));
+        assert!(folder.error().to_string().contains("data_batch_2.bin"));
     }
 }

@@ -1,6 +1,6 @@
 //! Pictures in folders, one folder a class.
 
-use super::{Dataset, Normalise, Preset, open_picture};
+use super::{Dataset, Normalize, Preset, open_picture};
 use crate::{Error, Result, Rng};
 use std::{
     collections::BTreeMap,
@@ -74,7 +74,7 @@ impl ImageFolder {
             resize: size,
             crop: [size; 2],
             // Leaves pixels as they are.
-            normalise: Normalise { mean: vec![0.0; 3], std: vec![1.0; 3] },
+            normalize: Normalize { mean: vec![0.0; 3], std: vec![1.0; 3] },
             classes: classes.to_vec(),
         };
         preset.check()?;
@@ -189,7 +189,7 @@ impl Dataset for ImageFolder {
         Ok(*label)
     }
 
-    fn leaves_out(&self, error: &Error) -> bool {
+    fn should_skip(&self, error: &Error) -> bool {
         !self.strict && matches!(error, Error::Malformed { .. } | Error::Io { .. })
     }
 }
@@ -256,10 +256,10 @@ mod tests {
             Root(root)
         }
 
-        fn picture(&self, path: &str, grey: u8) {
+        fn picture(&self, path: &str, gray: u8) {
             let path = self.0.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            RgbImage::from_pixel(12, 9, Rgb([grey; 3])).save(path).unwrap();
+            RgbImage::from_pixel(12, 9, Rgb([gray; 3])).save(path).unwrap();
         }
 
         fn file(&self, path: &str) {
@@ -326,7 +326,7 @@ mod tests {
         let paths: Vec<PathBuf> = data.unreadable().into_iter().map(|(path, _)| path).collect();
         assert_eq!(paths, [root.0.join("a/1.png"), root.0.join("a/4.png")]);
         assert!(data.unreadable()[0].1.contains("a picture, PNG or JPEG"));
-        assert_eq!(Normalise::measure(&data).unwrap().mean.len(), 3);
+        assert_eq!(Normalize::measure(&data).unwrap().mean.len(), 3);
 
         let error = Loader::new(data.clone().strict(true), 4).epoch(0).unwrap().next().unwrap().unwrap_err();
         assert!(matches!(&error, Error::Malformed { path, .. } if path.ends_with("a/1.png")), "{error}");

@@ -5,7 +5,7 @@
 //! `w + 2n`, ... and hands each over through a channel of its own that holds one, so that batches come in order and at
 //! most two a worker exist ahead of the consumer: one in the channel, one in the making.
 
-use super::{Batch, Dataset, Pipeline};
+use super::{Batch, Compose, Dataset};
 use crate::{Error, Result, Rng, Shape, Tensor};
 use std::{
     fmt,
@@ -24,12 +24,12 @@ const ORDER: u64 = u64::MAX;
 /// Makes batches of a dataset, epoch by epoch. The same seed gives the same bits with any number of workers.
 ///
 /// ```
-/// use skipgrad::data::{Drawn, Flip, Loader, Normalise, PadCrop, Pipeline};
-/// let data = Drawn::with_sizes(100, 20, 42)?;
-/// let steps = Pipeline::new().then(PadCrop(4)).then(Flip).then(Normalise::measure(&data.train())?);
-/// let test = Loader::new(data.test(), 20).augment(steps.eval());
-/// let train = Loader::new(data.train(), 32).shuffle(7).augment(steps).workers(2).drop_last(true);
-/// assert_eq!((train.batches(), test.batches()), (3, 1));
+/// use skipgrad::data::{SyntheticShapes, RandomHorizontalFlip, Loader, Normalize, RandomCrop, Compose};
+/// let data = SyntheticShapes::with_sizes(100, 20, 42)?;
+/// let steps = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::measure(&data.train())?);
+/// let test = Loader::new(data.test(), 20).transform(steps.eval());
+/// let train = Loader::new(data.train(), 32).shuffle(7).transform(steps).workers(2).drop_last(true);
+/// assert_eq!((train.num_batches(), test.num_batches()), (3, 1));
 /// for batch in train.epoch(0)? {
 ///     assert_eq!(batch?.images.shape()[..], [32, 32, 32, 3]);
 /// }
@@ -41,7 +41,7 @@ pub struct Loader {
     size: usize,
     shuffle: bool,
     seed: u64,
-    augment: Pipeline,
+    transform: Compose,
     workers: usize,
     drop_last: bool,
 }
@@ -54,7 +54,7 @@ impl Loader {
             size,
             shuffle: false,
             seed: 0,
-            augment: Pipeline::new(),
+            transform: Compose::new(),
             workers: 1,
             drop_last: false,
         }
@@ -68,8 +68,8 @@ impl Loader {
 
     /// What happens to every image.
     #[must_use]
-    pub fn augment(self, augment: Pipeline) -> Loader {
-        Loader { augment, ..self }
+    pub fn transform(self, transform: Compose) -> Loader {
+        Loader { transform, ..self }
     }
 
     /// How many threads prepare batches ahead of use; with 0, the thread that asks for a batch makes it then.
@@ -95,7 +95,7 @@ impl Loader {
     }
 
     /// The number of batches of an epoch.
-    pub fn batches(&self) -> usize {
+    pub fn num_batches(&self) -> usize {
         let len = self.dataset.len();
         let whole = len.checked_div(self.size).unwrap_or(0);
         if self.drop_last { whole } else { whole + usize::from(whole * self.size < len && self.size > 0) }
@@ -104,16 +104,16 @@ impl Loader {
     /// The number of images of an epoch.
     pub fn samples(&self) -> usize {
         let len = self.dataset.len();
-        if self.drop_last { self.batches() * self.size } else { len }
+        if self.drop_last { self.num_batches() * self.size } else { len }
     }
 
-    /// The batches of an epoch. An image that the dataset leaves out ([`Dataset::leaves_out`]) is missing in its batch; if all of a
+    /// The batches of an epoch. An image that the dataset leaves out ([`Dataset::should_skip`]) is missing in its batch; if all of a
     /// batch are, that is an error. An error is given once and is the last item; a panic of the dataset or of an augmentation
     /// is a panic of [`Iterator::next`].
     ///
     /// # Errors
     /// [`Error::Argument`] if there are no images or they have no pixels, the batch size is 0 or the dataset does not fill one batch and
-    /// [`Loader::drop_last`] is set, and [`Pipeline::check`]'s.
+    /// [`Loader::drop_last`] is set, and [`Compose::check`]'s.
     pub fn epoch(&self, epoch: u64) -> Result<Epoch> {
         self.epoch_from(epoch, 0)
     }
@@ -124,8 +124,8 @@ impl Loader {
     /// As [`Loader::epoch`], and [`Error::Argument`] if the epoch has fewer than `first` batches.
     ///
     /// ```
-    /// use skipgrad::data::{Drawn, Loader};
-    /// let loader = Loader::new(Drawn::with_sizes(40, 0, 1)?.train(), 8).shuffle(3);
+    /// use skipgrad::data::{SyntheticShapes, Loader};
+    /// let loader = Loader::new(SyntheticShapes::with_sizes(40, 0, 1)?.train(), 8).shuffle(3);
     /// let whole = loader.epoch(5)?.skip(3).collect::<Result<Vec<_>, _>>()?;
     /// let resumed = loader.epoch_from(5, 3)?.collect::<Result<Vec<_>, _>>()?;
     /// assert_eq!((whole.len(), whole == resumed), (2, true));
@@ -133,7 +133,7 @@ impl Loader {
     /// ```
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch> {
         self.check()?;
-        let batches = self.batches();
+        let batches = self.num_batches();
         if first > batches {
             let expected = format!("at most {batches}, the batches of an epoch");
             return Err(Error::argument("loader", "first batch", expected, first));
@@ -160,16 +160,16 @@ impl Loader {
         if self.size == 0 {
             return Err(Error::argument("loader", "batch size", "at least 1", 0));
         }
-        if self.batches() == 0 {
+        if self.num_batches() == 0 {
             let expected = format!("at most {len}, the images there are, as the last batch is dropped");
             return Err(Error::argument("loader", "batch size", expected, self.size));
         }
         let shape = self.dataset.image_shape();
-        if Shape::new(&shape)?.elements() == 0 {
+        if Shape::new(&shape)?.num_elements() == 0 {
             let found = format!("{shape:?}");
             return Err(Error::argument("loader", "dataset", "at least one pixel an image", found));
         }
-        self.augment.check(shape)
+        self.transform.check(shape)
     }
 }
 
@@ -180,7 +180,7 @@ impl fmt::Debug for Loader {
             .field("size", &self.size)
             .field("shuffle", &self.shuffle)
             .field("seed", &self.seed)
-            .field("augment", &self.augment)
+            .field("transform", &self.transform)
             .field("workers", &self.workers)
             .field("drop_last", &self.drop_last)
             .finish()
@@ -218,19 +218,19 @@ impl Work {
             let pixels = &mut images.data_mut()[labels.len() * size..][..size];
             match self.loader.dataset.read(index, pixels) {
                 Ok(label) => labels.push(label),
-                Err(error) if self.loader.dataset.leaves_out(&error) => {
+                Err(error) if self.loader.dataset.should_skip(&error) => {
                     left_out = Some(error);
                     continue;
                 }
                 Err(error) => return Some(Err(error)),
             }
             let mut rng = Rng::keyed(self.loader.seed, self.epoch, index as u64);
-            self.loader.augment.apply(pixels, shape, &mut rng);
+            self.loader.transform.apply(pixels, shape, &mut rng);
         }
         Some(match left_out {
             None => Ok(Batch { images, labels }),
             Some(error) if labels.is_empty() => Err(error),
-            Some(_) => images.rows(0..labels.len()).map(|images| Batch { images, labels }),
+            Some(_) => images.slice_rows(0..labels.len()).map(|images| Batch { images, labels }),
         })
     }
 }
@@ -333,7 +333,7 @@ impl fmt::Debug for Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Augment, Cutout, Flip, Images, Normalise, PadCrop};
+    use crate::data::{Cutout, Images, Normalize, RandomCrop, RandomHorizontalFlip, Transform};
     use std::{
         sync::atomic::AtomicUsize,
         time::{Duration, Instant},
@@ -351,8 +351,12 @@ mod tests {
         .unwrap()
     }
 
-    fn steps() -> Pipeline {
-        Pipeline::new().then(PadCrop(2)).then(Flip).then(Normalise::cifar10()).then(Cutout(2))
+    fn steps() -> Compose {
+        Compose::new()
+            .then(RandomCrop(2))
+            .then(RandomHorizontalFlip)
+            .then(Normalize::cifar10())
+            .then(Cutout(2))
     }
 
     fn all(epoch: Result<Epoch>) -> Vec<Batch> {
@@ -361,7 +365,7 @@ mod tests {
 
     #[test]
     fn any_number_of_workers_gives_the_same_bits() {
-        let loader = Loader::new(noise(103), 8).shuffle(11).augment(steps());
+        let loader = Loader::new(noise(103), 8).shuffle(11).transform(steps());
         let expected = all(loader.clone().workers(0).epoch(3));
         assert_eq!(expected.len(), 13);
         assert_eq!(expected[12].labels.len(), 7);
@@ -374,7 +378,7 @@ mod tests {
 
     #[test]
     fn an_epoch_resumed_at_any_batch_goes_on_with_the_same_bits() {
-        let loader = Loader::new(noise(50), 8).shuffle(1).augment(steps());
+        let loader = Loader::new(noise(50), 8).shuffle(1).transform(steps());
         let whole = all(loader.epoch(2));
         for workers in [0, 1, 3] {
             let loader = loader.clone().workers(workers);
@@ -416,7 +420,7 @@ mod tests {
     fn counts_of_batches_and_samples() {
         let counts = |len, size, drop_last| {
             let loader = Loader::new(noise(len), size).drop_last(drop_last);
-            (loader.batches(), loader.samples())
+            (loader.num_batches(), loader.samples())
         };
         assert_eq!(counts(10, 4, false), (3, 10));
         assert_eq!(counts(10, 4, true), (2, 8));
@@ -429,14 +433,13 @@ mod tests {
 
     #[test]
     fn refusals_name_what_was_wrong() {
-        let refusal = |loader: Loader| loader.epoch(0).unwrap_err().to_string();
-        assert_eq!(refusal(Loader::new(noise(3), 0)), "loader: batch size: expected at least 1, found 0");
+        let error = |loader: Loader| loader.epoch(0).unwrap_err().to_string();
+        assert_eq!(error(Loader::new(noise(3), 0)), "loader: batch size: expected at least 1, found 0");
+        assert!(error(Loader::new(noise(0), 1)).contains("dataset: expected at least one image, found none"));
+        assert!(error(Loader::new(noise(3), 4).drop_last(true)).contains("expected at most 3"));
         assert!(
-            refusal(Loader::new(noise(0), 1)).contains("dataset: expected at least one image, found none")
-        );
-        assert!(refusal(Loader::new(noise(3), 4).drop_last(true)).contains("expected at most 3"));
-        assert!(
-            refusal(Loader::new(noise(3), 1).augment(Pipeline::new().then(PadCrop(3)))).contains("pad_crop")
+            error(Loader::new(noise(3), 1).transform(Compose::new().then(RandomCrop(3))))
+                .contains("pad_crop")
         );
     }
 
@@ -493,7 +496,7 @@ mod tests {
         }
         let error = Loader::new(Nothing, 1).epoch(0).unwrap_err().to_string();
         assert!(error.contains("expected at least one pixel an image, found [8, 0, 3]"), "{error}");
-        assert!(Normalise::measure(&Nothing).is_err());
+        assert!(Normalize::measure(&Nothing).is_err());
     }
 
     fn trap(fault: usize, panics: bool, workers: usize) -> (Loader, Arc<AtomicUsize>) {
@@ -545,7 +548,7 @@ mod tests {
         /// Takes a millisecond a sample.
         #[derive(Debug)]
         struct Slow;
-        impl Augment for Slow {
+        impl Transform for Slow {
             fn apply(&self, _pixels: &mut [f32], _shape: [usize; 3], _rng: &mut Rng) {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -557,7 +560,7 @@ mod tests {
             fault: usize::MAX,
             panics: false,
         });
-        let loader = Loader::new(data.clone(), 2000).augment(Pipeline::new().then(Slow)).workers(3);
+        let loader = Loader::new(data.clone(), 2000).transform(Compose::new().then(Slow)).workers(3);
         let epoch = loader.epoch(0).unwrap();
         thread::sleep(Duration::from_millis(20));
         let start = Instant::now();

@@ -4,7 +4,7 @@ use super::{Batch, Dataset};
 use crate::{Error, Result, Rng, Shape, Tensor};
 use std::{fmt, ops::Range, sync::Arc};
 
-/// Labelled images in memory. Cloning, and taking a part, shares the pixels.
+/// Labeled images in memory. Cloning, and taking a part, shares the pixels.
 ///
 /// ```
 /// use skipgrad::{Tensor, data::Images};
@@ -64,7 +64,7 @@ impl Images {
         labels: Vec<usize>,
         classes: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Images> {
-        let elements = Shape::new(&shape)?.elements();
+        let elements = Shape::new(&shape)?.num_elements();
         if elements != pixels.len() {
             let expected = format!("{elements} bytes for {shape:?}");
             return Err(Error::argument("images", "pixels", expected, pixels.len()));
@@ -153,8 +153,8 @@ impl Images {
     /// [`Error::Argument`] if there are no images or `size` is 0.
     ///
     /// ```
-    /// use skipgrad::{Rng, data::Drawn};
-    /// let train = Drawn::with_sizes(50, 0, 42)?.train();
+    /// use skipgrad::{Rng, data::SyntheticShapes};
+    /// let train = SyntheticShapes::with_sizes(50, 0, 42)?.train();
     /// let sizes: Vec<usize> = train.batches(20, Rng::seed(0))?.map(|batch| batch.labels.len()).collect();
     /// assert_eq!(sizes, [20, 20, 10]);
     /// # Ok::<(), skipgrad::Error>(())
@@ -172,7 +172,7 @@ impl Images {
     }
 
     /// The same pixels with other labels.
-    pub(super) fn relabelled(&self, labels: Vec<usize>, classes: &[&str]) -> Images {
+    pub(super) fn relabeled(&self, labels: Vec<usize>, classes: &[&str]) -> Images {
         let classes = classes.iter().map(|&name| name.into()).collect();
         Images { labels: labels.into(), classes, ..self.clone() }
     }

@@ -1,14 +1,14 @@
-//! Labelled images: where they come from, how they are varied, and how they reach the training loop in batches.
+//! Labeled images: where they come from, how they are varied, and how they reach the training loop in batches.
 //!
-//! A source ([`Cifar10`], [`Cifar100`], [`Drawn`]) has two [`Images`], `train()` and `test()`; arrays of one's own become
+//! A source ([`Cifar10`], [`Cifar100`], [`SyntheticShapes`]) has two [`Images`], `train()` and `test()`; arrays of one's own become
 //! [`Images`] with [`Images::new`]; pictures in folders are read with the feature `image`. The short way from there to batches is [`Images::batches`]. The long way is the
-//! [`Loader`]: augmentation with a [`Pipeline`], worker threads, and epochs that can be entered at any batch with the same
+//! [`Loader`]: augmentation with a [`Compose`], worker threads, and epochs that can be entered at any batch with the same
 //! bits. It reads any [`Dataset`], of which [`Images`] is one. A [`Preset`] makes of a picture of any size what a trained network
 //! expects.
 //!
 //! ```
-//! use skipgrad::{Rng, data::Drawn};
-//! let data = Drawn::with_sizes(100, 20, 42)?;
+//! use skipgrad::{Rng, data::SyntheticShapes};
+//! let data = SyntheticShapes::with_sizes(100, 20, 42)?;
 //! let mut seen = 0;
 //! for batch in data.train().batches(32, Rng::seed(1))? {
 //!     assert_eq!(batch.images.shape()[1..], [32, 32, 3]);
@@ -19,9 +19,9 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
-mod augment;
+mod transform;
 mod cifar;
-mod drawn;
+mod synthetic_shapes;
 #[cfg(feature = "image")]
 mod folder;
 mod imagenet;
@@ -33,9 +33,7 @@ mod preset;
 mod random_crop;
 mod resample;
 
-pub use augment::{Augment, Cutout, Flip, Normalise, PadCrop, Pipeline};
 pub use cifar::{Cifar10, Cifar100};
-pub use drawn::Drawn;
 #[cfg(feature = "image")]
 pub use folder::ImageFolder;
 pub use imagenet::IMAGENET_CLASSES;
@@ -45,21 +43,23 @@ pub use memory::{Batches, Images};
 pub use picture::open_picture;
 pub use preset::Preset;
 pub use random_crop::RandomResizedCrop;
+pub use synthetic_shapes::SyntheticShapes;
+pub use transform::{Compose, Cutout, Normalize, RandomCrop, RandomHorizontalFlip, Transform};
 
 use crate::{Error, Result, Tensor};
 use std::sync::Arc;
 
-/// Labelled images of one size, read by number. Threads read at the same time.
+/// Labeled images of one size, read by number. Threads read at the same time.
 ///
-/// Reading must give the same pixels every time: what varies from epoch to epoch belongs into a [`Pipeline`].
+/// Reading must give the same pixels every time: what varies from epoch to epoch belongs into a [`Compose`].
 ///
 /// ```
 /// use skipgrad::{Result, data::{Dataset, Loader}};
 ///
-/// /// A thousand grey images, each the brightness of its number.
-/// struct Greys(Vec<String>);
+/// /// A thousand gray images, each the brightness of its number.
+/// struct Grays(Vec<String>);
 ///
-/// impl Dataset for Greys {
+/// impl Dataset for Grays {
 ///     fn len(&self) -> usize { 1000 }
 ///     fn classes(&self) -> &[String] { &self.0 }
 ///     fn image_shape(&self) -> [usize; 3] { [8, 8, 1] }
@@ -69,7 +69,7 @@ use std::sync::Arc;
 ///     }
 /// }
 ///
-/// let loader = Loader::new(Greys(vec!["dark".into(), "bright".into()]), 250);
+/// let loader = Loader::new(Grays(vec!["dark".into(), "bright".into()]), 250);
 /// let last = loader.epoch(0)?.last().unwrap()?;
 /// assert_eq!((last.labels[0], last.images.data()[0]), (1, 0.75));
 /// # Ok::<(), skipgrad::Error>(())
@@ -97,7 +97,7 @@ pub trait Dataset: Send + Sync {
 
     /// Whether an image that reading gave this error for is left out of its batch, which is then smaller, and no more is made of it.
     /// Nothing is unless it says otherwise.
-    fn leaves_out(&self, _error: &Error) -> bool {
+    fn should_skip(&self, _error: &Error) -> bool {
         false
     }
 }
@@ -119,8 +119,8 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
         (**self).read(index, pixels)
     }
 
-    fn leaves_out(&self, error: &Error) -> bool {
-        (**self).leaves_out(error)
+    fn should_skip(&self, error: &Error) -> bool {
+        (**self).should_skip(error)
     }
 }
 
@@ -136,8 +136,8 @@ pub struct Batch {
 /// The two halves of a source, when which source it is no longer matters.
 ///
 /// ```
-/// use skipgrad::data::{Drawn, Splits};
-/// let data = Splits::from(Drawn::with_sizes(20, 10, 42)?);
+/// use skipgrad::data::{SyntheticShapes, Splits};
+/// let data = Splits::from(SyntheticShapes::with_sizes(20, 10, 42)?);
 /// assert_eq!((data.train().len(), data.test().len()), (20, 10));
 /// # Ok::<(), skipgrad::Error>(())
 /// ```

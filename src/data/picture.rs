@@ -112,7 +112,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, Fault> {
     if decoder.total_bytes() > MOST * bytes.len() as u64 {
         return Err(Fault::Promise(decoder.total_bytes()));
     }
-    // The decoder of JPEG paints what is missing grey.
+    // The decoder of JPEG paints what is missing gray.
     if format == image::ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         return Err(Fault::Cut);
     }
@@ -180,7 +180,7 @@ impl Preset {
             let found = format!("{width} x {height}");
             return Err(Error::argument("preset", "picture", "at least one pixel", found));
         }
-        with_bytes(picture, self.channels(), |bytes| {
+        with_bytes(picture, self.num_channels(), |bytes| {
             // PIL keeps bytes.
             let byte = |x: f64| (x + 0.5).floor().clamp(0.0, 255.0) as f32;
             self.prepare(bytes, [height as usize, width as usize], byte, 255.0)
@@ -191,7 +191,7 @@ impl Preset {
 /// Hands over the picture's pixels in so many channels, a byte each.
 fn with_bytes<R>(picture: &DynamicImage, channels: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
     match (channels, picture) {
-        (1, DynamicImage::ImageLuma8(grey)) => Ok(f(grey)),
+        (1, DynamicImage::ImageLuma8(gray)) => Ok(f(gray)),
         (1, _) if picture.color().has_color() => {
             Ok(f(&picture.to_rgb8().pixels().map(|pixel| brightness(pixel.0)).collect::<Vec<u8>>()))
         }
@@ -202,7 +202,7 @@ fn with_bytes<R>(picture: &DynamicImage, channels: usize, f: impl FnOnce(&[u8]) 
     }
 }
 
-/// The brightness of a colour as ITU-R 601-2 weighs it, in whole numbers as PIL does it.
+/// The brightness of a color as ITU-R 601-2 weighs it, in whole numbers as PIL does it.
 fn brightness([r, g, b]: [u8; 3]) -> u8 {
     ((19_595 * u32::from(r) + 38_470 * u32::from(g) + 7_471 * u32::from(b) + 0x8000) >> 16) as u8
 }

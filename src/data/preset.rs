@@ -1,13 +1,13 @@
 //! From a picture of any size to what a network was trained on.
 
-use super::{Cifar10, Cifar100, IMAGENET_CLASSES, Normalise, augment::Augment, resample::Resample};
+use super::{Cifar10, Cifar100, IMAGENET_CLASSES, Normalize, resample::Resample, transform::Transform};
 use crate::{Error, Result, Rng, Shape, Tensor};
 
 /// What a trained network expects of a picture, and what it calls its classes: the shorter side is resized, the middle cut
-/// out, every channel normalised, as torchvision's presets for evaluation do it.
+/// out, every channel normalized, as torchvision's presets for evaluation do it.
 ///
 /// Resizing is bilinear with antialiasing, as in PIL; pictures of bytes are rounded to bytes in between, as there. The number of
-/// channels is that of the normalisation: 3 for red, green and blue, 1 for grey.
+/// channels is that of the normalization: 3 for red, green and blue, 1 for gray.
 ///
 /// ```
 /// use skipgrad::{Tensor, data::Preset};
@@ -29,7 +29,7 @@ pub struct Preset {
     /// The rows and columns that are then cut out of the middle, at least 1 and at most `resize`.
     pub crop: [usize; 2],
     /// What happens to the cut-out pixels, which are in [0, 1].
-    pub normalise: Normalise,
+    pub normalize: Normalize,
     /// The names of the classes, in the order of the logits.
     pub classes: Vec<String>,
 }
@@ -41,7 +41,7 @@ impl Preset {
         Preset {
             resize: 256,
             crop: [224, 224],
-            normalise: Normalise::imagenet(),
+            normalize: Normalize::imagenet(),
             classes: IMAGENET_CLASSES.map(String::from).to_vec(),
         }
     }
@@ -51,7 +51,7 @@ impl Preset {
         Preset {
             resize: 32,
             crop: [32, 32],
-            normalise: Normalise::cifar10(),
+            normalize: Normalize::cifar10(),
             classes: Cifar10::CLASSES.map(String::from).to_vec(),
         }
     }
@@ -59,20 +59,20 @@ impl Preset {
     /// CIFAR-100's: 32 pixels.
     pub fn cifar100() -> Preset {
         Preset {
-            normalise: Normalise::cifar100(),
+            normalize: Normalize::cifar100(),
             classes: Cifar100::CLASSES.map(String::from).to_vec(),
             ..Preset::cifar10()
         }
     }
 
     /// The number of channels that the network sees.
-    pub fn channels(&self) -> usize {
-        self.normalise.mean.len()
+    pub fn num_channels(&self) -> usize {
+        self.normalize.mean.len()
     }
 
     /// The shape of what the network sees, `[H, W, C]`.
     pub fn shape(&self) -> [usize; 3] {
-        [self.crop[0], self.crop[1], self.channels()]
+        [self.crop[0], self.crop[1], self.num_channels()]
     }
 
     /// A picture `[H, W, C]` of any size, with values in [0, 1], as the network wants it: `[crop, crop, C]`.
@@ -83,8 +83,8 @@ impl Preset {
         let [height, width, channels] = picture.shape()[..] else {
             return Err(Error::argument("preset", "picture", "[H, W, C]", picture.shape()));
         };
-        if height * width == 0 || channels != self.channels() {
-            let expected = format!("[H, W, {}] with at least one pixel", self.channels());
+        if height * width == 0 || channels != self.num_channels() {
+            let expected = format!("[H, W, {}] with at least one pixel", self.num_channels());
             return Err(Error::argument("preset", "picture", expected, picture.shape()));
         }
         self.prepare(picture.data(), [height, width], |x| x as f32, 1.0)
@@ -93,13 +93,13 @@ impl Preset {
     /// Whether the numbers fit each other.
     ///
     /// # Errors
-    /// [`Error::Argument`] if nothing or more than there is would be cut out, or the normalisation is none.
+    /// [`Error::Argument`] if nothing or more than there is would be cut out, or the normalization is none.
     pub fn check(&self) -> Result<()> {
         if self.crop.contains(&0) || self.crop.iter().any(|&crop| crop > self.resize) {
             let expected = format!("from 1 to {}, the pixels that are resized to", self.resize);
             return Err(Error::argument("preset", "crop", expected, format_args!("{:?}", self.crop)));
         }
-        self.normalise.check(self.shape())
+        self.normalize.check(self.shape())
     }
 
     /// The same of pixels of any type: `store` sees sums of them, and `white` is what becomes 1.
@@ -120,9 +120,9 @@ impl Preset {
         });
         let resample = Resample { from: [0..height, 0..width], size, part };
         let mut image = Tensor::zeros(&shape[..])?;
-        resample.run(pixels, [width, self.channels()], store, image.data_mut());
+        resample.run(pixels, [width, self.num_channels()], store, image.data_mut());
         image.data_mut().iter_mut().for_each(|x| *x /= white);
-        self.normalise.apply(image.data_mut(), self.shape(), &mut Rng::seed(0));
+        self.normalize.apply(image.data_mut(), self.shape(), &mut Rng::seed(0));
         Ok(image)
     }
 }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_wide_picture_costs_no_more_than_its_middle() {
         let preset =
-            Preset { normalise: Normalise { mean: vec![0.0], std: vec![1.0] }, ..Preset::imagenet() };
+            Preset { normalize: Normalize { mean: vec![0.0], std: vec![1.0] }, ..Preset::imagenet() };
         let image = preset.apply(&Tensor::from_fn([1, 16_384, 1], |i| i as f32 / 16_384.0).unwrap()).unwrap();
         assert_eq!(image.shape()[..], [224, 224, 1]);
         assert!((image.data()[0] - 0.5).abs() < 1e-3);
@@ -171,7 +171,7 @@ mod tests {
         );
         says(&Preset { crop: [0, 1], ..Preset::cifar10() }, &[8, 8, 3], "crop");
         let mut short = Preset::cifar10();
-        short.normalise.std.pop();
-        says(&short, &[8, 8, 3], "normalise: std: expected 3 values");
+        short.normalize.std.pop();
+        says(&short, &[8, 8, 3], "normalize: std: expected 3 values");
     }
 }

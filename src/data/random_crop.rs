@@ -1,6 +1,6 @@
 //! Crops of any size and shape.
 
-use super::{Augment, resample::Resample};
+use super::{Transform, resample::Resample};
 use crate::{Error, Result, Rng};
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use std::ops::Range;
 /// It sees images in the size in which the dataset gives them, and so small boxes are magnified.
 ///
 /// ```
-/// use skipgrad::{Rng, data::{Augment, RandomResizedCrop}};
+/// use skipgrad::{Rng, data::{Transform, RandomResizedCrop}};
 /// let mut pixels: Vec<f32> = (0..64).map(|i| i as f32 / 64.0).collect();
 /// RandomResizedCrop::default().apply(&mut pixels, [8, 8, 1], &mut Rng::seed(1));
 /// assert!(pixels[63] - pixels[0] < 63.0 / 64.0, "a part of the image");
@@ -56,7 +56,7 @@ impl RandomResizedCrop {
     }
 }
 
-impl Augment for RandomResizedCrop {
+impl Transform for RandomResizedCrop {
     fn apply(&self, pixels: &mut [f32], [h, w, c]: [usize; 3], rng: &mut Rng) {
         let from = self.choose([h, w], rng);
         let resample = Resample { from, size: [h, w], part: [0..h, 0..w] };

@@ -1,8 +1,8 @@
 //! Images in another size: bilinear interpolation that does not alias.
 //!
-//! Where an image becomes larger this is the usual interpolation between neighbours. Where it becomes smaller, the triangle of
+//! Where an image becomes larger this is the usual interpolation between neighbors. Where it becomes smaller, the triangle of
 //! its weights is widened to the distance of the new pixels, so that every old pixel counts: what PIL computes, and torchvision
-//! with `antialias`. Columns come first, then rows, each a sum of a few neighbours with weights that depend on the place alone.
+//! with `antialias`. Columns come first, then rows, each a sum of a few neighbors with weights that depend on the place alone.
 //! A part of the result costs that part and no more, so the size that it is a part of may be any.
 //!
 //! PIL computes with whole numbers: weights are multiples of 2^-22. So are ours, and their sums over bytes, in `f64`, are exact: what
@@ -23,8 +23,8 @@ pub(super) struct Resample {
 /// The weights' unit.
 const UNIT: f64 = 1.0 / (1 << 22) as f64;
 
-/// The neighbours of a new pixel along one axis: the first of them, and their weights, whose sum is 1.
-type Neighbours = (usize, Vec<f64>);
+/// The neighbors of a new pixel along one axis: the first of them, and their weights, whose sum is 1.
+type Neighbors = (usize, Vec<f64>);
 
 impl Resample {
     /// The wanted part `[rows, columns, C]` of an image of `width` columns of `c` channels. `store` sees every sum of columns and
@@ -36,7 +36,7 @@ impl Resample {
         store: impl Fn(f64) -> f32,
         out: &mut [f32],
     ) {
-        let [rows, columns] = [0, 1].map(|axis| self.neighbours(axis));
+        let [rows, columns] = [0, 1].map(|axis| self.neighbors(axis));
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
         let (top, bottom) = (first.0, last.0 + last.1.len());
         let stride = columns.len() * c;
@@ -64,16 +64,16 @@ impl Resample {
         }
     }
 
-    fn neighbours(&self, axis: usize) -> Vec<Neighbours> {
+    fn neighbors(&self, axis: usize) -> Vec<Neighbors> {
         let (from, size) = (&self.from[axis], self.size[axis]);
         let distance = from.len() as f64 / size as f64;
         let reach = distance.max(1.0);
         let of = |i: usize| {
-            let centre = (i as f64 + 0.5) * distance;
-            let begin = (centre - reach + 0.5).max(0.0) as usize;
-            let end = ((centre + reach + 0.5) as usize).min(from.len());
+            let center = (i as f64 + 0.5) * distance;
+            let begin = (center - reach + 0.5).max(0.0) as usize;
+            let end = ((center + reach + 0.5) as usize).min(from.len());
             // In PIL's order: what is rounded next may lie on the border.
-            let weight = |j: usize| (1.0 - ((j as f64 - centre + 0.5) * (1.0 / reach)).abs()).max(0.0);
+            let weight = |j: usize| (1.0 - ((j as f64 - center + 0.5) * (1.0 / reach)).abs()).max(0.0);
             let scale = 1.0 / (begin..end).map(weight).sum::<f64>();
             (from.start + begin, (begin..end).map(|j| (weight(j) * scale / UNIT).round() * UNIT).collect())
         };

@@ -1,6 +1,6 @@
 //! Taking a model's state from a weights file, whoever wrote it.
 
-use super::{WeightsFile, spelling::spellings};
+use super::{WeightsFile, key_map::candidate_keys};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::{Layout, NamedTensors, State, matches},
@@ -37,7 +37,7 @@ use std::{
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    within: Option<String>,
+    prefix: Option<String>,
     ignore: Vec<String>,
     new_head: bool,
     adapt_channels: bool,
@@ -48,7 +48,7 @@ pub struct LoadOptions {
 #[non_exhaustive]
 pub struct Loaded {
     /// Below which name the file has the model's tensors: `state_dict.module`, or nothing.
-    pub within: String,
+    pub prefix: String,
     /// Tensors that the file spells in another way, each with the file's name.
     pub renamed: BTreeMap<String, String>,
     /// Tensors that kept the values they had, in the model's order.
@@ -67,8 +67,8 @@ impl LoadOptions {
 
     /// Says below which name the file has the model's tensors: `state_dict_ema`. Needed only where they are there more than
     /// once.
-    pub fn within(self, name: impl Into<String>) -> LoadOptions {
-        LoadOptions { within: Some(name.into()), ..self }
+    pub fn prefix(self, name: impl Into<String>) -> LoadOptions {
+        LoadOptions { prefix: Some(name.into()), ..self }
     }
 
     /// Leaves out the tensors, of the model or of the file, whose name is `pattern`, in which `*` is any text: the model's keep
@@ -78,7 +78,7 @@ impl LoadOptions {
         self
     }
 
-    /// Leaves the classifier, which is the model's last linear layer, as it is initialised: for other classes than the file's.
+    /// Leaves the classifier, which is the model's last linear layer, as it is initialized: for other classes than the file's.
     pub fn new_head(self) -> LoadOptions {
         LoadOptions { new_head: true, ..self }
     }
@@ -125,16 +125,16 @@ impl LoadOptions {
         let stem = self.stem(pieces)?;
         let by_name: BTreeMap<&str, &Piece> =
             pieces.iter().map(|piece| (piece.name.as_str(), piece)).collect();
-        let within = match &self.within {
+        let prefix = match &self.prefix {
             Some(name) if !name.is_empty() => format!("{name}."),
             Some(_) => String::new(),
-            None => within(file, &by_name)?,
+            None => common_prefix(file, &by_name)?,
         };
-        let mut plan = Plan { within, ..Plan::default() };
+        let mut plan = Plan { prefix, ..Plan::default() };
         let is_kept = |piece: &&Piece| self.ignores(&piece.name) || head == Some(parent(&piece.name));
         plan.kept = pieces.iter().filter(is_kept).map(|piece| piece.name.as_str()).collect();
 
-        let below = |(name, _)| Some((name, str::strip_prefix(name, &plan.within)?));
+        let below = |(name, _)| Some((name, str::strip_prefix(name, &plan.prefix)?));
         let names: Vec<(&str, &str)> = file.iter().filter_map(below).collect();
         // A tensor that has the model's own name for it comes before one that is another spelling.
         let (own, others): (Vec<_>, Vec<_>) =
@@ -143,12 +143,12 @@ impl LoadOptions {
             if short.ends_with("num_batches_tracked") {
                 continue;
             }
-            let meant =
-                meant(short, &by_name).filter(|(piece, _)| !plan.taken.contains_key(piece.name.as_str()));
+            let resolved = resolve_key(short, &by_name)
+                .filter(|(piece, _)| !plan.taken.contains_key(piece.name.as_str()));
             let left_out = self.ignores(name)
                 || self.ignores(short)
-                || meant.is_some_and(|(piece, _)| plan.kept.contains(piece.name.as_str()));
-            match meant {
+                || resolved.is_some_and(|(piece, _)| plan.kept.contains(piece.name.as_str()));
+            match resolved {
                 _ if left_out => plan.ignored.push(name),
                 None => plan.unexpected.push(name),
                 Some((piece, as_in_memory)) => {
@@ -211,11 +211,11 @@ fn pieces(model: &(impl State + ?Sized)) -> Vec<Piece> {
 }
 
 /// The piece that a name of the file means, and whether the tensor lies in the file as in memory.
-fn meant<'a>(short: &str, by_name: &BTreeMap<&str, &'a Piece>) -> Option<(&'a Piece, bool)> {
+fn resolve_key<'a>(short: &str, by_name: &BTreeMap<&str, &'a Piece>) -> Option<(&'a Piece, bool)> {
     if let Some(piece) = by_name.get(short) {
         return Some((piece, false));
     }
-    spellings(short).find_map(|(name, as_in_memory)| Some((*by_name.get(name.as_str())?, as_in_memory)))
+    candidate_keys(short).find_map(|(name, as_in_memory)| Some((*by_name.get(name.as_str())?, as_in_memory)))
 }
 
 /// The names of a checkpoint are as deep as this, and as long as that; what is beyond is no name of a model's.
@@ -225,13 +225,13 @@ const NESTED: (usize, usize) = (8, 512);
 ///
 /// # Errors
 /// [`Error::Argument`] if there is more than one.
-fn within(file: &WeightsFile, by_name: &BTreeMap<&str, &Piece>) -> Result<String> {
+fn common_prefix(file: &WeightsFile, by_name: &BTreeMap<&str, &Piece>) -> Result<String> {
     let mut found: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, _) in file.iter().filter(|(name, _)| name.len() <= NESTED.1) {
         let dots = name.match_indices('.').map(|(at, _)| at + 1);
         for at in [0].into_iter().chain(dots).take(NESTED.0) {
             let (prefix, short) = name.split_at(at);
-            if meant(short, by_name).is_some() {
+            if resolve_key(short, by_name).is_some() {
                 *found.entry(prefix).or_default() += 1;
             }
         }
@@ -301,7 +301,7 @@ impl Source<'_> {
 #[derive(Default)]
 struct Plan<'a> {
     /// With the dot.
-    within: String,
+    prefix: String,
     /// By the model's name.
     taken: BTreeMap<&'a str, Source<'a>>,
     kept: BTreeSet<&'a str>,
@@ -314,7 +314,7 @@ impl<'a> Plan<'a> {
     /// The shapes that the model's state would have.
     fn shapes(&self, file: &WeightsFile, pieces: &'a [Piece]) -> BTreeMap<&'a str, Shape> {
         let unexpected =
-            self.unexpected.iter().filter_map(|&name| Some((&name[self.within.len()..], *file.shape(name)?)));
+            self.unexpected.iter().filter_map(|&name| Some((&name[self.prefix.len()..], *file.shape(name)?)));
         let own = pieces.iter().filter_map(|piece| {
             let name = piece.name.as_str();
             let shape = match self.taken.get(name) {
@@ -329,12 +329,12 @@ impl<'a> Plan<'a> {
 
     fn done(self, pieces: &[Piece]) -> Loaded {
         let kept = pieces.iter().filter(|piece| self.kept.contains(piece.name.as_str()));
-        let renamed = self.taken.iter().filter(|(name, source)| source.name[self.within.len()..] != ***name);
+        let renamed = self.taken.iter().filter(|(name, source)| source.name[self.prefix.len()..] != ***name);
         Loaded {
             renamed: renamed.map(|(name, source)| (name.to_string(), source.name.to_string())).collect(),
             kept: kept.map(|piece| piece.name.clone()).collect(),
             channels: self.taken.values().find_map(|source| source.channels),
-            within: self.within.trim_end_matches('.').to_string(),
+            prefix: self.prefix.trim_end_matches('.').to_string(),
             ignored: self.ignored.into_iter().map(str::to_string).collect(),
         }
     }

@@ -25,7 +25,7 @@ mod number;
 #[cfg(feature = "pth")]
 mod pth;
 mod safetensors;
-mod spelling;
+mod key_map;
 mod weights;
 
 pub use atomic::write_atomically;

@@ -114,8 +114,8 @@ impl WeightsFile {
         let mut bytes = 0u64;
         for name in names {
             let (entry, number) = self.find(name)?;
-            bytes =
-                bytes.saturating_add((entry.shape.elements() as u64).saturating_mul(number.size() as u64));
+            bytes = bytes
+                .saturating_add((entry.shape.num_elements() as u64).saturating_mul(number.size() as u64));
         }
         if bytes > 2 * self.size {
             let found = format!("{bytes} bytes in a file of {}", self.size);
@@ -134,8 +134,8 @@ impl WeightsFile {
             }
             _ => Error::io(&self.path, "read", error),
         })?;
-        if bytes.len() != entry.shape.elements() * number.size() {
-            let expected = format!("{} numbers", entry.shape.elements());
+        if bytes.len() != entry.shape.num_elements() * number.size() {
+            let expected = format!("{} numbers", entry.shape.num_elements());
             let found = format!("{} bytes", bytes.len());
             return Err(malformed(&self.path, format!("tensor {name}"), expected, found));
         }

@@ -1,4 +1,4 @@
-//! Batch normalisation (Ioffe and Szegedy 2015) of `x[rows, channels]`, where the rows are all pixels of all images.
+//! Batch normalization (Ioffe and Szegedy 2015) of `x[rows, channels]`, where the rows are all pixels of all images.
 //!
 //! Each kernel reads its tensors once. In training, with m(·) the mean over rows, x̂ = (x - m(x)) / sqrt(var(x) + eps) and
 //! y = gamma x̂ + beta, the gradient is (their section 3, simplified)
@@ -8,9 +8,9 @@
 //! ```
 //!
 //! which takes one pass for the sums ([`batch_norm_sums`]) and one for dx ([`batch_norm_dx`]). A ReLU behind the
-//! normalisation costs no pass of its own: both apply it to `dy` as they read it ([`Activation`]).
+//! normalization costs no pass of its own: both apply it to `dy` as they read it ([`Activation`]).
 
-use super::elementwise::{gate, positive_part, relu_backward_in_place};
+use super::elementwise::{positive_part, relu_backward, relu_backward_in_place};
 use super::reduce::add_vectors;
 use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, piece_of_strips, update_rows, whole_rows};
 use super::simd::Simd;
@@ -21,8 +21,8 @@ use std::ops::Range;
 
 /// `y[r, c] = x[r, c] * scale[c] + shift[c]`, plus `residual[r, c]` if there is one, then `max(·, 0)` if `relu`.
 ///
-/// With scale = gamma / sqrt(var + eps) and shift = beta - mean * scale this is batch normalisation.
-pub fn normalise(
+/// With scale = gamma / sqrt(var + eps) and shift = beta - mean * scale this is batch normalization.
+pub fn normalize(
     isa: Isa,
     x: &[f32],
     scale: &[f32],
@@ -42,27 +42,27 @@ pub fn normalise(
     }
 }
 
-/// What follows the normalisation, and how the gradient kernels know where its gradient is zero.
+/// What follows the normalization, and how the gradient kernels know where its gradient is zero.
 #[derive(Clone, Copy, Debug)]
 pub enum Activation<'a> {
-    /// Nothing: `dy` is the gradient of the normalised numbers.
+    /// Nothing: `dy` is the gradient of the normalized numbers.
     None,
     /// A ReLU, whose output `y[rows, channels]` is given.
     Relu(&'a [f32]),
     /// A ReLU right behind `x * scale + shift`, which is computed again rather than read: a third of the traffic less.
     ReluOf {
-        /// As [`normalise`] had it.
+        /// As [`normalize`] had it.
         scale: &'a [f32],
-        /// As [`normalise`] had it.
+        /// As [`normalize`] had it.
         shift: &'a [f32],
     },
     /// A ReLU behind `x * scale + shift + residual`, likewise.
     ReluOfSum {
-        /// As [`normalise`] had it.
+        /// As [`normalize`] had it.
         scale: &'a [f32],
-        /// As [`normalise`] had it.
+        /// As [`normalize`] had it.
         shift: &'a [f32],
-        /// As [`normalise`] had it.
+        /// As [`normalize`] had it.
         residual: &'a [f32],
     },
 }
@@ -92,7 +92,7 @@ impl Mask for ByOutput<'_> {
     #[inline(always)]
     fn mask<const L: usize>(self, at: usize, _: usize, _: &[f32; L], dy: &[f32; L]) -> [f32; L] {
         let y = lanes::<L>(self.0, at);
-        from_fn(|l| gate(y[l], dy[l]))
+        from_fn(|l| relu_backward(y[l], dy[l]))
     }
 }
 
@@ -107,24 +107,24 @@ impl Mask for ByInput<'_> {
     #[inline(always)]
     fn mask<const L: usize>(self, _: usize, column: usize, x: &[f32; L], dy: &[f32; L]) -> [f32; L] {
         let (scale, shift) = (lanes::<L>(self.scale, column), lanes::<L>(self.shift, column));
-        from_fn(|l| gate(x[l] * scale[l] + shift[l], dy[l]))
+        from_fn(|l| relu_backward(x[l] * scale[l] + shift[l], dy[l]))
     }
 }
 
 /// [`Activation::ReluOfSum`], with vectors a strip wide.
 #[derive(Clone, Copy)]
 struct BySum<'a> {
-    normalised: ByInput<'a>,
+    normalized: ByInput<'a>,
     residual: &'a [f32],
 }
 
 impl Mask for BySum<'_> {
     #[inline(always)]
     fn mask<const L: usize>(self, at: usize, column: usize, x: &[f32; L], dy: &[f32; L]) -> [f32; L] {
-        let ByInput { scale, shift } = self.normalised;
+        let ByInput { scale, shift } = self.normalized;
         let (scale, shift) = (lanes::<L>(scale, column), lanes::<L>(shift, column));
         let residual = lanes::<L>(self.residual, at);
-        from_fn(|l| gate(x[l] * scale[l] + shift[l] + residual[l], dy[l]))
+        from_fn(|l| relu_backward(x[l] * scale[l] + shift[l] + residual[l], dy[l]))
     }
 }
 
@@ -160,7 +160,7 @@ pub fn batch_norm_sums(
             assert_eq!(x.len(), residual.len(), "operands of one length");
             let strip = Strip::new(mean.len());
             let (scale, shift) = (&strip.repeat(scale), &strip.repeat(shift));
-            masked_sums(isa, x, dy, mean, BySum { normalised: ByInput { scale, shift }, residual })
+            masked_sums(isa, x, dy, mean, BySum { normalized: ByInput { scale, shift }, residual })
         }
     }
 }
@@ -262,19 +262,19 @@ pub fn batch_norm_dx(
             update_rows(isa, c, dy, [x], vectors, |dy, [x], v| formula(dy, x, v));
         }
         (None, Activation::Relu(y)) => {
-            update_rows(isa, c, dy, [x, y], vectors, |dy, [x, y], v| formula(gate(y, dy), x, v));
+            update_rows(isa, c, dy, [x, y], vectors, |dy, [x, y], v| formula(relu_backward(y, dy), x, v));
         }
         (None, Activation::ReluOf { scale: a, shift: b }) => {
             let vectors = [scale, mean, mean_dy, slope, a, b];
             update_rows(isa, c, dy, [x], vectors, |dy, [x], [scale, mean, mean_dy, slope, a, b]| {
-                formula(gate(x * a + b, dy), x, [scale, mean, mean_dy, slope])
+                formula(relu_backward(x * a + b, dy), x, [scale, mean, mean_dy, slope])
             });
         }
         (None, Activation::ReluOfSum { scale: a, shift: b, residual }) => {
             let vectors = [scale, mean, mean_dy, slope, a, b];
             let operands = [x, residual];
             update_rows(isa, c, dy, operands, vectors, |dy, [x, r], [scale, mean, mean_dy, slope, a, b]| {
-                formula(gate(x * a + b + r, dy), x, [scale, mean, mean_dy, slope])
+                formula(relu_backward(x * a + b + r, dy), x, [scale, mean, mean_dy, slope])
             });
         }
     }
@@ -300,12 +300,14 @@ fn mask_and_derive(
             Activation::Relu(y) => relu_backward_in_place(isa, &y[range.clone()], dy),
             Activation::ReluOf { scale, shift } => {
                 let x = &x[range.clone()];
-                update_rows(isa, channels, dy, [x], [scale, shift], |dy, [x], [a, b]| gate(x * a + b, dy));
+                update_rows(isa, channels, dy, [x], [scale, shift], |dy, [x], [a, b]| {
+                    relu_backward(x * a + b, dy)
+                });
             }
             Activation::ReluOfSum { scale, shift, residual } => {
                 let operands = [&x[range.clone()], &residual[range.clone()]];
                 update_rows(isa, channels, dy, operands, [scale, shift], |dy, [x, r], [a, b]| {
-                    gate(x * a + b + r, dy)
+                    relu_backward(x * a + b + r, dy)
                 });
             }
         }
@@ -333,14 +335,16 @@ pub fn batch_norm_frozen_dx(
         }),
         (None, Activation::None) => update_rows(isa, c, dy, [], [gamma], |dy, [], [g]| g * dy),
         (None, Activation::Relu(y)) => {
-            update_rows(isa, c, dy, [y], [gamma], |dy, [y], [g]| gate(y, g * dy));
+            update_rows(isa, c, dy, [y], [gamma], |dy, [y], [g]| relu_backward(y, g * dy));
         }
         (None, Activation::ReluOf { scale, shift }) => {
-            update_rows(isa, c, dy, [x], [gamma, scale, shift], |dy, [x], [g, a, b]| gate(x * a + b, g * dy));
+            update_rows(isa, c, dy, [x], [gamma, scale, shift], |dy, [x], [g, a, b]| {
+                relu_backward(x * a + b, g * dy)
+            });
         }
         (None, Activation::ReluOfSum { scale, shift, residual }) => {
             update_rows(isa, c, dy, [x, residual], [gamma, scale, shift], |dy, [x, r], [g, a, b]| {
-                gate(x * a + b + r, g * dy)
+                relu_backward(x * a + b + r, g * dy)
             });
         }
     }
@@ -353,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn normalise_is_its_formula_in_every_combination() {
+    fn normalize_is_its_formula_in_every_combination() {
         for isa in each_isa() {
             for channels in CHANNELS {
                 for rows in ROWS {
@@ -371,8 +375,8 @@ mod tests {
                                 })
                                 .collect();
                             let mut y = Guarded::new(n);
-                            normalise(isa, &x, &scale, &shift, residual, relu, &mut y);
-                            assert_close(&y, &wanted, 1e-6, "normalise");
+                            normalize(isa, &x, &scale, &shift, residual, relu, &mut y);
+                            assert_close(&y, &wanted, 1e-6, "normalize");
                         }
                     }
                 }
@@ -399,7 +403,7 @@ mod tests {
             let [x, dy, residual] = [1, 2, 3].map(|seed| normals(n, seed));
             let y = [None, Some(&residual[..])].map(|residual| {
                 let mut y = vec![0.0; n];
-                normalise(Isa::Portable, &x, &vectors[0], &vectors[1], residual, true, &mut y);
+                normalize(Isa::Portable, &x, &vectors[0], &vectors[1], residual, true, &mut y);
                 y
             });
             Case { channels, x, dy, residual, y, vectors }

@@ -86,7 +86,7 @@ pub(super) fn positive_part(x: f32) -> f32 {
 
 /// The gradient that a ReLU lets through where its output (or its input) is `y`; all of it where that is NaN, as in PyTorch.
 #[inline(always)]
-pub(super) fn gate(y: f32, dy: f32) -> f32 {
+pub(super) fn relu_backward(y: f32, dy: f32) -> f32 {
     let dy = dy + 0.0;
     if y <= 0.0 { 0.0 } else { dy }
 }
@@ -145,7 +145,7 @@ pub fn relu(isa: Isa, x: &[f32], y: &mut [f32]) {
 
 /// The gradient of [`relu`], over `dy`: `dy` stays where the output `y` is above zero (or NaN), else 0.
 pub fn relu_backward_in_place(isa: Isa, y: &[f32], dy: &mut [f32]) {
-    update(isa, dy, [y], |dy, [y]| gate(y, dy));
+    update(isa, dy, [y], |dy, [y]| relu_backward(y, dy));
 }
 
 /// `y = 1 / (1 + exp(-x))`.
@@ -168,7 +168,7 @@ pub fn sigmoid_backward_in_place(isa: Isa, y: &[f32], dy: &mut [f32]) {
     update(isa, dy, [y], |dy, [y]| dy * y * (1.0 - y));
 }
 
-/// e^x to about one unit in the last place, in arithmetic that vectorises and gives the same bits on every machine (the
+/// e^x to about one unit in the last place, in arithmetic that vectorizes and gives the same bits on every machine (the
 /// system's `expf` does neither). Subnormal results and overflow are as they should be; NaN gives NaN.
 ///
 /// x = n ln 2 + r with |r| <= ln 2 / 2, where Taylor's polynomial of degree 7 is exact to 6e-9.

@@ -1,13 +1,13 @@
-//! What happens to the sums of a product before they leave the registers (bias, shortcut, ReLU: [`Ending`]), and what is found out
-//! about a block of them while it is in the cache ([`Epilogue`]): each saves a pass over memory.
+//! What happens to the sums of a product before they leave the registers (bias, shortcut, ReLU: [`Epilogue`]), and what is found out
+//! about a block of them while it is in the cache ([`BlockVisitor`]): each saves a pass over memory.
 
 use super::Isa;
 use super::simd::{LINE, Simd, prefetch_early};
-use super::split::Output;
+use super::split::SyncMutPtr;
 use std::ops::Range;
 
 /// What is done with each block of C as soon as its sums are complete.
-pub(crate) trait Epilogue: Sync {
+pub(crate) trait BlockVisitor: Sync {
     /// What it finds out about a block.
     type Output: Send;
 
@@ -25,7 +25,7 @@ pub(crate) struct Block<'a> {
     /// For each row, where its column 0 is in C.
     pub(crate) offsets: &'a [usize],
     /// C.
-    pub(crate) c: Output,
+    pub(crate) c: SyncMutPtr,
 }
 
 impl Block<'_> {
@@ -41,14 +41,14 @@ impl Block<'_> {
 }
 
 /// Nothing.
-impl Epilogue for () {
+impl BlockVisitor for () {
     type Output = ();
     unsafe fn apply(&self, _: Isa, _: &Block<'_>) {}
 }
 
 /// What becomes of each sum of a convolution before it is written: `sum + bias + residual`, and `max(·, 0)` of that.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ending<'a> {
+pub struct Epilogue<'a> {
     /// One number a channel, `[OC]`.
     pub bias: Option<&'a [f32]>,
     /// A number for each sum, in the shape of the result.
@@ -57,9 +57,9 @@ pub struct Ending<'a> {
     pub relu: bool,
 }
 
-impl Ending<'_> {
+impl Epilogue<'_> {
     /// Whether it leaves the sums as they are.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(super) fn is_identity(&self) -> bool {
         self.bias.is_none() && self.residual.is_none() && !self.relu
     }
 
@@ -108,27 +108,27 @@ impl Ending<'_> {
     }
 }
 
-/// An [`Ending`] for the columns of a product, which are the channels from `first` on. The residual lies as C does.
+/// An [`Epilogue`] for the columns of a product, which are the channels from `first` on. The residual lies as C does.
 #[derive(Clone, Copy, Default)]
-pub(super) struct EndOfColumns<'a> {
-    pub(super) ending: Ending<'a>,
+pub(super) struct ColumnEpilogue<'a> {
+    pub(super) epilogue: Epilogue<'a>,
     /// The channel of column 0.
     pub(super) first: usize,
     /// Where column 0 is in a row of C.
     pub(super) at: usize,
 }
 
-impl EndOfColumns<'_> {
+impl ColumnEpilogue<'_> {
     /// It for the columns from `column` on.
     #[inline(always)]
     pub(super) fn from(self, column: usize) -> Self {
-        EndOfColumns { first: self.first + column, at: self.at + column, ..self }
+        ColumnEpilogue { first: self.first + column, at: self.at + column, ..self }
     }
 
     /// The bias of a vector of columns from `column` on.
     #[inline(always)]
     pub(super) fn bias<S: Simd>(&self, simd: S, column: usize) -> Option<S::Vector> {
-        self.ending.bias_at(simd, self.first + column, S::LANES)
+        self.epilogue.bias_at(simd, self.first + column, S::LANES)
     }
 
     /// The end of the sums from `column` on in the row that is at `row` of C.
@@ -142,14 +142,14 @@ impl EndOfColumns<'_> {
         column: usize,
     ) -> S::Vector {
         let at = row + self.at + column;
-        assert!(self.ending.residual.is_none_or(|residual| at + S::LANES <= residual.len()));
+        assert!(self.epilogue.residual.is_none_or(|residual| at + S::LANES <= residual.len()));
         // SAFETY: a vector of the residual lies within it.
-        unsafe { self.ending.of(simd, sum, bias, at, S::LANES) }
+        unsafe { self.epilogue.of(simd, sum, bias, at, S::LANES) }
     }
 
     /// The end of the sum in `column` of the row that is at `row` of C.
     pub(super) fn of_one(&self, sum: f32, row: usize, column: usize) -> f32 {
-        let Ending { bias, residual, relu } = self.ending;
+        let Epilogue { bias, residual, relu } = self.epilogue;
         let sum = sum + bias.map_or(0.0, |bias| bias[self.first + column]);
         let sum = sum + residual.map_or(0.0, |residual| residual[row + self.at + column]);
         if relu && sum <= 0.0 { 0.0 } else { sum }

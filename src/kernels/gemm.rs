@@ -1,6 +1,6 @@
 //! Matrix products of strided operands.
 
-use super::epilogue::EndOfColumns;
+use super::epilogue::ColumnEpilogue;
 use super::grid::Grid;
 use super::microkernel::{DepthMajor, Layout, RowMajor, Start};
 use super::pack::Factor;
@@ -90,8 +90,8 @@ pub fn gemm(isa: Isa, sizes: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
             b,
             c: c_rows,
             start,
-            end: EndOfColumns::default(),
-            epilogue: (),
+            end: ColumnEpilogue::default(),
+            visitor: (),
         }
         .compute(isa, c);
     } else {
@@ -102,8 +102,8 @@ pub fn gemm(isa: Isa, sizes: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
             b,
             c: c_rows,
             start,
-            end: EndOfColumns::default(),
-            epilogue: (),
+            end: ColumnEpilogue::default(),
+            visitor: (),
         }
         .compute(isa, c);
     }

@@ -20,7 +20,7 @@ impl Grid {
     }
 
     /// How many rows.
-    pub(crate) fn rows(&self) -> usize {
+    pub(crate) fn num_rows(&self) -> usize {
         self.size.iter().product()
     }
 

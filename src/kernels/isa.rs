@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Whatever the target has at least, by the compiler's own vectorisation.
+    /// Whatever the target has at least, by the compiler's own vectorization.
     Portable,
     /// AVX2 and FMA, 8 lanes.
     Avx2,

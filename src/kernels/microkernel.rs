@@ -15,8 +15,8 @@
 //! Every tile height up to the full one is compiled: rows are shared out evenly among as few tiles as can hold them, and
 //! a tile does the work of its own rows only. Columns are padded with zeros to whole vectors in B, never in C.
 
-use super::ahead::{Ahead, fetch};
-use super::epilogue::EndOfColumns;
+use super::epilogue::ColumnEpilogue;
+use super::prefetch::{Prefetcher, fetch};
 use super::simd::{LINE, Simd, prefetch};
 use super::{Isa, Task};
 use std::marker::PhantomData;
@@ -115,7 +115,7 @@ pub(crate) struct PanelProduct<'a, L> {
     /// What the product is added to.
     pub(crate) start: Start,
     /// What becomes of the sums, if these are complete.
-    pub(crate) end: Option<EndOfColumns<'a>>,
+    pub(crate) end: Option<ColumnEpilogue<'a>>,
     /// The panel's layout.
     pub(crate) layout: PhantomData<L>,
 }
@@ -135,7 +135,7 @@ impl<L: Layout> PanelProduct<'_, L> {
     ///
     /// # Safety
     /// As [`PanelProduct::compute`].
-    pub(crate) unsafe fn compute_fetching(self, isa: Isa, c: *mut f32, ahead: &mut [Ahead]) {
+    pub(crate) unsafe fn compute_fetching(self, isa: Isa, c: *mut f32, ahead: &mut [Prefetcher]) {
         isa.dispatch(Compute { product: self, c, ahead });
     }
 }
@@ -144,7 +144,7 @@ impl<L: Layout> PanelProduct<'_, L> {
 struct Compute<'a, L> {
     product: PanelProduct<'a, L>,
     c: *mut f32,
-    ahead: &'a mut [Ahead],
+    ahead: &'a mut [Prefetcher],
 }
 
 impl<L: Layout> Task for Compute<'_, L> {
@@ -199,7 +199,7 @@ impl<L: Layout> Task for Compute<'_, L> {
                 // SAFETY: the asserts above and the caller's promise are those of `Tile`.
                 unsafe { tile.select(simd, vectors) };
                 first = end_of_tile;
-                self.ahead.iter_mut().for_each(Ahead::fetch);
+                self.ahead.iter_mut().for_each(Prefetcher::fetch);
             }
             column += width;
         }
@@ -234,7 +234,7 @@ struct Tile<'a, L> {
     /// Columns in the last vector.
     last: usize,
     start: Start,
-    end: Option<EndOfColumns<'a>>,
+    end: Option<ColumnEpilogue<'a>>,
     layout: PhantomData<L>,
 }
 
@@ -346,7 +346,7 @@ unsafe fn finish(
     sums: &[[f32; MOST_COLUMNS]],
     columns: usize,
     start: Start,
-    end: Option<EndOfColumns<'_>>,
+    end: Option<ColumnEpilogue<'_>>,
     c: *mut f32,
     offsets: &[usize],
 ) {

@@ -1,4 +1,4 @@
-//! Slices and sizes in, slices out: the arithmetic of the crate, and the only room with `unsafe` (besides the buffer that
+//! Slices and sizes in, slices out: the arithmetic of the crate, and the only module with `unsafe` (besides the buffer that
 //! tensors live in).
 //!
 //! Every kernel takes the instruction set as its first argument ([`Isa::active`] outside of tests) and is written once,
@@ -6,7 +6,7 @@
 //! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
-mod ahead;
+mod prefetch;
 mod batch_norm;
 mod channels;
 mod elementwise;
@@ -33,7 +33,7 @@ mod microkernel;
 #[cfg(test)]
 mod naive;
 mod narrow;
-mod on_pool;
+mod install;
 mod pack;
 mod product;
 mod split;
@@ -41,17 +41,17 @@ mod split;
 pub use batch_norm::*;
 pub use channels::*;
 pub use conv::{
-    Algorithm, Conv2d, Packing, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with,
-    im2col,
+    Algorithm, Conv2dGeometry, Packing, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
+    conv2d_with, im2col,
 };
 pub use dense::*;
 pub use elementwise::*;
-pub use epilogue::Ending;
+pub use epilogue::Epilogue;
 pub use gemm::{Gemm, gemm};
 pub use global_pool::*;
+pub use install::install;
 pub use isa::{Isa, Task};
 pub use moments::*;
-pub use on_pool::on_pool;
 pub use optimizer::*;
 pub use pool::*;
 pub use reduce::*;

@@ -1,6 +1,6 @@
 //! Mean and variance of every channel of a matrix, in one pass over memory and without loss of precision.
 
-use super::epilogue::{Block, Epilogue};
+use super::epilogue::{Block, BlockVisitor};
 use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, whole_rows};
 use super::simd::Simd;
 use super::{Isa, Task};
@@ -94,7 +94,7 @@ pub(super) struct TakeMoments {
     pub(super) first: usize,
 }
 
-impl Epilogue for TakeMoments {
+impl BlockVisitor for TakeMoments {
     type Output = BlockMoments;
     unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> BlockMoments {
         let mut moments = Moments::empty(block.columns.len());
@@ -106,7 +106,7 @@ impl Epilogue for TakeMoments {
     }
 }
 
-/// [`Moments`] of some rows of a block; rests on the promise of [`Epilogue::apply`].
+/// [`Moments`] of some rows of a block; rests on the promise of [`BlockVisitor::apply`].
 struct RowsMoments<'a> {
     block: &'a Block<'a>,
     offsets: &'a [usize],

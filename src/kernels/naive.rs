@@ -2,8 +2,8 @@
 //!
 //! Every function also returns the sum of the absolute values of the terms, which bounds the rounding error of `f32`.
 
-use super::conv::Conv2d;
-use super::epilogue::Ending;
+use super::conv::Conv2dGeometry;
+use super::epilogue::Epilogue;
 use super::gemm::Gemm;
 
 /// A sum, and the sum of the absolute values of its terms.
@@ -36,7 +36,7 @@ pub(crate) fn matmul(sizes: &Gemm, a: &[f32], b: &[f32]) -> Vec<Sum> {
 }
 
 /// y of a convolution.
-pub(crate) fn conv2d(sizes: &Conv2d, x: &[f32], w: &[f32]) -> Vec<Sum> {
+pub(crate) fn conv2d(sizes: &Conv2dGeometry, x: &[f32], w: &[f32]) -> Vec<Sum> {
     let mut y =
         vec![Sum::default(); sizes.batch * sizes.out_height() * sizes.out_width() * sizes.out_channels];
     each_term(sizes, |x_at, w_at, y_at| y[y_at].add(x[x_at], w[w_at]));
@@ -44,14 +44,14 @@ pub(crate) fn conv2d(sizes: &Conv2d, x: &[f32], w: &[f32]) -> Vec<Sum> {
 }
 
 /// The end of sums in `channels`.
-pub(crate) fn end(sums: &[Sum], channels: usize, ending: Ending<'_>) -> Vec<Sum> {
+pub(crate) fn end(sums: &[Sum], channels: usize, epilogue: Epilogue<'_>) -> Vec<Sum> {
     let sums = sums.iter().enumerate();
     sums.map(|(i, sum)| {
         let addends =
-            [ending.bias.map(|bias| bias[i % channels]), ending.residual.map(|residual| residual[i])];
+            [epilogue.bias.map(|bias| bias[i % channels]), epilogue.residual.map(|residual| residual[i])];
         let mut sum = *sum;
         addends.into_iter().flatten().for_each(|addend| sum.add(1.0, addend));
-        if ending.relu {
+        if epilogue.relu {
             sum.value = sum.value.max(0.0);
         }
         sum
@@ -60,14 +60,14 @@ pub(crate) fn end(sums: &[Sum], channels: usize, ending: Ending<'_>) -> Vec<Sum>
 }
 
 /// dx of a convolution.
-pub(crate) fn conv2d_input_gradient(sizes: &Conv2d, dy: &[f32], w: &[f32]) -> Vec<Sum> {
+pub(crate) fn conv2d_input_gradient(sizes: &Conv2dGeometry, dy: &[f32], w: &[f32]) -> Vec<Sum> {
     let mut dx = vec![Sum::default(); sizes.batch * sizes.height * sizes.width * sizes.in_channels];
     each_term(sizes, |x_at, w_at, y_at| dx[x_at].add(dy[y_at], w[w_at]));
     dx
 }
 
 /// dw of a convolution.
-pub(crate) fn conv2d_weight_gradient(sizes: &Conv2d, x: &[f32], dy: &[f32]) -> Vec<Sum> {
+pub(crate) fn conv2d_weight_gradient(sizes: &Conv2dGeometry, x: &[f32], dy: &[f32]) -> Vec<Sum> {
     let [kernel_height, kernel_width] = sizes.kernel;
     let group_in = sizes.in_channels / sizes.groups;
     let mut dw = vec![Sum::default(); kernel_height * kernel_width * group_in * sizes.out_channels];
@@ -76,7 +76,7 @@ pub(crate) fn conv2d_weight_gradient(sizes: &Conv2d, x: &[f32], dy: &[f32]) -> V
 }
 
 /// Calls `term` with the places in x, w and y of every product `x * w` that a convolution adds to y.
-fn each_term(sizes: &Conv2d, mut term: impl FnMut(usize, usize, usize)) {
+fn each_term(sizes: &Conv2dGeometry, mut term: impl FnMut(usize, usize, usize)) {
     let [kernel_height, kernel_width] = sizes.kernel;
     let (out_height, out_width) = (sizes.out_height(), sizes.out_width());
     let (group_in, group_out) = (sizes.in_channels / sizes.groups, sizes.out_channels / sizes.groups);

@@ -96,7 +96,7 @@ impl Destination<'_> {
     }
 
     /// Fills `rows` from any strides: a few rows of every column at a time, because in weights that are read as their
-    /// transpose the numbers of a column are neighbours, and those of a row belong together in the packed block.
+    /// transpose the numbers of a column are neighbors, and those of a row belong together in the packed block.
     #[inline(always)]
     fn gather<S: Simd>(
         self,

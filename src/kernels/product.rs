@@ -7,8 +7,8 @@
 //!     pack that block of B, unless it was packed ahead
 //!     for each block of the rows
 //!       copy that block of A into a panel                             second-level cache
-//!       C[block] += panel * B, and its end                            see `microkernel` and `epilogue`
-//!       after the last block of the depth: what C[block] says         see `epilogue`
+//!       C[block] += panel * B, and its end                            see `microkernel` and `visitor`
+//!       after the last block of the depth: what C[block] says         see `visitor`
 //! ```
 //!
 //! A is whatever can fill a panel ([`Panels`]): a matrix, or the patches of an image, which so never exist as a whole.
@@ -17,12 +17,12 @@
 //! large and packed where it is used, and if C is too small to give every core a block, the depth is split into parts whose
 //! sums are added in order. All splits depend on the sizes alone, never on the threads.
 
-use super::ahead::Ahead;
-use super::epilogue::{Block, EndOfColumns, Epilogue};
+use super::epilogue::{Block, BlockVisitor, ColumnEpilogue};
 use super::grid::Grid;
 use super::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use super::pack::{Factor, Pack};
-use super::split::{Output, Split, shifted};
+use super::prefetch::Prefetcher;
+use super::split::{Split, SyncMutPtr, shifted};
 use super::{Isa, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -53,7 +53,7 @@ pub(crate) trait Panels: Sync {
         None
     }
     /// What [`Panels::fill`] will read for `rows` x `depth`, if that is worth fetching ahead.
-    fn ahead(&self, _rows: Range<usize>, _depth: Range<usize>) -> Option<Ahead> {
+    fn ahead(&self, _rows: Range<usize>, _depth: Range<usize>) -> Option<Prefetcher> {
         None
     }
 }
@@ -62,7 +62,7 @@ pub(crate) trait Panels: Sync {
 /// about half of a second-level cache of 512 KiB.
 pub(crate) trait PanelLayout: Layout {
     /// Whether B is packed as a whole, ahead.
-    const AHEAD: bool;
+    const PREPACK_B: bool;
     /// Most rows of a block.
     const ROWS: usize;
     /// Most numbers of a block's depth.
@@ -74,7 +74,7 @@ pub(crate) trait PanelLayout: Layout {
 }
 
 impl PanelLayout for RowMajor {
-    const AHEAD: bool = true;
+    const PREPACK_B: bool = true;
     const ROWS: usize = 112;
     const DEPTH: usize = Self::WIDTH;
     const TASK_ROWS: usize = Self::ROWS;
@@ -82,7 +82,7 @@ impl PanelLayout for RowMajor {
 }
 
 impl PanelLayout for DepthMajor {
-    const AHEAD: bool = false;
+    const PREPACK_B: bool = false;
     const ROWS: usize = Self::WIDTH;
     const DEPTH: usize = 192;
     const TASK_ROWS: usize = 576;
@@ -93,7 +93,7 @@ impl PanelLayout for DepthMajor {
 pub(crate) enum Right<'a> {
     /// To be packed.
     Factor(Factor<'a>),
-    /// What [`pack_ahead`] made of it.
+    /// What [`prepack`] made of it.
     Packed(&'a [f32]),
 }
 
@@ -112,9 +112,9 @@ pub(crate) struct Product<'a, A, E = ()> {
     /// What the product is added to.
     pub(crate) start: Start,
     /// What becomes of complete sums; only where B is packed ahead.
-    pub(crate) end: EndOfColumns<'a>,
+    pub(crate) end: ColumnEpilogue<'a>,
     /// What is done with a block of them; only where B is packed ahead.
-    pub(crate) epilogue: E,
+    pub(crate) visitor: E,
 }
 
 /// The splits of one product.
@@ -130,11 +130,12 @@ impl Plan {
     fn new<L: PanelLayout>(tile: TileShape, rows: usize, columns: usize, depth: usize) -> Plan {
         let rows = Split::new(rows, tile.rows, L::TASK_ROWS, 1);
         let wanted = (TASKS / rows.parts).min(columns / FEWEST_COLUMNS);
-        let columns = Split::new(columns, tile.columns, L::TASK_COLUMNS, if L::AHEAD { wanted } else { 1 });
-        let parts = if L::AHEAD { 1 } else { TASKS_WITH_SUMS / (rows.parts * columns.parts) };
+        let columns =
+            Split::new(columns, tile.columns, L::TASK_COLUMNS, if L::PREPACK_B { wanted } else { 1 });
+        let parts = if L::PREPACK_B { 1 } else { TASKS_WITH_SUMS / (rows.parts * columns.parts) };
         let rows = match rows.parts * columns.parts {
             // Two cores share a product of one small map, though both then read all of B.
-            1 if L::AHEAD && rows.total * columns.total * depth >= SHARED => {
+            1 if L::PREPACK_B && rows.total * columns.total * depth >= SHARED => {
                 Split::new(rows.total, tile.rows, L::TASK_ROWS, 2)
             }
             _ => rows,
@@ -161,11 +162,11 @@ impl Piece<'_> {
 
 /// How many numbers B is when it is packed ahead.
 pub(crate) fn packed_len<L: PanelLayout>(isa: Isa, columns: usize, depth: usize) -> usize {
-    if L::AHEAD { depth * columns.next_multiple_of(TileShape::of(isa).lanes) } else { 0 }
+    if L::PREPACK_B { depth * columns.next_multiple_of(TileShape::of(isa).lanes) } else { 0 }
 }
 
 /// The blocks of the depth of B, each of which is packed as [`PanelProduct`] wants it.
-fn pieces_ahead<L: PanelLayout>(
+fn prepacked_blocks<L: PanelLayout>(
     isa: Isa,
     columns: usize,
     depth: usize,
@@ -185,18 +186,18 @@ fn pieces_ahead<L: PanelLayout>(
 }
 
 /// Packs B on the calling thread, for many products with it; `packed` has [`packed_len`] numbers.
-pub(crate) fn pack_ahead<L: PanelLayout>(isa: Isa, factor: &Factor, columns: usize, packed: &mut [f32]) {
+pub(crate) fn prepack<L: PanelLayout>(isa: Isa, factor: &Factor, columns: usize, packed: &mut [f32]) {
     let depth = factor.taps.len() * factor.depth;
     if columns == 0 {
         return;
     }
     factor.check(columns, depth);
-    for piece in pieces_ahead::<L>(isa, columns, depth, packed) {
+    for piece in prepacked_blocks::<L>(isa, columns, depth, packed) {
         piece.pack(isa, factor, columns);
     }
 }
 
-impl<A: Panels, E: Epilogue> Product<'_, A, E> {
+impl<A: Panels, E: BlockVisitor> Product<'_, A, E> {
     /// Computes it, and returns what the epilogue found out about each block, in order.
     pub(crate) fn compute(&self, isa: Isa, c: &mut [f32]) -> Vec<E::Output> {
         Self::side_by_side(isa, std::slice::from_ref(self), c)
@@ -214,10 +215,10 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
             assert!((pair[0].c.size, pair[0].c.stride) == (pair[1].c.size, pair[1].c.stride), "other rows");
             assert!(pair[0].c.start + pair[0].columns <= pair[1].c.start, "columns of C overlap");
         }
-        if first.c.rows() > 0 {
+        if first.c.num_rows() > 0 {
             first.c.check(last.c.start + last.columns - first.c.start, c.len());
         }
-        let to = Output(c.as_mut_ptr());
+        let to = SyncMutPtr(c.as_mut_ptr());
         let found = products.par_iter().with_max_len(1).map(|product| {
             // SAFETY: the asserts show that all rows lie in C, apart from one another.
             unsafe { product.compute_in_part(isa, to) }
@@ -229,8 +230,8 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     ///
     /// # Safety
     /// The columns of all its rows are valid for reading and writing and do not overlap, and nobody else accesses them meanwhile.
-    unsafe fn compute_in_part(&self, isa: Isa, c: Output) -> Vec<E::Output> {
-        let rows = self.c.rows();
+    unsafe fn compute_in_part(&self, isa: Isa, c: SyncMutPtr) -> Vec<E::Output> {
+        let rows = self.c.num_rows();
         if rows == 0 || self.columns == 0 {
             return vec![];
         }
@@ -238,13 +239,13 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
         let len = packed_len::<A::Layout>(isa, self.columns, self.depth);
         match &self.b {
             Right::Packed(packed) => {
-                assert!(A::Layout::AHEAD && packed.len() >= len, "B is too short");
+                assert!(A::Layout::PREPACK_B && packed.len() >= len, "B is too short");
                 self.parts(isa, &plan, packed, c)
             }
             Right::Factor(factor) => {
                 factor.check(self.columns, self.depth);
                 scratch::with(len, |packed| {
-                    let pieces = pieces_ahead::<A::Layout>(isa, self.columns, self.depth, packed);
+                    let pieces = prepacked_blocks::<A::Layout>(isa, self.columns, self.depth, packed);
                     pieces
                         .into_par_iter()
                         .with_max_len(1)
@@ -256,19 +257,19 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     }
 
     /// All parts of the rows, of the columns and of the depth.
-    fn parts(&self, isa: Isa, plan: &Plan, packed: &[f32], to_c: Output) -> Vec<E::Output> {
-        let sums = self.c.rows() * self.columns;
+    fn parts(&self, isa: Isa, plan: &Plan, packed: &[f32], to_c: SyncMutPtr) -> Vec<E::Output> {
+        let sums = self.c.num_rows() * self.columns;
         scratch::with((plan.parts.parts - 1) * sums, |partial| {
-            let to_partial = Output(partial.as_mut_ptr());
+            let to_partial = SyncMutPtr(partial.as_mut_ptr());
             let tasks = (0..plan.tasks()).into_par_iter().with_max_len(1).map(|task| {
                 let parts_of_c = plan.rows.parts * plan.columns.parts;
                 let (part, task) = (task / parts_of_c, task % parts_of_c);
                 // A thread's next task reads the larger factor's next part, and the smaller one's again.
-                let (block, columns) = match self.columns > self.c.rows() {
+                let (block, columns) = match self.columns > self.c.num_rows() {
                     true => (task % plan.rows.parts, task / plan.rows.parts),
                     false => (task / plan.columns.parts, task % plan.columns.parts),
                 };
-                let to = if part == 0 { to_c } else { Output(to_partial.offset((part - 1) * sums)) };
+                let to = if part == 0 { to_c } else { SyncMutPtr(to_partial.offset((part - 1) * sums)) };
                 self.task(isa, plan, [block, columns, part], packed, to)
             });
             let found: Vec<Option<E::Output>> = tasks.collect();
@@ -284,16 +285,16 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
         plan: &Plan,
         [rows, columns, part]: [usize; 3],
         packed: &[f32],
-        to: Output,
+        to: SyncMutPtr,
     ) -> Option<E::Output> {
         let (rows, columns) = (plan.rows.range(rows), plan.columns.range(columns));
         let depth = plan.parts.range(part);
         let blocks = Split::new(rows.len(), plan.tile.rows, A::Layout::ROWS, 1);
         let steps = Split::new(depth.len(), 1, A::Layout::DEPTH, 1);
-        let place = if part == 0 { self.c } else { Grid::matrix(self.c.rows(), self.columns) };
+        let place = if part == 0 { self.c } else { Grid::matrix(self.c.num_rows(), self.columns) };
         let width = |columns: usize| columns.next_multiple_of(plan.tile.lanes);
         let panel = A::Layout::panel_len(blocks.largest(), steps.largest());
-        let packed_here = if A::Layout::AHEAD { 0 } else { steps.largest() * width(columns.len()) };
+        let packed_here = if A::Layout::PREPACK_B { 0 } else { steps.largest() * width(columns.len()) };
         let mut found = None;
         scratch::with(panel, |panel| {
             scratch::with(packed_here, |packed_here| {
@@ -301,7 +302,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                     let depth = shifted(steps.range(step), depth.start);
                     // Behind these columns come those of the next task.
                     let (b, then) = match &self.b {
-                        Right::Factor(factor) if !A::Layout::AHEAD => {
+                        Right::Factor(factor) if !A::Layout::PREPACK_B => {
                             let (depth, columns) = (depth.clone(), columns.clone());
                             isa.dispatch(Pack { factor, depth, columns, packed: packed_here });
                             (&*packed_here, &[][..])
@@ -321,9 +322,9 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         let mut offsets = [0; MOST_ROWS];
                         let offsets = &mut offsets[..rows.len()];
                         place.offsets(rows.clone(), offsets);
-                        let last = A::Layout::AHEAD && step + 1 == steps.parts;
+                        let last = A::Layout::PREPACK_B && step + 1 == steps.parts;
                         // As a rule, the rows that follow are this thread's next ones.
-                        let next = rows.end..(rows.end + rows.len()).min(self.c.rows());
+                        let next = rows.end..(rows.end + rows.len()).min(self.c.num_rows());
                         let mut ahead = self.a.ahead(next, depth.clone());
                         let (panel, pitch) = match self.a.in_place(rows.clone(), depth.clone()) {
                             Some(in_place) => in_place,
@@ -341,7 +342,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                             columns: columns.len(),
                             offsets,
                             start,
-                            end: (last && !self.end.ending.is_nothing())
+                            end: (last && !self.end.epilogue.is_identity())
                                 .then(|| self.end.from(columns.start)),
                             layout: PhantomData,
                         };
@@ -353,7 +354,7 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
                         if last {
                             let block = Block { columns: columns.clone(), offsets, c: to };
                             // SAFETY: as above.
-                            found = Some(unsafe { self.epilogue.apply(isa, &block) });
+                            found = Some(unsafe { self.visitor.apply(isa, &block) });
                         }
                     }
                 }
@@ -363,11 +364,11 @@ impl<A: Panels, E: Epilogue> Product<'_, A, E> {
     }
 
     /// Adds the parts of the depth to C, in order.
-    fn add_parts(&self, partial: &[f32], to: Output) {
+    fn add_parts(&self, partial: &[f32], to: SyncMutPtr) {
         if partial.is_empty() {
             return;
         }
-        let (rows, columns) = (self.c.rows(), self.columns);
+        let (rows, columns) = (self.c.num_rows(), self.columns);
         (0..rows).into_par_iter().with_min_len(16).for_each(|row| {
             let mut offset = [0];
             self.c.offsets(row..row + 1, &mut offset);

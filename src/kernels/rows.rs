@@ -1,14 +1,14 @@
 //! How the kernels that treat every channel by itself walk over a matrix `[rows, channels]`.
 //!
 //! A row may be as short as 3 numbers, which fills no vector. So rows are taken several at once, as a *strip*, together with
-//! the vectors of `channels` numbers repeated as often: the inner loop then runs over at least [`STRIP`] neighbouring numbers
+//! the vectors of `channels` numbers repeated as often: the inner loop then runs over at least [`STRIP`] neighboring numbers
 //! whatever the channels are. Sums over rows are kept a strip wide, and its rows are added at the end.
 //!
 //! Sums: a *block* of rows is summed in f32, blocks are added in f64, and a *range* of some blocks is one task of a thread. All
 //! three are cut by the problem alone and merged in order, so the threads do not change a bit.
 //!
 //! Loops with several outputs or many operands go over arrays of 16 numbers ([`Columns`]), since the compiler gives up on
-//! telling so many slices apart, and would not vectorise them.
+//! telling so many slices apart, and would not vectorize them.
 
 use super::elementwise::PIECE;
 use super::simd::Simd;
@@ -108,7 +108,7 @@ pub(super) fn map_ranges<R: Send>(
     }
 }
 
-/// Work on `L` neighbouring columns of a strip or of a pixel. Mark `columns` `#[inline(always)]`.
+/// Work on `L` neighboring columns of a strip or of a pixel. Mark `columns` `#[inline(always)]`.
 pub(super) trait Columns {
     fn columns<const L: usize>(&mut self, column: usize);
 }

@@ -8,10 +8,10 @@ use std::cell::RefCell;
 /// A cache line of numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct CacheLine([f32; 16]);
 
 thread_local! {
-    static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<Vec<Vec<CacheLine>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lends `len` numbers, 64-byte aligned, to `f`. What they hold is unspecified.
@@ -20,9 +20,9 @@ pub(crate) fn with<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
     let wanted = len.div_ceil(16);
     if lines.len() < wanted {
         // Replaced rather than grown: nobody wants the old contents copied.
-        lines = vec![Line([0.0; 16]); wanted];
+        lines = vec![CacheLine([0.0; 16]); wanted];
     }
-    // SAFETY: the vector holds at least `len` initialised numbers in a row (`Line` is `repr(C)`, without padding), and is
+    // SAFETY: the vector holds at least `len` initialized numbers in a row (`CacheLine` is `repr(C)`, without padding), and is
     // borrowed mutably for as long as the slice lives.
     let result = f(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) });
     BUFFERS.with_borrow_mut(|buffers| buffers.push(lines));

@@ -25,12 +25,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `a * b + c`, rounded once except in the portable set.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// Each lane of `x`, zero where that of `y` is zero or less: what a ReLU with the input `y` lets through of a gradient.
-    fn gate(self, y: Self::Vector, x: Self::Vector) -> Self::Vector;
+    fn relu_backward(self, y: Self::Vector, x: Self::Vector) -> Self::Vector;
 
     /// `max(x, 0)` of each lane; NaN stays NaN, as in PyTorch.
     #[inline(always)]
     fn relu(self, x: Self::Vector) -> Self::Vector {
-        self.gate(x, x)
+        self.relu_backward(x, x)
     }
 
     /// `LANES` numbers from `p`.
@@ -163,7 +163,7 @@ impl Simd for Portable {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
-    fn gate(self, y: [f32; 8], x: [f32; 8]) -> [f32; 8] {
+    fn relu_backward(self, y: [f32; 8], x: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| if y[i] <= 0.0 { 0.0 } else { x[i] })
     }
     #[inline(always)]
@@ -183,7 +183,7 @@ impl Simd for Portable {
 macro_rules! simd {
     ($(#[$doc:meta])* $name:ident: $vector:ty, lanes $lanes:literal, tile $rows:literal x $vectors:literal, if $detect:expr;
      splat $splat:path; add $add:path; sub $sub:path; mul $mul:path; mul_add |$a:ident, $b:ident, $c:ident| $mul_add:expr;
-     gate |$y:ident, $x:ident| $gate:expr; load $load:path; store $store:path$(;
+     relu_backward |$y:ident, $x:ident| $relu_backward:expr; load $load:path; store $store:path$(;
      load_first |$lp:ident, $ln:ident| $load_first:expr; store_first |$sp:ident, $sa:ident, $sn:ident| $store_first:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -229,9 +229,9 @@ macro_rules! simd {
                 unsafe { $mul_add }
             }
             #[inline(always)]
-            fn gate(self, $y: $vector, $x: $vector) -> $vector {
+            fn relu_backward(self, $y: $vector, $x: $vector) -> $vector {
                 // SAFETY: `self` proves that the processor has the set.
-                unsafe { $gate }
+                unsafe { $relu_backward }
             }
             #[inline(always)]
             unsafe fn load(self, p: *const f32) -> $vector {
@@ -269,7 +269,7 @@ mod x86 {
         Avx2: __m256, lanes 8, tile 6 x 2, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         splat _mm256_set1_ps; add _mm256_add_ps; sub _mm256_sub_ps; mul _mm256_mul_ps;
         mul_add |a, b, c| _mm256_fmadd_ps(a, b, c);
-        gate |y, x| _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(y, _mm256_setzero_ps()), x);
+        relu_backward |y, x| _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(y, _mm256_setzero_ps()), x);
         load _mm256_loadu_ps; store _mm256_storeu_ps;
         load_first |p, n| _mm256_maskload_ps(p, first_lanes(n));
         store_first |p, a, n| store_first(p, a, n)
@@ -316,7 +316,7 @@ mod x86 {
         Avx512: __m512, lanes 16, tile 14 x 2, if is_x86_feature_detected!("avx512f");
         splat _mm512_set1_ps; add _mm512_add_ps; sub _mm512_sub_ps; mul _mm512_mul_ps;
         mul_add |a, b, c| _mm512_fmadd_ps(a, b, c);
-        gate |y, x| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(y, _mm512_setzero_ps()), x);
+        relu_backward |y, x| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(y, _mm512_setzero_ps()), x);
         load _mm512_loadu_ps; store _mm512_storeu_ps;
         load_first |p, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p);
         store_first |p, a, n| _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, a)
@@ -335,7 +335,7 @@ mod arm {
         Neon: float32x4_t, lanes 4, tile 8 x 3, if std::arch::is_aarch64_feature_detected!("neon");
         splat vdupq_n_f32; add vaddq_f32; sub vsubq_f32; mul vmulq_f32;
         mul_add |a, b, c| vfmaq_f32(c, a, b);
-        gate |y, x| vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x), vcleq_f32(y, vdupq_n_f32(0.0))));
+        relu_backward |y, x| vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x), vcleq_f32(y, vdupq_n_f32(0.0))));
         load vld1q_f32; store vst1q_f32
     }
 }

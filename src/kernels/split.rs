@@ -36,13 +36,13 @@ pub(crate) fn shifted(range: Range<usize>, by: usize) -> Range<usize> {
 
 /// C, written to by many tasks in disjoint places.
 #[derive(Clone, Copy)]
-pub(crate) struct Output(pub(crate) *mut f32);
+pub(crate) struct SyncMutPtr(pub(crate) *mut f32);
 // SAFETY: a pointer may cross threads; whoever writes through it promises to write where no other task does.
-unsafe impl Send for Output {}
+unsafe impl Send for SyncMutPtr {}
 // SAFETY: as above.
-unsafe impl Sync for Output {}
+unsafe impl Sync for SyncMutPtr {}
 
-impl Output {
+impl SyncMutPtr {
     pub(crate) fn offset(self, numbers: usize) -> *mut f32 {
         self.0.wrapping_add(numbers)
     }

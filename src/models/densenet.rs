@@ -17,7 +17,7 @@
 use super::{Model, ModelOptions, classify};
 use crate::{
     At, Error, Result, Rng,
-    autograd::{Slot, SlotMut, State, Var, join},
+    autograd::{State, StateMut, StateRef, Var, join},
     blocks::{DenseBlock, Stem, StemBuilder, StemKind, Transition},
     nn::{BatchNorm2d, Linear, Module, init::Fan},
 };
@@ -140,8 +140,8 @@ impl DenseNetConfig {
         if options.drop_path != 0.0 {
             return Err(Error::argument("densenet", "drop_path", "0, it is a ResNet's", options.drop_path));
         }
-        if options.zero_last_gamma {
-            return Err(Error::argument("densenet", "zero_last_gamma", "false, it is a ResNet's", true));
+        if options.zero_init_residual {
+            return Err(Error::argument("densenet", "zero_init_residual", "false, it is a ResNet's", true));
         }
         let stem = match options.stem {
             Some(StemKind::Cifar) => StemKind::Bare,
@@ -184,12 +184,12 @@ impl Row {
 ///
 /// `[N, H, W, channels]` to `[N, classes]`, for images of any size that leaves a pixel (each transition halves the edge,
 /// rounded down). State: torchvision's names (`features.conv0`, `features.denseblock1.denselayer1.norm1`,
-/// `features.transition1.norm`, `features.norm5`, `classifier`). Weights are initialised as torchvision's.
+/// `features.transition1.norm`, `features.norm5`, `classifier`). Weights are initialized as torchvision's.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, models::{DenseNet, Model}, nn::Module};
 /// let model = DenseNet::bc(100, 12, 10, &mut Rng::seed(0))?;
-/// assert_eq!(model.parameters(), 769_162);
+/// assert_eq!(model.num_parameters(), 769_162);
 /// let tape = Tape::eval();
 /// let images = tape.input(Tensor::zeros([2, 8, 8, 3])?);
 /// assert_eq!(model.forward_features(&images)?.shape()[..], [2, 2, 2, 342]);
@@ -293,7 +293,7 @@ impl Model for DenseNet {
     fn forward_features<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let tape = x.tape();
         // The last ReLU is behind what torchvision calls the features.
-        let apart = tape.looks_at("features");
+        let apart = tape.captures("features");
         let maps = tape.scope("features", || {
             let (mut x, mut moments) = (self.stem.forward(x)?, None);
             for (i, block) in self.blocks.iter().enumerate() {
@@ -316,7 +316,7 @@ impl Model for DenseNet {
 }
 
 impl State for DenseNet {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         let features = join(path, "features");
         self.stem.visit(&features, f);
         for (i, block) in self.blocks.iter().enumerate() {
@@ -326,7 +326,7 @@ impl State for DenseNet {
         self.norm.visit(&join(&features, "norm5"), f);
         self.classifier.visit(&join(path, "classifier"), f);
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         let features = join(path, "features");
         self.stem.visit_mut(&features, f);
         for (i, block) in self.blocks.iter_mut().enumerate() {

@@ -6,7 +6,7 @@
 //! use skipgrad::{Rng, Tensor, autograd::{State, Tape}, models::{self, Model, ModelOptions, ResNet}, nn::Module};
 //! let mut rng = Rng::seed(0);
 //! let resnet = ResNet::cifar_paper(20, 10, &mut rng)?;
-//! assert_eq!(resnet.parameters(), 269_722);
+//! assert_eq!(resnet.num_parameters(), 269_722);
 //!
 //! let dense = models::build("densenet40_k12", &ModelOptions { channels: 1, ..ModelOptions::classes(5) }, &mut rng)?;
 //! let tape = Tape::eval();
@@ -81,7 +81,7 @@ pub struct ModelOptions {
     /// is bare there.
     pub stem: Option<StemKind>,
     /// ResNets: whether each block begins as its shortcut; see [`BlockOptions`](crate::blocks::BlockOptions).
-    pub zero_last_gamma: bool,
+    pub zero_init_residual: bool,
     /// ResNets: the probability in [0, 1) that training skips the last block; the others' rises to it in equal steps from
     /// the first (Huang et al. 2016, figure 2).
     pub drop_path: f32,
@@ -102,7 +102,7 @@ impl ModelOptions {
             classes,
             channels: 3,
             stem: None,
-            zero_last_gamma: false,
+            zero_init_residual: false,
             drop_path: 0.0,
             dropout: 0.0,
         }

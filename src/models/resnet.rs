@@ -44,7 +44,7 @@ pub use config::{Naming, ResNetConfig};
 use super::{Model, classify};
 use crate::{
     At, Error, Result, Rng,
-    autograd::{Slot, SlotMut, State, Var, join},
+    autograd::{State, StateMut, StateRef, Var, join},
     blocks::{ResBlock, ResBlockBuilder, Stem, StemBuilder, StemKind},
     nn::{BatchNorm2d, Linear, Module, init::Fan},
 };
@@ -58,7 +58,7 @@ use crate::{
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, models::{Model, ResNet}, nn::Module};
 /// let model = ResNet::cifar(18, 10, &mut Rng::seed(0))?;
-/// assert_eq!(model.parameters(), 11_173_962);
+/// assert_eq!(model.num_parameters(), 11_173_962);
 /// let tape = Tape::eval();
 /// let images = tape.input(Tensor::zeros([2, 16, 16, 3])?);
 /// assert_eq!(model.forward_features(&images)?.shape()[..], [2, 2, 2, 512]);
@@ -135,7 +135,7 @@ impl ResNet {
             let stage = ResBlockBuilder::new(kind, inputs, outputs, blocks)
                 .stride(if i == 0 { 1 } else { 2 })
                 .shortcut(config.shortcut)
-                .zero_last_gamma(config.zero_last_gamma)
+                .zero_init_residual(config.zero_init_residual)
                 .drop_path(drop_path(above + 1), drop_path(above + blocks))
                 .groups(config.groups, config.width_per_group)
                 .names(naming.block())
@@ -190,14 +190,14 @@ impl Model for ResNet {
 }
 
 impl State for ResNet {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         let naming = self.naming;
         self.stem.visit(&stem_path(path, naming), f);
         self.stages.iter().enumerate().for_each(|(i, stage)| stage.visit(&join(path, naming.stage(i)), f));
         self.norm.visit(&join(path, naming.norm()), f);
         self.head.visit(&join(path, self.head_name), f);
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         let naming = self.naming;
         self.stem.visit_mut(&stem_path(path, naming), f);
         self.stages

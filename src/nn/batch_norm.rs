@@ -1,4 +1,4 @@
-//! Batch normalisation with its statistics.
+//! Batch normalization with its statistics.
 
 use super::Module;
 use crate::{
@@ -8,11 +8,11 @@ use crate::{
     state,
 };
 
-/// Normalises each channel of `[N, H, W, C]` to mean 0 and variance 1, then scales and shifts it (Ioffe and Szegedy 2015,
+/// Normalizes each channel of `[N, H, W, C]` to mean 0 and variance 1, then scales and shifts it (Ioffe and Szegedy 2015,
 /// algorithm 1): see [`Var::batch_norm`].
 ///
 /// In training the moments are the batch's, and the tape observes new running moments: `(1 - momentum) * old + momentum *
-/// batch`, the variance unbiased there, as PyTorch does. In evaluation the running moments normalise and nothing is observed, and in
+/// batch`, the variance unbiased there, as PyTorch does. In evaluation the running moments normalize and nothing is observed, and in
 /// training, too, where `running_mean` is frozen, as fine-tuning with small batches wants it
 /// ([`State::freeze_statistics`](crate::autograd::State::freeze_statistics), for a layer or a whole model).
 ///
@@ -69,11 +69,11 @@ impl BatchNorm2d {
     }
 
     /// The number of channels.
-    pub fn channels(&self) -> usize {
-        self.weight.value().shape().channels()
+    pub fn num_channels(&self) -> usize {
+        self.weight.value().shape().num_channels()
     }
 
-    /// The normalised input behind a ReLU, in one pass over memory.
+    /// The normalized input behind a ReLU, in one pass over memory.
     ///
     /// # Errors
     /// As [`Module::forward`].
@@ -97,7 +97,7 @@ impl BatchNorm2d {
         self.apply(x, None, Some(shortcut), true)
     }
 
-    /// Whether it normalises with its running moments on this tape, rather than with the batch's.
+    /// Whether it normalizes with its running moments on this tape, rather than with the batch's.
     pub fn is_constant(&self, tape: &Tape) -> bool {
         self.running_mean.is_frozen() || tape.mode() == Mode::Eval
     }
@@ -112,7 +112,7 @@ impl BatchNorm2d {
         relu: bool,
     ) -> Result<Var<'t>> {
         let tape = x.tape();
-        if !tape.looks_at(name) {
+        if !tape.captures(name) {
             return tape.scope(name, || self.apply(x, batch, residual, relu));
         }
         let y = tape.scope(name, || self.apply(x, batch, None, false))?;
@@ -120,7 +120,7 @@ impl BatchNorm2d {
         Ok(if relu { y.relu() } else { y })
     }
 
-    /// The normalised input, with the batch's moments if they are known, and what follows in the same pass over memory.
+    /// The normalized input, with the batch's moments if they are known, and what follows in the same pass over memory.
     fn apply<'t>(
         &self,
         x: &Var<'t>,
@@ -141,7 +141,7 @@ impl BatchNorm2d {
         Ok(y)
     }
 
-    /// Has the tape observe new running moments, those of a batch that an operation normalised with on this layer's behalf.
+    /// Has the tape observe new running moments, those of a batch that an operation normalized with on this layer's behalf.
     pub fn observe(&self, tape: &Tape, batch: &Moments) {
         let blend = |old: &Tensor, new: &Tensor, correction: f32| {
             let mut blend = old.clone();

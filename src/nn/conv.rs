@@ -72,7 +72,7 @@ impl Conv2d {
 
     /// The number of output channels.
     pub fn outputs(&self) -> usize {
-        self.weight.value().shape().channels()
+        self.weight.value().shape().num_channels()
     }
 }
 
@@ -156,7 +156,7 @@ impl Conv2dBuilder {
         self
     }
 
-    /// Which side the initialisation keeps at variance 1.
+    /// Which side the initialization keeps at variance 1.
     pub fn fan(mut self, fan: Fan) -> Self {
         self.fan = fan;
         self
@@ -206,7 +206,7 @@ mod tests {
             .build(&mut Rng::seed(0))
             .unwrap();
         assert_eq!(conv.weight.value().shape()[..], [3, 1, 2, 6]);
-        assert_eq!(conv.parameters(), 3 * 2 * 6 + 6);
+        assert_eq!(conv.num_parameters(), 3 * 2 * 6 + 6);
         assert_eq!((conv.inputs(), conv.outputs()), (4, 6));
         let tape = Tape::eval();
         let y = conv.forward(&tape.input(Tensor::zeros([2, 5, 5, 4]).unwrap())).unwrap();
@@ -215,12 +215,9 @@ mod tests {
 
     #[test]
     fn absurd_settings_are_refused_at_once() {
-        let refusal = |builder: Conv2dBuilder| builder.build(&mut Rng::seed(0)).unwrap_err().to_string();
-        assert_eq!(refusal(conv3x3(0, 4)), "conv2d: channels: expected positive numbers, found [0, 4]");
-        assert_eq!(
-            refusal(conv3x3(3, 4).groups(2)),
-            "conv2d: groups: expected a divisor of 3 and 4, found 2"
-        );
+        let error = |builder: Conv2dBuilder| builder.build(&mut Rng::seed(0)).unwrap_err().to_string();
+        assert_eq!(error(conv3x3(0, 4)), "conv2d: channels: expected positive numbers, found [0, 4]");
+        assert_eq!(error(conv3x3(3, 4).groups(2)), "conv2d: groups: expected a divisor of 3 and 4, found 2");
         for builder in [
             Conv2d::builder(3, 4, 0),
             conv1x1(3, 4).stride(0),

@@ -14,12 +14,12 @@ pub(super) fn feature_maps<'t, M: Module + ?Sized>(
     x: &Var<'t>,
     names: &[&str],
 ) -> Result<Vec<Var<'t>>> {
-    let dry = Tape::dry(x.tape().mode()).looking_everywhere();
-    module.forward(&dry.placeholder(x.shape())?)?;
-    let ran = dry.ran();
-    let paths = names.iter().map(|name| path(name, &ran)).collect::<Result<Vec<_>>>()?;
+    let meta = Tape::meta(x.tape().mode()).capture_all();
+    module.forward(&meta.placeholder(x.shape())?)?;
+    let module_paths = meta.module_paths();
+    let paths = names.iter().map(|name| path(name, &module_paths)).collect::<Result<Vec<_>>>()?;
     let mut whole = None;
-    let found = x.tape().look_at(&paths, || {
+    let found = x.tape().capture_outputs(&paths, || {
         whole = Some(module.forward(x)?);
         Ok(())
     })?;
@@ -31,16 +31,16 @@ pub(super) fn feature_maps<'t, M: Module + ?Sized>(
 }
 
 /// The path of this name, or the one path that ends with it.
-fn path(name: &str, ran: &[String]) -> Result<String> {
-    if name.is_empty() || ran.iter().any(|path| path == name) {
+fn path(name: &str, module_paths: &[String]) -> Result<String> {
+    if name.is_empty() || module_paths.iter().any(|path| path == name) {
         return Ok(name.to_string());
     }
-    let mut ending: Vec<&String> = ran.iter().filter(|path| ends_with(path, name)).collect();
+    let mut ending: Vec<&String> = module_paths.iter().filter(|path| ends_with(path, name)).collect();
     ending.sort();
     ending.dedup();
     match ending[..] {
         [path] => Ok(path.clone()),
-        [] => Err(unknown(name, nearest(name, ran))),
+        [] => Err(unknown(name, nearest(name, module_paths))),
         _ => Err(unknown(name, ending.into_iter().take(SUGGESTED).cloned().collect())),
     }
 }
@@ -51,9 +51,9 @@ fn ends_with(path: &str, name: &str) -> bool {
 }
 
 /// The paths at the least edit distance.
-fn nearest(name: &str, ran: &[String]) -> Vec<String> {
+fn nearest(name: &str, module_paths: &[String]) -> Vec<String> {
     let mut distances: Vec<(usize, &String)> =
-        ran.iter().map(|path| (strsim::levenshtein(name, path), path)).collect();
+        module_paths.iter().map(|path| (strsim::levenshtein(name, path), path)).collect();
     distances.sort();
     distances.dedup();
     distances.into_iter().take(SUGGESTED).map(|(_, path)| path.clone()).collect()

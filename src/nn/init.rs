@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Rng, Tensor};
 
-/// Which side of a layer Kaiming's initialisation keeps at variance 1 (He et al. 2015, "Delving deep into rectifiers").
+/// Which side of a layer Kaiming's initialization keeps at variance 1 (He et al. 2015, "Delving deep into rectifiers").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fan {
     /// The activations on the way forward (equation 10): the number of inputs that an output sums.

@@ -60,7 +60,7 @@ impl Linear {
 
     /// The number of outputs: the classes of a classifier.
     pub fn outputs(&self) -> usize {
-        self.bias.value().shape().channels()
+        self.bias.value().shape().num_channels()
     }
 }
 

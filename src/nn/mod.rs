@@ -1,4 +1,4 @@
-//! Layers: named state and its initialisation; the arithmetic is in [`ops`](crate::ops).
+//! Layers: named state and its initialization; the arithmetic is in [`ops`](crate::ops).
 //!
 //! A [`Module`] maps a value to a value and does not change while it does: what training learns comes back as
 //! [`Updates`](crate::autograd::Updates). A network of one's own is a struct of modules, with
@@ -19,7 +19,7 @@
 //!
 //! let mut rng = Rng::seed(0);
 //! let net = Tiny { conv: Conv2d::builder(3, 8, 3).padding(1).build(&mut rng)?, fc: Linear::new(8, 10, &mut rng)? };
-//! assert_eq!(net.parameters(), 3 * 3 * 3 * 8 + 8 * 10 + 10);
+//! assert_eq!(net.num_parameters(), 3 * 3 * 3 * 8 + 8 * 10 + 10);
 //! let tape = Tape::eval();
 //! let logits = net.forward(&tape.input(Tensor::zeros([2, 5, 6, 3])?))?;
 //! assert_eq!(logits.shape()[..], [2, 10]);
@@ -68,7 +68,7 @@ pub trait Module: State + Send + Sync {
     /// for this module's own output. Maps are `[N, H, W, C]`. Of a module that runs more than once it is the last output.
     ///
     /// A value is the module's own output, also where evaluation otherwise folds it into what follows, and it lies on the tape of
-    /// `x`: on one that records, gradients flow through it, and [`Updates::wrt`](crate::autograd::Updates::wrt) tells its own.
+    /// `x`: on one that records, gradients flow through it, and [`Updates::grad_of`](crate::autograd::Updates::grad_of) tells its own.
     ///
     /// # Errors
     /// [`Error::UnknownModule`](crate::Error::UnknownModule), with the nearest names, before anything is computed; otherwise as
@@ -86,7 +86,7 @@ pub trait Module: State + Send + Sync {
     /// let tape = Tape::eval().recording(true);
     /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer3", "linear"])?;
     /// let updates = maps[1].sum().backward()?;
-    /// assert_eq!(updates.wrt(&maps[0]).unwrap().shape(), maps[0].shape());
+    /// assert_eq!(updates.grad_of(&maps[0]).unwrap().shape(), maps[0].shape());
     ///
     /// let error = model.feature_maps(&tape.input(images), &["layr2"]).unwrap_err();
     /// assert!(error.to_string().starts_with("no single module \"layr2\"; nearest are: layer2, "));

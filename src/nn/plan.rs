@@ -3,7 +3,7 @@
 use super::Module;
 use crate::{
     Error, Result,
-    autograd::{Mode, Slot, Tape},
+    autograd::{Mode, StateRef, Tape},
 };
 
 /// The memory that a pass takes, in bytes as [`memory::stats`](crate::memory::stats) counts them: see [`Module::plan`].
@@ -28,14 +28,14 @@ impl Plan {
     }
 }
 
-/// All refusals of a pass: each run forgives those known and finds one more.
+/// All errors of a pass: each run forgives those known and finds one more.
 pub(super) fn check<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result<()> {
     let mut faults = vec![];
     loop {
-        let tape = Tape::dry(Mode::Train).forgiving(faults.len());
+        let tape = Tape::meta(Mode::Train).with_error_recovery(faults.len());
         match module.forward(&tape.placeholder(shape)?) {
             // What no operation refused cannot be forgiven: it is the last one known, again.
-            Err(_) if tape.forgives() > 0 => break,
+            Err(_) if tape.recoveries() > 0 => break,
             Err(fault) => faults.push(fault),
             Ok(_) => break,
         }
@@ -48,13 +48,13 @@ pub(super) fn plan<M: Module + ?Sized>(module: &M, shape: &[usize], mode: Mode) 
     module.visit("", &mut |_, slot| {
         let bytes = slot.value().bytes();
         model += bytes;
-        if let Slot::Param(param) = slot
+        if let StateRef::Param(param) = slot
             && param.is_trainable()
         {
             trained += bytes;
         }
     });
-    let tape = Tape::dry(mode);
+    let tape = Tape::meta(mode);
     let images = tape.placeholder(shape)?;
     let [before, _] = tape.bytes();
     let y = module.forward(&images)?;

@@ -3,7 +3,7 @@
 use super::Module;
 use crate::{
     Error, Result,
-    autograd::{Slot, SlotMut, State, Var, join},
+    autograd::{State, StateMut, StateRef, Var, join},
 };
 
 /// Modules applied one after the other, named by their index or as given.
@@ -58,10 +58,10 @@ impl Sequential {
 }
 
 impl State for Sequential {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, Slot<'_>)) {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.children.iter().for_each(|(name, child)| child.visit(&join(path, name), f));
     }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, SlotMut<'_>)) {
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         self.children.iter_mut().for_each(|(name, child)| child.visit_mut(&join(path, name), f));
     }
 }

@@ -3,7 +3,7 @@
 use super::Module;
 use crate::{
     Result, Shape,
-    autograd::{Mode, Slot, Tape},
+    autograd::{Mode, StateRef, Tape},
 };
 use std::{collections::BTreeMap, fmt};
 
@@ -14,7 +14,7 @@ pub struct Summary {
     pub input: Shape,
     /// In the order of a pass.
     pub layers: Vec<LayerSummary>,
-    /// Trained numbers of the whole network, as [`State::parameters`](crate::autograd::State::parameters).
+    /// Trained numbers of the whole network, as [`State::num_parameters`](crate::autograd::State::num_parameters).
     pub parameters: usize,
     /// Products that convolutions and linear maps add to a sum, by their definition. Winograd's algorithm multiplies less.
     pub multiply_adds: u64,
@@ -43,13 +43,13 @@ pub(super) fn summary<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result
     let mut unread = BTreeMap::new();
     let mut modules = BTreeMap::new();
     module.visit("", &mut |name, slot| {
-        if let Slot::Param(param) = slot {
+        if let StateRef::Param(param) = slot {
             let path = name.rsplit_once('.').map_or("", |(path, _)| path);
             modules.insert(param.id(), path.to_string());
-            unread.insert(param.id(), param.value().shape().elements());
+            unread.insert(param.id(), param.value().shape().num_elements());
         }
     });
-    let tape = Tape::dry(Mode::Train);
+    let tape = Tape::meta(Mode::Train);
     let input = tape.placeholder(shape)?;
     module.forward(&input)?;
     let layers: Vec<LayerSummary> = tape
@@ -66,7 +66,7 @@ pub(super) fn summary<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result
         .collect();
     Ok(Summary {
         input: *input.shape(),
-        parameters: module.parameters(),
+        parameters: module.num_parameters(),
         multiply_adds: layers.iter().map(|layer| layer.multiply_adds).sum(),
         memory: layers.iter().map(|layer| layer.memory).sum(),
         layers,

@@ -6,7 +6,7 @@ use super::proto::{
 };
 use crate::{
     Result, Shape, Tensor,
-    autograd::{Layout, Slot, State, StateId, join},
+    autograd::{Layout, State, StateId, StateRef, join},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -35,8 +35,8 @@ impl Graph {
     pub(super) fn new(state: &(impl State + ?Sized), input: Option<StateId>) -> Graph {
         let (mut params, mut buffers) = (BTreeMap::new(), vec![]);
         state.visit("", &mut |name, slot| match slot {
-            Slot::Param(param) => drop(params.insert(param.id(), name.to_string())),
-            Slot::Buffer(buffer) => buffers.push((name.to_string(), buffer.value().clone())),
+            StateRef::Param(param) => drop(params.insert(param.id(), name.to_string())),
+            StateRef::Buffer(buffer) => buffers.push((name.to_string(), buffer.value().clone())),
         });
         Graph {
             proto: GraphProto { name: "network".into(), ..GraphProto::default() },

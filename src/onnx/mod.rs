@@ -1,7 +1,7 @@
 //! Networks as ONNX files, for other runtimes (feature `onnx`).
 //!
-//! A file has the network as evaluation computes it, by its definition: a node for each convolution, normalisation, addition and so
-//! on, found by a dry pass, and the model's own tensors under their names in weights files (`layer1.0.conv1.weight`,
+//! A file has the network as evaluation computes it, by its definition: a node for each convolution, normalization, addition and so
+//! on, found by a meta pass, and the model's own tensors under their names in weights files (`layer1.0.conv1.weight`,
 //! `layer1.0.bn1.running_mean`). The input `input` is `[N, channels, height, width]`, as is usual there, for any number N of
 //! images of the size that was given; the output is `logits`. Operators are those of opset 17, which needs ONNX Runtime 1.12 or
 //! newer. No preprocessing is in the file: its input is what the model's input is.
@@ -73,7 +73,7 @@ pub fn encode<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> Result<Vec<u
 }
 
 fn model<M: Module + ?Sized>(module: &M, [height, width, channels]: [usize; 3]) -> Result<ModelProto> {
-    let tape = Tape::dry(Mode::Eval).looking_everywhere();
+    let tape = Tape::meta(Mode::Eval).capture_all();
     let x = tape.placeholder(&[1, height, width, channels])?;
     let y = module.forward(&x)?;
     let mut graph = Graph::new(module, x.id());
@@ -192,7 +192,7 @@ mod tests {
             ["weight", "bias", "running_mean", "running_var"].map(|part| format!("layer4.1.bn2.{part}"));
         assert_eq!(norm.input[1..], parts);
 
-        // The initialisers are the model's state, as a weights file has it.
+        // The initializers are the model's state, as a weights file has it.
         let state = model.export();
         assert_eq!(graph.initializer.len(), state.len());
         for tensor in &graph.initializer {
@@ -305,27 +305,27 @@ mod tests {
 
     #[test]
     fn what_cannot_be_said_is_refused_with_its_place() {
-        let refusal = |does: fn(&Var<'_>) -> Result<()>| {
+        let error = |does: fn(&Var<'_>) -> Result<()>| {
             let net = Sequential::new().push(Relu).named("odd", Does(does)).unwrap();
             let error = encode(&net, [4, 4, 3]).unwrap_err();
             assert_eq!(error.path(), Some("odd"));
             error.to_string()
         };
         assert_eq!(
-            refusal(|x| x.flatten()?.cross_entropy(&[1]).map(drop)),
+            error(|x| x.flatten()?.cross_entropy(&[1]).map(drop)),
             "odd: onnx: operation: expected one of evaluation that ONNX export knows, found cross_entropy"
         );
-        let batch = refusal(|x| {
+        let batch = error(|x| {
             let ones = x.tape().input(Tensor::full([3], 1.0)?);
             x.batch_norm(&BatchNorm::new(&ones, &ones)).map(drop)
         });
         assert!(batch.contains("statistics: expected given ones"), "{batch}");
-        let computed = refusal(|x| {
+        let computed = error(|x| {
             let weight = x.tape().input(Tensor::full([48, 2], 1.0)?).scale(2.0);
             x.flatten()?.linear(&weight, None).map(drop)
         });
         assert!(computed.contains("weight: expected a parameter or a constant"), "{computed}");
-        let detached = refusal(|x| x.detach().add(x).map(drop));
+        let detached = error(|x| x.detach().add(x).map(drop));
         assert!(detached.contains("input: expected a value of this pass"), "{detached}");
     }
 

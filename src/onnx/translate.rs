@@ -1,4 +1,4 @@
-//! From the operations of a dry pass to nodes.
+//! From the operations of a meta pass to nodes.
 //!
 //! On a tape that looks everywhere all values are computed as they are defined, so each operation is one of a few that ONNX has,
 //! too. Values with four axes are images: channels are the last axis here and the second one there. Sizes of windows and what
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     At, Error, Result, Shape, Tensor,
     autograd::{Layout, Operand, Operation, StateId},
-    ops::{Conv2dOptions, Normalised, Padding, Windows},
+    ops::{Conv2dOptions, Normalized, Padding, Windows},
 };
 use std::ops::Range;
 
@@ -48,7 +48,7 @@ impl Translation<'_> {
             "softmax" => self.along_channels("Softmax", channels),
             "log_softmax" => self.along_channels("LogSoftmax", channels),
             "concat" => self.along_channels("Concat", channels),
-            "channels" => self.channels(channels),
+            "slice_channels" => self.channels(channels),
             "pad_channels" => self.pad_channels(channels),
             "max_pool2d" => self.pool("MaxPool"),
             "avg_pool2d" => self.pool("AveragePool"),
@@ -133,7 +133,7 @@ impl Translation<'_> {
     }
 
     fn batch_norm(&mut self) -> Result<String> {
-        let &Normalised { eps, ref given, relu } = self.settings()?;
+        let &Normalized { eps, ref given, relu } = self.settings()?;
         let Some([mean, var]) = given.clone() else {
             return Err(refuse("statistics", "given ones", "those of the batch, which is training"));
         };

@@ -21,8 +21,8 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn add(&self, other: &Var<'t>) -> Result<Var<'t>> {
-        if let Err(refusal) = expect_shape("add", "other", self.shape(), other.shape()) {
-            return self.tape().forgive(refusal, Some(*self.shape()));
+        if let Err(error) = expect_shape("add", "other", self.shape(), other.shape()) {
+            return self.tape().recover(error, Some(*self.shape()));
         }
         Ok(Var::op("add", [self, other], *self.shape(), |[a, b]| {
             let sum = Tensor::build(*a.shape(), |y| kernels::add(Isa::active(), a.data(), b.data(), y));

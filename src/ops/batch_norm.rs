@@ -1,4 +1,4 @@
-//! Batch normalisation (Ioffe and Szegedy 2015, algorithm 1), with what follows it in a residual network in the same pass:
+//! Batch normalization (Ioffe and Szegedy 2015, algorithm 1), with what follows it in a residual network in the same pass:
 //!
 //! ```text
 //! x̂ = (x - mean) / sqrt(var + eps)      y = relu(gamma x̂ + beta + residual)
@@ -21,7 +21,7 @@
 use super::{expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Cost, GradientMemory, Kept, Var},
+    autograd::{Cost, GradientMemory, Saved, Var},
     kernels::{self, Activation, BatchNormGradient, BatchNormSums, Isa, NormRelu},
 };
 use std::iter;
@@ -54,7 +54,7 @@ pub struct BatchNorm<'v, 't> {
     /// The batch's own statistics, if they are known already, from [`Var::conv2d_moments`]: they must be those of the input, since the
     /// gradient flows through them. They are not looked at where statistics are given.
     pub batch: Option<&'v Moments>,
-    /// Added behind the normalisation: the shortcut of a residual block, with the shape of the input.
+    /// Added behind the normalization: the shortcut of a residual block, with the shape of the input.
     pub residual: Option<&'v Var<'t>>,
     /// Whether a ReLU follows, behind the residual.
     pub relu: bool,
@@ -67,9 +67,9 @@ impl<'v, 't> BatchNorm<'v, 't> {
     }
 }
 
-/// What translators must know of a batch normalisation besides its inputs.
+/// What translators must know of a batch normalization besides its inputs.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for translators only"))]
-pub(crate) struct Normalised {
+pub(crate) struct Normalized {
     /// As [`BatchNorm::eps`].
     pub(crate) eps: f32,
     /// Mean and variance, unless they are the batch's.
@@ -78,7 +78,7 @@ pub(crate) struct Normalised {
     pub(crate) relu: bool,
 }
 
-/// The statistics that a batch normalisation used.
+/// The statistics that a batch normalization used.
 #[derive(Clone, Debug)]
 pub struct Moments {
     /// The mean of each channel, `[C]`.
@@ -97,7 +97,7 @@ impl Moments {
 }
 
 impl Moments {
-    /// Of a dry pass, in which nothing is known but how many there are.
+    /// Of a meta pass, in which nothing is known but how many there are.
     fn zeros(channels: Shape, count: usize) -> Moments {
         let zeros = vector(channels, |_| 0.0);
         Moments { mean: zeros.clone(), var: zeros, count }
@@ -105,7 +105,7 @@ impl Moments {
 }
 
 impl<'t> Var<'t> {
-    /// Normalises each channel, the last axis, of `[N, H, W, C]` or `[N, C]` (any number of axes), and returns the statistics
+    /// Normalizes each channel, the last axis, of `[N, H, W, C]` or `[N, C]` (any number of axes), and returns the statistics
     /// that it used beside the result, which has the input's shape. See [`BatchNorm`] for an example.
     ///
     /// # Errors
@@ -113,18 +113,18 @@ impl<'t> Var<'t> {
     /// negative; and, without given statistics, if a channel has only one value: its variance would be 0 whatever the
     /// network computed (as PyTorch). A batch of one on maps of 1 x 1 is such a case.
     pub fn batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<(Var<'t>, Moments)> {
-        let count = self.shape().rows();
+        let count = self.shape().num_rows();
         let channels = match self.check_batch_norm(norm) {
             Ok(channels) => channels,
-            Err(refusal) => {
-                let y = self.tape().forgive(refusal, Some(*self.shape()))?;
+            Err(error) => {
+                let y = self.tape().recover(error, Some(*self.shape()))?;
                 return Ok((y, Moments::zeros(*norm.gamma.shape(), count)));
             }
         };
         let moments = match (norm.given, norm.batch) {
             (Some((mean, var)), _) => Moments { mean: mean.clone(), var: var.clone(), count },
             (None, Some(batch)) => batch.clone(),
-            (None, None) if self.tape().is_dry() => Moments::zeros(*norm.gamma.shape(), count),
+            (None, None) if self.tape().is_meta() => Moments::zeros(*norm.gamma.shape(), count),
             (None, None) => {
                 let moments = kernels::moments(Isa::active(), self.value().data(), channels);
                 Moments::new(*norm.gamma.shape(), moments, count)
@@ -132,7 +132,7 @@ impl<'t> Var<'t> {
         };
         let affine =
             Affine::new([norm.gamma, norm.beta].map(Var::value), [&moments.mean, &moments.var], norm.eps);
-        let (x, residual, given) = (self.value().clone(), norm.residual.map(Var::keep), norm.given.is_some());
+        let (x, residual, given) = (self.value().clone(), norm.residual.map(Var::save), norm.given.is_some());
         let recipe = Recipe { x, affine, residual, relu: norm.relu };
         let inputs: Vec<&Var<'t>> = [self, norm.gamma, norm.beta].into_iter().chain(norm.residual).collect();
         let y = Var::op_many("batch_norm", &inputs, *self.shape(), |values| {
@@ -144,13 +144,13 @@ impl<'t> Var<'t> {
             })
         });
         let passes_residual = norm.residual.is_some_and(Var::is_recorded);
-        let y = y.costs(|| recipe.cost(passes_residual)).settings(|| Normalised {
+        let y = y.costs(|| recipe.cost(passes_residual)).settings(|| Normalized {
             eps: norm.eps,
             given: norm.given.map(|(mean, var)| [mean.clone(), var.clone()]),
             relu: norm.relu,
         });
         let y = match recipe.is_cheap() && channels >= WIDE {
-            true => y.computed_again_by(recipe.passes(), move || recipe.again()),
+            true => y.rematerialize_with(recipe.passes(), move || recipe.again()),
             false => y,
         };
         Ok((y, moments))
@@ -176,7 +176,7 @@ impl<'t> Var<'t> {
                 expect_vector("batch_norm", "mean", channels, mean.shape())?;
                 expect_vector("batch_norm", "var", channels, var.shape())?;
             }
-            None if self.shape().rows() < 2 => {
+            None if self.shape().num_rows() < 2 => {
                 let expected = "more than one value per channel, to have a variance (train with a larger batch or larger maps)";
                 return Err(Error::argument("batch_norm", "input", expected, self.shape()));
             }
@@ -191,7 +191,7 @@ pub(super) fn vector(channels: Shape, value: impl Fn(usize) -> f64) -> Tensor {
     Tensor::build(channels, |out| out.iter_mut().enumerate().for_each(|(c, out)| *out = value(c) as f32))
 }
 
-/// The normalisation as one multiplication and one addition, `y = x scale + shift`; vectors of one number a channel.
+/// The normalization as one multiplication and one addition, `y = x scale + shift`; vectors of one number a channel.
 #[derive(Clone, Debug)]
 pub(super) struct Affine {
     pub(super) mean: Tensor,
@@ -206,12 +206,12 @@ pub(super) struct Affine {
 impl Affine {
     pub(super) fn new([gamma, beta]: [&Tensor; 2], [mean, var]: [&Tensor; 2], eps: f32) -> Affine {
         let channels = *mean.shape();
-        let kept = mean.clone();
+        let saved = mean.clone();
         let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(Tensor::data);
         let inverse_std = |c: usize| 1.0 / (f64::from(var[c]) + f64::from(eps)).sqrt();
         let scale = |c: usize| f64::from(gamma[c]) * inverse_std(c);
         Affine {
-            mean: kept,
+            mean: saved,
             inverse_std: vector(channels, inverse_std),
             scale: vector(channels, scale),
             shift: vector(channels, |c| f64::from(beta[c]) - f64::from(mean[c]) * scale(c)),
@@ -234,7 +234,7 @@ impl Affine {
         let residual = residual.map(Tensor::data);
         let (scale, shift) = (self.scale.data(), self.shift.data());
         Tensor::build(*x.shape(), |y| {
-            kernels::normalise(Isa::active(), x.data(), scale, shift, residual, relu, y);
+            kernels::normalize(Isa::active(), x.data(), scale, shift, residual, relu, y);
         })
     }
 }
@@ -244,14 +244,14 @@ impl Affine {
 struct Recipe {
     x: Tensor,
     affine: Affine,
-    residual: Option<Kept>,
+    residual: Option<Saved>,
     relu: bool,
 }
 
 impl Recipe {
     /// What making y again costs.
     fn passes(&self) -> usize {
-        1 + self.residual.as_ref().map_or(0, Kept::passes)
+        1 + self.residual.as_ref().map_or(0, Saved::passes)
     }
 
     /// Whether y need not be kept. In a stage of blocks, each of which adds the output of the one before, every third output is
@@ -260,11 +260,11 @@ impl Recipe {
         self.passes() <= 2
     }
 
-    /// What the normalisation takes, for dry passes; `passes_residual` says whether a gradient flows to the residual.
+    /// What the normalization takes, for meta passes; `passes_residual` says whether a gradient flows to the residual.
     fn cost(&self, passes_residual: bool) -> Cost {
         let channels = *self.affine.mean.shape();
         let needed = self.relu && self.is_cheap();
-        let residual = self.residual.iter().filter(|kept| needed || kept.passes() == 0).cloned();
+        let residual = self.residual.iter().filter(|saved| needed || saved.passes() == 0).cloned();
         let gradients = match passes_residual {
             true => {
                 vec![GradientMemory::New, GradientMemory::New, GradientMemory::New, GradientMemory::InPlace]
@@ -272,8 +272,8 @@ impl Recipe {
             false => vec![GradientMemory::InPlace],
         };
         Cost {
-            keeps: iter::once(self.x.clone().into()).chain(residual).collect(),
-            keeps_output: self.relu && !self.is_cheap(),
+            saves: iter::once(self.x.clone().into()).chain(residual).collect(),
+            saves_output: self.relu && !self.is_cheap(),
             makes: vec![channels; 4],
             backward: vec![channels; 2],
             gradients,
@@ -286,7 +286,7 @@ impl Recipe {
     }
 
     fn again(&self) -> Tensor {
-        self.make(self.residual.as_ref().map(Kept::value).as_ref())
+        self.make(self.residual.as_ref().map(Saved::value).as_ref())
     }
 }
 
@@ -329,7 +329,7 @@ impl Rule {
     /// The residual, if it tells where the ReLU let through.
     fn residual(&self) -> Option<Tensor> {
         let needed = self.recipe.relu && self.output.is_none();
-        self.recipe.residual.as_ref().filter(|_| needed).map(Kept::value)
+        self.recipe.residual.as_ref().filter(|_| needed).map(Saved::value)
     }
 
     fn activation<'a>(&'a self, residual: Option<&'a Tensor>) -> Activation<'a> {
@@ -352,7 +352,7 @@ impl Rule {
         dx: Option<&mut [f32]>,
     ) {
         let Recipe { x, affine, .. } = &self.recipe;
-        let (isa, m, x, scale) = (Isa::active(), x.shape().rows() as f64, x.data(), affine.scale.data());
+        let (isa, m, x, scale) = (Isa::active(), x.shape().num_rows() as f64, x.data(), affine.scale.data());
         let Some(sums) = sums else {
             return kernels::batch_norm_frozen_dx(isa, x, scale, activation, dy, dx);
         };
@@ -376,7 +376,7 @@ mod tests {
     const EPS: f32 = 1e-3;
 
     /// x, gamma, beta and a residual such that what enters a ReLU, in any form, is far from 0: x is about 2 or -2 in turn, so its
-    /// normalised values are about 1 or -1; the residual outweighs them.
+    /// normalized values are about 1 or -1; the residual outweighs them.
     fn inputs(shape: &[usize], seed: u64) -> [Tensor; 4] {
         let mut rng = Rng::seed(seed);
         let channels = shape[shape.len() - 1];
@@ -433,7 +433,7 @@ mod tests {
             let (second, passes) = again(&x, plain, Some(&first));
             assert_eq!(passes, 2);
             let (third, passes) = again(&x, plain, Some(&second));
-            assert_eq!(passes, 0, "kept");
+            assert_eq!(passes, 0, "saved");
             assert_eq!(again(&x, plain, Some(&third)).1, 1);
         }
     }
@@ -446,16 +446,16 @@ mod tests {
         assert_eq!(again(&x, BatchNorm { relu: true, ..BatchNorm::new(&gamma, &beta) }, None).1, 0);
     }
 
-    /// The normalised x, and in how many passes it is computed again.
+    /// The normalized x, and in how many passes it is computed again.
     fn again<'v, 't>(
         x: &Var<'t>,
         norm: BatchNorm<'v, 't>,
         residual: Option<&'v Var<'t>>,
     ) -> (Var<'t>, usize) {
         let (y, _) = x.batch_norm(&BatchNorm { residual, ..norm }).unwrap();
-        let kept = y.keep();
-        assert_eq!(kept.value(), *y.value());
-        (y, kept.passes())
+        let saved = y.save();
+        assert_eq!(saved.value(), *y.value());
+        (y, saved.passes())
     }
 
     #[test]
@@ -502,7 +502,7 @@ mod tests {
                         if relu { y.relu() } else { y }
                     };
                     let updates = y.backward_from(weights.clone()).unwrap();
-                    let gradients = v.iter().filter_map(|v| updates.wrt(v).cloned());
+                    let gradients = v.iter().filter_map(|v| updates.grad_of(v).cloned());
                     iter::once(y.value().clone()).chain(gradients).collect()
                 };
                 let (fused, composed) = (run(true), run(false));
@@ -529,7 +529,7 @@ mod tests {
             let norm = BatchNorm { residual: Some(&v[3]), relu: true, ..BatchNorm::new(&v[1], &v[2]) };
             let y = v[0].batch_norm(&norm).unwrap().0;
             let updates = y.backward_from(x.clone()).unwrap();
-            v.each_ref().map(|v| updates.wrt(v).cloned())
+            v.each_ref().map(|v| updates.grad_of(v).cloned())
         };
         let full = all([true; 4]);
         for i in 0..4 {

@@ -23,7 +23,7 @@ impl<'t> Var<'t> {
     /// ```
     pub fn concat(inputs: &[&Var<'t>]) -> Result<Var<'t>> {
         let shape = output_shape(inputs)?;
-        let widths: Vec<usize> = inputs.iter().map(|x| x.shape().channels()).collect();
+        let widths: Vec<usize> = inputs.iter().map(|x| x.shape().num_channels()).collect();
         Ok(Var::op_many("concat", inputs, shape, |values| {
             let parts: Vec<(&[f32], usize)> =
                 values.iter().zip(&widths).map(|(x, &width)| (x.data(), width)).collect();
@@ -32,11 +32,11 @@ impl<'t> Var<'t> {
             (y, move |dy: Tensor, needs: &[bool]| {
                 let mut start = 0;
                 let gradient = |(shape, &needed): (&Shape, &bool)| {
-                    let range = start..start + shape.channels();
+                    let range = start..start + shape.num_channels();
                     start = range.end;
                     needed.then(|| {
                         Tensor::build(*shape, |dx| {
-                            let channels = dy.shape().channels();
+                            let channels = dy.shape().num_channels();
                             kernels::slice_channels(Isa::active(), dy.data(), channels, range, dx);
                         })
                     })

@@ -11,8 +11,8 @@
 use super::{Moments, expect_images, expect_vector, linear::column_sums};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Cost, Kept, Var},
-    kernels::{self, Ending, Isa},
+    autograd::{Cost, Saved, Var},
+    kernels::{self, Epilogue, Isa},
 };
 use std::fmt;
 
@@ -94,7 +94,7 @@ impl<'t> Var<'t> {
         self.convolve(weight, bias, options, false).map(|(y, _)| y)
     }
 
-    /// [`Var::conv2d`], and the moments of each channel of the result, taken while it is in the cache: for a batch normalisation
+    /// [`Var::conv2d`], and the moments of each channel of the result, taken while it is in the cache: for a batch normalization
     /// that follows, see [`BatchNorm::batch`](super::BatchNorm::batch).
     ///
     /// # Errors
@@ -116,8 +116,8 @@ impl<'t> Var<'t> {
         options: &Conv2dOptions,
     ) -> Result<(Var<'t>, Moments)> {
         let (y, moments) = self.convolve(weight, bias, options, true)?;
-        let (channels, count) = (Shape::new(&[y.shape().channels()])?, y.shape().rows());
-        // A dry pass has none.
+        let (channels, count) = (Shape::new(&[y.shape().num_channels()])?, y.shape().num_rows());
+        // A meta pass has none.
         let moments = moments.unwrap_or_else(|| (vec![0.0; channels[0]], vec![0.0; channels[0]]));
         Ok((y, Moments::new(channels, moments, count)))
     }
@@ -132,33 +132,33 @@ impl<'t> Var<'t> {
     ) -> Result<(Var<'t>, Option<MeanAndVariance>)> {
         let sizes = match options.geometry(self.shape(), weight.shape()) {
             Ok(sizes) => sizes,
-            Err(refusal) => {
-                let assumed = options.assumed(self.shape(), weight.shape());
-                return self.tape().forgive(refusal, assumed).map(|y| (y, None));
+            Err(error) => {
+                let inferred_shape = options.inferred_shape(self.shape(), weight.shape());
+                return self.tape().recover(error, inferred_shape).map(|y| (y, None));
             }
         };
         if let Some(bias) = bias {
             expect_vector("conv2d", "bias", sizes.out_channels, bias.shape())?;
         }
         let shape = Shape::new(&[sizes.batch, sizes.out_height(), sizes.out_width(), sizes.out_channels])?;
-        let (algorithm, kept, mut moments) = (options.algorithm, self.keep(), None);
+        let (algorithm, saved, mut moments) = (options.algorithm, self.save(), None);
         let inputs: Vec<&Var<'t>> = [self, weight].into_iter().chain(bias).collect();
         let y = Var::op_many("conv2d", &inputs, shape, |values| {
             let (x, w, isa) = (values[0].data(), values[1].data(), Isa::active());
-            let ending = Ending { bias: values.get(2).map(|bias| bias.data()), ..Ending::default() };
+            let epilogue = Epilogue { bias: values.get(2).map(|bias| bias.data()), ..Epilogue::default() };
             let y = Tensor::build(shape, |y| match take_moments {
-                true => moments = Some(algorithm.conv2d_moments(isa, &sizes, x, w, ending, y)),
-                false => algorithm.conv2d(isa, &sizes, x, w, ending, y),
+                true => moments = Some(algorithm.conv2d_moments(isa, &sizes, x, w, epilogue, y)),
+                false => algorithm.conv2d(isa, &sizes, x, w, epilogue, y),
             });
             let w = values[1].clone();
             (y, move |dy: Tensor, needs: &[bool]| {
-                let [dx, dw] = gradients(algorithm, &sizes, &kept, &w, &dy, [needs[0], needs[1]]);
+                let [dx, dw] = gradients(algorithm, &sizes, &saved, &w, &dy, [needs[0], needs[1]]);
                 vec![dx, dw, needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy))]
             })
         })
         .costs(|| Cost {
             multiply_adds: multiply_adds(&shape, weight.shape()),
-            keeps: vec![self.keep(), weight.value().clone().into()],
+            saves: vec![self.save(), weight.value().clone().into()],
             ..Cost::default()
         })
         .settings(|| {
@@ -175,7 +175,7 @@ impl<'t> Var<'t> {
 
 /// Of a convolution whose output and weight have these shapes, by its definition.
 pub(super) fn multiply_adds(output: &Shape, weight: &Shape) -> u64 {
-    output.elements() as u64 * (weight.elements() / weight.channels().max(1)) as u64
+    output.num_elements() as u64 * (weight.num_elements() / weight.num_channels().max(1)) as u64
 }
 
 /// Of each channel.
@@ -183,8 +183,8 @@ type MeanAndVariance = (Vec<f64>, Vec<f64>);
 
 fn gradients(
     algorithm: Algorithm,
-    geometry: &kernels::Conv2d,
-    x: &Kept,
+    geometry: &kernels::Conv2dGeometry,
+    x: &Saved,
     w: &Tensor,
     dy: &Tensor,
     needs: [bool; 2],
@@ -205,7 +205,7 @@ fn gradients(
 
 impl Conv2dOptions {
     /// The kernels' sizes for an input and a weight; refuses whatever does not fit.
-    pub(super) fn geometry(&self, x: &Shape, w: &Shape) -> Result<kernels::Conv2d> {
+    pub(super) fn geometry(&self, x: &Shape, w: &Shape) -> Result<kernels::Conv2dGeometry> {
         let [batch, height, width, in_channels] = expect_images("conv2d", x)?;
         let &[kernel_height, kernel_width, _, out_channels] = &w[..] else {
             return Err(refuse("weight", "[KH, KW, C/groups, OC]", w));
@@ -240,7 +240,7 @@ impl Conv2dOptions {
             let found = format_args!("{} x {}{dilation}", kernel[0], kernel[1]);
             return Err(Error::argument("conv2d", "kernel", expected, found));
         }
-        Ok(kernels::Conv2d {
+        Ok(kernels::Conv2dGeometry {
             batch,
             height,
             width,
@@ -256,7 +256,7 @@ impl Conv2dOptions {
     }
 
     /// The shape that the output would have if the input fitted.
-    fn assumed(&self, x: &Shape, w: &Shape) -> Option<Shape> {
+    fn inferred_shape(&self, x: &Shape, w: &Shape) -> Option<Shape> {
         let (&[batch, height, width, _], &[_, _, channels, outputs]) = (&x[..], &w[..]) else {
             return None;
         };
@@ -338,14 +338,14 @@ mod tests {
         Ok(x.conv2d(&w, None, &options)?.shape().to_vec())
     }
 
-    fn refusal(x: &[usize], w: &[usize], options: Conv2dOptions) -> String {
+    fn error(x: &[usize], w: &[usize], options: Conv2dOptions) -> String {
         output(x, w, options).unwrap_err().to_string()
     }
 
     #[test]
     fn values_by_hand() {
         let tape = Tape::eval();
-        // Two images of one row; a kernel that takes differences of neighbours, with a bias.
+        // Two images of one row; a kernel that takes differences of neighbors, with a bias.
         let x = tape.input(Tensor::new([2, 1, 3, 1], vec![1.0, 4.0, 9.0, 2.0, 2.0, 5.0]).unwrap());
         let w = tape.input(Tensor::new([1, 2, 1, 1], vec![-1.0, 1.0]).unwrap());
         let b = tape.input(Tensor::new([1], vec![0.5]).unwrap());
@@ -388,7 +388,7 @@ mod tests {
             let y = x.conv2d(&w, None, &options).unwrap();
             let value = y.value().clone();
             let updates = y.mul(&y).unwrap().sum().backward().unwrap();
-            [value, updates.wrt(&x).unwrap().clone(), updates.wrt(&w).unwrap().clone()]
+            [value, updates.grad_of(&x).unwrap().clone(), updates.grad_of(&w).unwrap().clone()]
         });
         assert_ne!(auto[0], direct[0], "this is large enough for Winograd's algorithm");
         for (auto, direct) in auto.iter().zip(&direct) {
@@ -417,40 +417,38 @@ mod tests {
         let x = [1, 5, 5, 4];
         let default = Conv2dOptions::default();
         assert_eq!(
-            refusal(&[5, 5, 4], &[3, 3, 4, 2], default),
+            error(&[5, 5, 4], &[3, 3, 4, 2], default),
             "conv2d: input: expected [N, H, W, C], found [5, 5, 4]"
         );
         assert_eq!(
-            refusal(&[1, 0, 5, 4], &[3, 3, 4, 2], default),
+            error(&[1, 0, 5, 4], &[3, 3, 4, 2], default),
             "conv2d: input: expected images of at least one pixel, found [1, 0, 5, 4]"
         );
         assert_eq!(
-            refusal(&x, &[3, 4, 2], default),
+            error(&x, &[3, 4, 2], default),
             "conv2d: weight: expected [KH, KW, C/groups, OC], found [3, 4, 2]"
         );
         assert_eq!(
-            refusal(&x, &[3, 3, 3, 2], default),
+            error(&x, &[3, 3, 3, 2], default),
             "conv2d: input: expected [N, H, W, 3] for the weight [3, 3, 3, 2], found [1, 5, 5, 4]"
         );
         assert_eq!(
-            refusal(&x, &[7, 3, 4, 2], Conv2dOptions { padding: Padding::Zeros([0, 1]), ..default }),
+            error(&x, &[7, 3, 4, 2], Conv2dOptions { padding: Padding::Zeros([0, 1]), ..default }),
             "conv2d: kernel: expected at most the padded image, 5 x 7, found 7 x 3"
         );
         assert_eq!(
-            refusal(&x, &[3, 3, 4, 2], Conv2dOptions { stride: [1, 0], ..default }),
+            error(&x, &[3, 3, 4, 2], Conv2dOptions { stride: [1, 0], ..default }),
             "conv2d: stride: expected at least 1, found [1, 0]"
         );
-        assert!(
-            refusal(&x, &[3, 3, 4, 2], Conv2dOptions { dilation: [0, 1], ..default }).contains("dilation")
-        );
-        assert!(refusal(&x, &[0, 3, 4, 2], default).contains("weight: expected at least 1, found [0, 3]"));
-        assert!(refusal(&x, &[3, 3, 4, 2], Conv2dOptions { groups: 0, ..default }).contains("groups"));
+        assert!(error(&x, &[3, 3, 4, 2], Conv2dOptions { dilation: [0, 1], ..default }).contains("dilation"));
+        assert!(error(&x, &[0, 3, 4, 2], default).contains("weight: expected at least 1, found [0, 3]"));
+        assert!(error(&x, &[3, 3, 4, 2], Conv2dOptions { groups: 0, ..default }).contains("groups"));
         assert_eq!(
-            refusal(&x, &[3, 3, 1, 6], Conv2dOptions { groups: 3, ..default }),
+            error(&x, &[3, 3, 1, 6], Conv2dOptions { groups: 3, ..default }),
             "conv2d: groups: expected a divisor of the input's channels, found 3 of 4"
         );
         assert_eq!(
-            refusal(&x, &[3, 3, 2, 5], Conv2dOptions { groups: 2, ..default }),
+            error(&x, &[3, 3, 2, 5], Conv2dOptions { groups: 2, ..default }),
             "conv2d: groups: expected a divisor of the output's channels, found 2 of 5"
         );
         let tape = Tape::eval();
@@ -469,10 +467,9 @@ mod tests {
             );
         }
         let dilation = [usize::MAX, 1];
-        assert!(refusal(&x, &w, Conv2dOptions { dilation, ..default }).contains("kernel"));
+        assert!(error(&x, &w, Conv2dOptions { dilation, ..default }).contains("kernel"));
         assert!(
-            refusal(&x, &w, Conv2dOptions { dilation, padding: Padding::Same, ..default })
-                .contains("padding")
+            error(&x, &w, Conv2dOptions { dilation, padding: Padding::Same, ..default }).contains("padding")
         );
         for stride in [usize::MAX, 1 << 63] {
             let options = Conv2dOptions { stride: [stride; 2], ..default };

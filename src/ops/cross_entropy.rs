@@ -208,7 +208,7 @@ mod tests {
             let tape = Tape::train(Rng::seed(0));
             let x = tape.watch(logits(1.0));
             let updates = x.cross_entropy(&LABELS).unwrap().scale(alpha).backward().unwrap();
-            updates.wrt(&x).unwrap().clone()
+            updates.grad_of(&x).unwrap().clone()
         };
         let mut single = gradient(1.0);
         single.scale(4.0);

@@ -47,7 +47,7 @@ impl<'t> Var<'t> {
                 }
             });
             (y, move |mut dy: Tensor, _| {
-                let size = (dy.shape().elements() / samples.max(1)).max(1);
+                let size = (dy.shape().num_elements() / samples.max(1)).max(1);
                 for (dy, &factor) in dy.data_mut().chunks_mut(size).zip(&factors) {
                     if factor == 0.0 {
                         kernels::fill(Isa::active(), 0.0, dy);

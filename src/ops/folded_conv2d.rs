@@ -1,4 +1,4 @@
-//! A convolution with the normalisation behind it folded into its weights, for evaluation: where mean and variance are
+//! A convolution with the normalization behind it folded into its weights, for evaluation: where mean and variance are
 //! constants, `norm(conv(x, w))` is `conv(x, w scale) + shift` with
 //!
 //! ```text
@@ -21,13 +21,13 @@ use super::{Conv2dOptions, conv2d::multiply_adds, expect_eps, expect_shape, expe
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::{Cost, GradientMemory, Var},
-    kernels::{self, Conv2d, Ending, Isa},
+    kernels::{self, Conv2dGeometry, Epilogue, Isa},
 };
 use std::{iter, sync::Arc};
 
-/// Constants to normalise with, `[C]` each.
+/// Constants to normalize with, `[C]` each.
 #[derive(Clone, Copy, Debug)]
-pub struct Normalisation<'a> {
+pub struct Normalization<'a> {
     /// The factor.
     pub gamma: &'a Tensor,
     /// The offset.
@@ -40,12 +40,12 @@ pub struct Normalisation<'a> {
     pub eps: f32,
 }
 
-/// A convolution and a normalisation as one. Threads may share it.
+/// A convolution and a normalization as one. Threads may share it.
 ///
 /// ```
-/// use skipgrad::{Tensor, autograd::Tape, ops::{Conv2dOptions, FoldedConv2d, Normalisation}};
+/// use skipgrad::{Tensor, autograd::Tape, ops::{Conv2dOptions, FoldedConv2d, Normalization}};
 /// let [gamma, beta, mean, var] = [3.0, 0.5, 10.0, 4.0].map(|x| Tensor::full([1], x).unwrap());
-/// let norm = Normalisation { gamma: &gamma, beta: &beta, mean: &mean, var: &var, eps: 0.0 };
+/// let norm = Normalization { gamma: &gamma, beta: &beta, mean: &mean, var: &var, eps: 0.0 };
 /// let weight = Tensor::full([1, 1, 1, 1], 2.0)?;
 /// let conv = FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm)?;
 /// let tape = Tape::eval();
@@ -61,7 +61,7 @@ pub struct FoldedConv2d {
 }
 
 impl FoldedConv2d {
-    /// Of a convolution with the weight `[KH, KW, C/groups, OC]` and perhaps a bias `[OC]`, and a normalisation of its output.
+    /// Of a convolution with the weight `[KH, KW, C/groups, OC]` and perhaps a bias `[OC]`, and a normalization of its output.
     /// The weight is shared, not copied.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl FoldedConv2d {
         weight: &Tensor,
         bias: Option<&Tensor>,
         options: Conv2dOptions,
-        norm: Normalisation<'_>,
+        norm: Normalization<'_>,
     ) -> Result<Arc<FoldedConv2d>> {
         let &[_, _, _, channels] = &weight.shape()[..] else {
             return Err(Error::argument("conv2d", "weight", "[KH, KW, C/groups, OC]", weight.shape()));
@@ -114,9 +114,9 @@ impl FoldedConv2d {
         Ok(Var::op_many("folded_conv2d", &inputs, shape, |values| {
             let residual = values.get(1).map(|residual| residual.data());
             let packed = self.weight.packed_as(packing, packed_shape, &sizes);
-            let ending = Ending { bias: Some(self.shift.data()), residual, relu };
+            let epilogue = Epilogue { bias: Some(self.shift.data()), residual, relu };
             let y = Tensor::build(shape, |y| {
-                packing.conv2d(Isa::active(), &sizes, values[0].data(), packed.data(), ending, y);
+                packing.conv2d(Isa::active(), &sizes, values[0].data(), packed.data(), epilogue, y);
             });
             let (folded, mask, x_shape) = (self.clone(), relu.then(|| y.clone()), *values[0].shape());
             (y, move |mut dy: Tensor, needs: &[bool]| {
@@ -129,7 +129,7 @@ impl FoldedConv2d {
         })
         .costs(|| Cost {
             multiply_adds: multiply_adds(&shape, self.weight.shape()),
-            keeps_output: relu,
+            saves_output: relu,
             forward: vec![*self.weight.shape()],
             backward: vec![*self.weight.shape()],
             gradients: vec![GradientMemory::New, GradientMemory::InPlace],
@@ -138,7 +138,7 @@ impl FoldedConv2d {
         }))
     }
 
-    fn input_gradient(&self, sizes: &Conv2d, dy: &Tensor, shape: Shape) -> Tensor {
+    fn input_gradient(&self, sizes: &Conv2dGeometry, dy: &Tensor, shape: Shape) -> Tensor {
         let w = self.weight.fold();
         Tensor::build(shape, |dx| {
             self.weight.options().algorithm.input_gradient(Isa::active(), sizes, dy.data(), w.data(), dx);
@@ -156,7 +156,7 @@ mod tests {
     };
 
     #[test]
-    fn it_is_the_convolution_and_the_normalisation() {
+    fn it_is_the_convolution_and_the_normalization() {
         let mut rng = Rng::seed(1);
         let options = [
             (Conv2dOptions { padding: Padding::Same, ..Default::default() }, [3, 3, 20, 24], 16),
@@ -175,7 +175,7 @@ mod tests {
             let [gamma, beta, mean, bias] = [(); 4].map(|()| normal(&[channels]));
             let var = Tensor::uniform([channels], 0.5, 2.0, &mut rng).unwrap();
             for bias in [None, Some(&bias)] {
-                let norm = Normalisation { gamma: &gamma, beta: &beta, mean: &mean, var: &var, eps: 0.1 };
+                let norm = Normalization { gamma: &gamma, beta: &beta, mean: &mean, var: &var, eps: 0.1 };
                 let folded = FoldedConv2d::new(&weight, bias, options, norm).unwrap();
                 let tape = Tape::eval();
                 let input = |t: &Tensor| tape.input(t.clone());
@@ -204,16 +204,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let vector = Tensor::full([2], 1.0).unwrap();
-        let norm = Normalisation { gamma: &vector, beta: &vector, mean: &vector, var: &vector, eps: 0.0 };
-        let refusal = |weight: &[usize], norm| {
+        let norm = Normalization { gamma: &vector, beta: &vector, mean: &vector, var: &vector, eps: 0.0 };
+        let error = |weight: &[usize], norm| {
             let weight = Tensor::zeros(weight).unwrap();
             FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm).unwrap_err().to_string()
         };
-        assert_eq!(refusal(&[1, 1, 3, 4], norm), "batch_norm: gamma: expected [4], found [2]");
-        assert_eq!(refusal(&[3, 4], norm), "conv2d: weight: expected [KH, KW, C/groups, OC], found [3, 4]");
-        let negative = Normalisation { eps: -1.0, ..norm };
+        assert_eq!(error(&[1, 1, 3, 4], norm), "batch_norm: gamma: expected [4], found [2]");
+        assert_eq!(error(&[3, 4], norm), "conv2d: weight: expected [KH, KW, C/groups, OC], found [3, 4]");
+        let negative = Normalization { eps: -1.0, ..norm };
         assert_eq!(
-            refusal(&[1, 1, 3, 2], negative),
+            error(&[1, 1, 3, 2], negative),
             "batch_norm: eps: expected a number of at least 0, found -1"
         );
 
@@ -221,7 +221,7 @@ mod tests {
         let folded = FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm).unwrap();
         let tape = Tape::eval();
         let [x, other] = [(); 2].map(|()| tape.input(Tensor::zeros([1, 2, 2, 3]).unwrap()));
-        let refusal = folded.apply(&x, Some(&other), true).unwrap_err().to_string();
-        assert_eq!(refusal, "conv2d: residual: expected [1, 2, 2, 2], found [1, 2, 2, 3]");
+        let error = folded.apply(&x, Some(&other), true).unwrap_err().to_string();
+        assert_eq!(error, "conv2d: residual: expected [1, 2, 2, 2], found [1, 2, 2, 3]");
     }
 }

@@ -30,16 +30,16 @@ impl<'t> Var<'t> {
             [rows, outputs] if rows == inputs => outputs,
             _ => {
                 let expected = format_args!("[{inputs}, out]");
-                let refusal = Error::argument("linear", "weight", expected, weight.shape());
-                let assumed = Shape::new(&[outer, &[weight.shape().channels()]].concat()).ok();
-                return self.tape().forgive(refusal, assumed);
+                let error = Error::argument("linear", "weight", expected, weight.shape());
+                let inferred_shape = Shape::new(&[outer, &[weight.shape().num_channels()]].concat()).ok();
+                return self.tape().recover(error, inferred_shape);
             }
         };
         if let Some(bias) = bias {
             expect_vector("linear", "bias", outputs, bias.shape())?;
         }
         let shape = Shape::new(&[outer, &[outputs]].concat())?;
-        let sizes = Linear { rows: self.shape().rows(), inputs, outputs };
+        let sizes = Linear { rows: self.shape().num_rows(), inputs, outputs };
         let y = match bias {
             None => Var::op("linear", [self, weight], shape, |[x, weight]| {
                 let (x, weight) = (x.clone(), weight.clone());
@@ -58,8 +58,8 @@ impl<'t> Var<'t> {
             }),
         };
         Ok(y.costs(|| Cost {
-            multiply_adds: shape.elements() as u64 * inputs as u64,
-            keeps: [self, weight].map(|factor| factor.value().clone().into()).into(),
+            multiply_adds: shape.num_elements() as u64 * inputs as u64,
+            saves: [self, weight].map(|factor| factor.value().clone().into()).into(),
             ..Cost::default()
         }))
     }
@@ -93,7 +93,7 @@ pub(super) fn column_sums(dy: &Tensor) -> Tensor {
 
 /// The shape of one number a channel.
 fn channels_of(x: &Tensor) -> Shape {
-    match Shape::new(&[x.shape().channels()]) {
+    match Shape::new(&[x.shape().num_channels()]) {
         Ok(shape) => shape,
         Err(error) => unreachable!("an axis of a tensor is a valid shape: {error}"),
     }

@@ -39,8 +39,8 @@ impl<'t> Var<'t> {
             })
         })
         .costs(|| Cost {
-            multiply_adds: shape.elements() as u64 * k as u64,
-            keeps: [self, other].map(|factor| factor.value().clone().into()).into(),
+            multiply_adds: shape.num_elements() as u64 * k as u64,
+            saves: [self, other].map(|factor| factor.value().clone().into()).into(),
             ..Cost::default()
         }))
     }

@@ -18,7 +18,7 @@ impl<'t> Var<'t> {
     pub fn mean(&self) -> Var<'t> {
         Var::op("mean", [self], Shape::scalar(), |[x]| {
             let shape = *x.shape();
-            let n = shape.elements() as f32;
+            let n = shape.num_elements() as f32;
             let mean = kernels::sum(Isa::active(), x.data()) / n;
             (Tensor::scalar(mean), move |dy: Tensor, _| {
                 [Some(Tensor::build(shape, |dx| kernels::fill(Isa::active(), dy.item() / n, dx)))]

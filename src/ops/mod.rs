@@ -27,14 +27,14 @@ mod softmax;
 mod sum;
 
 #[cfg(feature = "onnx")]
-pub(crate) use batch_norm::Normalised;
+pub(crate) use batch_norm::Normalized;
 pub use batch_norm::{BatchNorm, Moments};
 pub use conv2d::{Algorithm, Conv2dOptions, Padding};
 pub use cross_entropy::Targets;
 pub use dense_block::{
     DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock,
 };
-pub use folded_conv2d::{FoldedConv2d, Normalisation};
+pub use folded_conv2d::{FoldedConv2d, Normalization};
 pub use pool::Pool2dOptions;
 #[cfg(feature = "onnx")]
 pub(crate) use pool::Windows;
@@ -64,7 +64,7 @@ fn expect_images(op: &'static str, input: &Shape) -> Result<[usize; 4]> {
     Ok(sizes)
 }
 
-/// Refuses a term under the root of a normalisation that is negative.
+/// Refuses a term under the root of a normalization that is negative.
 fn expect_eps(op: &'static str, eps: f32) -> Result<()> {
     if eps >= 0.0 { Ok(()) } else { Err(Error::argument(op, "eps", "a number of at least 0", eps)) }
 }

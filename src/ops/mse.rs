@@ -24,7 +24,7 @@ impl<'t> Var<'t> {
     pub fn mse(&self, target: &Var<'t>) -> Result<Var<'t>> {
         expect_shape("mse", "target", self.shape(), target.shape())?;
         Ok(Var::op("mse", [self, target], Shape::scalar(), |[x, t]| {
-            let n = x.shape().elements() as f32;
+            let n = x.shape().num_elements() as f32;
             let mut difference =
                 Tensor::build(*x.shape(), |d| kernels::sub(Isa::active(), x.data(), t.data(), d));
             let mean = (difference.sum_of_squares() / f64::from(n)) as f32;

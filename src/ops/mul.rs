@@ -21,8 +21,8 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mul(&self, other: &Var<'t>) -> Result<Var<'t>> {
-        if let Err(refusal) = expect_shape("mul", "other", self.shape(), other.shape()) {
-            return self.tape().forgive(refusal, Some(*self.shape()));
+        if let Err(error) = expect_shape("mul", "other", self.shape(), other.shape()) {
+            return self.tape().recover(error, Some(*self.shape()));
         }
         Ok(Var::op("mul", [self, other], *self.shape(), |[a, b]| {
             let (a, b) = (a.clone(), b.clone());
@@ -36,7 +36,7 @@ impl<'t> Var<'t> {
             })
         })
         .costs(|| Cost {
-            keeps: [self, other].map(|factor| factor.value().clone().into()).into(),
+            saves: [self, other].map(|factor| factor.value().clone().into()).into(),
             gradients: match other.is_recorded() {
                 true => vec![GradientMemory::New, GradientMemory::InPlace],
                 false => vec![],
@@ -71,8 +71,8 @@ mod tests {
         let (a, b) =
             (tape.input(Tensor::full([2], 3.0).unwrap()), tape.watch(Tensor::full([2], 5.0).unwrap()));
         let updates = a.mul(&b).unwrap().sum().backward().unwrap();
-        assert_eq!(updates.wrt(&b).unwrap().data(), [3.0, 3.0]);
-        assert!(updates.wrt(&a).is_none());
+        assert_eq!(updates.grad_of(&b).unwrap().data(), [3.0, 3.0]);
+        assert!(updates.grad_of(&a).is_none());
     }
 
     #[test]

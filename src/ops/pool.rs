@@ -57,11 +57,11 @@ impl<'t> Var<'t> {
     pub fn max_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
         let (pool, shape) = match options.geometry("max_pool2d", self.shape()) {
             Ok(sizes) => sizes,
-            Err(refusal) => return self.tape().forgive(refusal, options.assumed(self.shape())),
+            Err(error) => return self.tape().recover(error, options.inferred_shape(self.shape())),
         };
         let recording = self.tape().is_recording();
         Ok(Var::op("max_pool2d", [self], shape, |[x]| {
-            let mut argmax = vec![0; if recording { shape.elements() } else { 0 }];
+            let mut argmax = vec![0; if recording { shape.num_elements() } else { 0 }];
             let y = Tensor::build(shape, |y| {
                 let argmax = recording.then_some(&mut argmax[..]);
                 kernels::max_pool2d(Isa::active(), &pool, x.data(), y, argmax);
@@ -93,7 +93,7 @@ impl<'t> Var<'t> {
     pub fn avg_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
         let (pool, shape) = match options.geometry("avg_pool2d", self.shape()) {
             Ok(sizes) => sizes,
-            Err(refusal) => return self.tape().forgive(refusal, options.assumed(self.shape())),
+            Err(error) => return self.tape().recover(error, options.inferred_shape(self.shape())),
         };
         let whole = options.count_include_pad;
         if whole && options.ceil {
@@ -167,7 +167,7 @@ impl Windows {
 
 impl Pool2dOptions {
     /// The shape that the output would have if the input fitted.
-    fn assumed(&self, x: &Shape) -> Option<Shape> {
+    fn inferred_shape(&self, x: &Shape) -> Option<Shape> {
         let &[batch, height, width, channels] = &x[..] else {
             return None;
         };
@@ -298,7 +298,7 @@ mod tests {
         let options = Pool2dOptions { kernel: [1, 3], stride: [1, 1], ..Default::default() };
         let y = x.max_pool2d(&options).unwrap();
         assert_eq!(y.value().data(), [7.0, 7.0]);
-        assert_eq!(y.sum().backward().unwrap().wrt(&x).unwrap().data(), [0.0, 2.0, 0.0, 0.0]);
+        assert_eq!(y.sum().backward().unwrap().grad_of(&x).unwrap().data(), [0.0, 2.0, 0.0, 0.0]);
     }
 
     #[test]

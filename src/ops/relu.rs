@@ -16,20 +16,20 @@ impl<'t> Var<'t> {
     /// let x = tape.watch(Tensor::new([3], vec![-1.0, 0.0, 2.0])?);
     /// let y = x.relu();
     /// assert_eq!(y.value().data(), [0.0, 0.0, 2.0]);
-    /// assert_eq!(y.sum().backward()?.wrt(&x).unwrap().data(), [0.0, 0.0, 1.0]);
+    /// assert_eq!(y.sum().backward()?.grad_of(&x).unwrap().data(), [0.0, 0.0, 1.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn relu(&self) -> Var<'t> {
         Var::op("relu", [self], *self.shape(), |[x]| {
             let y = Tensor::build(*x.shape(), |y| kernels::relu(Isa::active(), x.data(), y));
-            let kept = y.clone();
+            let saved = y.clone();
             (y, move |mut dy: Tensor, _| {
-                kernels::relu_backward_in_place(Isa::active(), kept.data(), dy.data_mut());
+                kernels::relu_backward_in_place(Isa::active(), saved.data(), dy.data_mut());
                 [Some(dy)]
             })
         })
         .costs(|| Cost {
-            keeps_output: true,
+            saves_output: true,
             gradients: vec![GradientMemory::InPlace],
             ..Cost::default()
         })

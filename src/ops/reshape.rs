@@ -20,8 +20,8 @@ impl<'t> Var<'t> {
     /// ```
     pub fn reshape(&self, shape: impl AsRef<[usize]>) -> Result<Var<'t>> {
         let shape = Shape::new(shape.as_ref())?;
-        let elements = self.shape().elements();
-        if shape.elements() != elements {
+        let elements = self.shape().num_elements();
+        if shape.num_elements() != elements {
             return Err(Error::argument("reshape", "shape", format_args!("{elements} elements"), shape));
         }
         Ok(self.reshaped("reshape", shape))

@@ -17,14 +17,14 @@ impl<'t> Var<'t> {
     pub fn sigmoid(&self) -> Var<'t> {
         Var::op("sigmoid", [self], *self.shape(), |[x]| {
             let y = Tensor::build(*x.shape(), |y| kernels::sigmoid(Isa::active(), x.data(), y));
-            let kept = y.clone();
+            let saved = y.clone();
             (y, move |mut dy: Tensor, _| {
-                kernels::sigmoid_backward_in_place(Isa::active(), kept.data(), dy.data_mut());
+                kernels::sigmoid_backward_in_place(Isa::active(), saved.data(), dy.data_mut());
                 [Some(dy)]
             })
         })
         .costs(|| Cost {
-            keeps_output: true,
+            saves_output: true,
             gradients: vec![GradientMemory::InPlace],
             ..Cost::default()
         })

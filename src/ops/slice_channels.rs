@@ -18,18 +18,18 @@ impl<'t> Var<'t> {
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
     /// let x = tape.input(Tensor::from_fn([2, 4], |i| i as f32)?);
-    /// assert_eq!(x.channels(1..3)?.value().data(), [1.0, 2.0, 5.0, 6.0]);
+    /// assert_eq!(x.slice_channels(1..3)?.value().data(), [1.0, 2.0, 5.0, 6.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
-    pub fn channels(&self, range: Range<usize>) -> Result<Var<'t>> {
-        let (outer, channels) = split("channels", self.shape())?;
+    pub fn slice_channels(&self, range: Range<usize>) -> Result<Var<'t>> {
+        let (outer, channels) = split("slice_channels", self.shape())?;
         if range.start > range.end || range.end > channels {
             let expected = format_args!("a range in 0..{channels}");
-            return Err(Error::argument("channels", "range", expected, format_args!("{range:?}")));
+            return Err(Error::argument("slice_channels", "range", expected, format_args!("{range:?}")));
         }
         let shape = Shape::new(&[outer, &[range.len()]].concat())?;
         let settings = range.clone();
-        Ok(Var::op("channels", [self], shape, |[x]| {
+        Ok(Var::op("slice_channels", [self], shape, |[x]| {
             let before = range.start;
             let wide = *x.shape();
             (slice(x, range, shape), move |dy: Tensor, _| [Some(pad(&dy, before, wide))])
@@ -74,13 +74,20 @@ fn split<'s>(op: &'static str, shape: &'s Shape) -> Result<(&'s [usize], usize)>
 
 fn slice(x: &Tensor, range: Range<usize>, shape: Shape) -> Tensor {
     Tensor::build(shape, |y| {
-        kernels::slice_channels(Isa::active(), x.data(), x.shape().channels(), range, y);
+        kernels::slice_channels(Isa::active(), x.data(), x.shape().num_channels(), range, y);
     })
 }
 
 fn pad(x: &Tensor, before: usize, shape: Shape) -> Tensor {
     Tensor::build(shape, |y| {
-        kernels::pad_channels(Isa::active(), x.data(), x.shape().channels(), before, y, shape.channels());
+        kernels::pad_channels(
+            Isa::active(),
+            x.data(),
+            x.shape().num_channels(),
+            before,
+            y,
+            shape.num_channels(),
+        );
     })
 }
 
@@ -95,8 +102,8 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences() {
         let x = [Tensor::normal([2, 3, 2, 5], 1.0, &mut Rng::seed(1)).unwrap()];
-        gradient_check(&x, |v| v[0].channels(1..4)).unwrap().within(1e-4).unwrap();
-        gradient_check(&x, |v| v[0].channels(0..5)).unwrap().within(1e-4).unwrap();
+        gradient_check(&x, |v| v[0].slice_channels(1..4)).unwrap().within(1e-4).unwrap();
+        gradient_check(&x, |v| v[0].slice_channels(0..5)).unwrap().within(1e-4).unwrap();
         gradient_check(&x, |v| v[0].pad_channels(2, 3)).unwrap().within(1e-4).unwrap();
         gradient_check(&x, |v| v[0].pad_channels(0, 0)).unwrap().within(1e-4).unwrap();
     }
@@ -105,8 +112,8 @@ mod tests {
     fn one_takes_back_the_other() {
         let tape = Tape::eval();
         let x = tape.input(Tensor::from_fn([3, 4], |i| i as f32).unwrap());
-        assert_eq!(x.pad_channels(3, 1).unwrap().channels(3..7).unwrap().value(), x.value());
-        assert_eq!(x.channels(2..2).unwrap().shape()[..], [3, 0]);
+        assert_eq!(x.pad_channels(3, 1).unwrap().slice_channels(3..7).unwrap().value(), x.value());
+        assert_eq!(x.slice_channels(2..2).unwrap().shape()[..], [3, 0]);
     }
 
     #[test]
@@ -114,9 +121,9 @@ mod tests {
     fn refusals_name_the_range() {
         let tape = Tape::eval();
         let x = tape.input(Tensor::zeros([2, 4]).unwrap());
-        let error = x.channels(2..5).unwrap_err();
+        let error = x.slice_channels(2..5).unwrap_err();
         assert_eq!(error.to_string(), "channels: range: expected a range in 0..4, found 2..5");
-        assert!(x.channels(3..2).is_err());
+        assert!(x.slice_channels(3..2).is_err());
         assert!(x.pad_channels(usize::MAX, usize::MAX).is_err());
         let error = tape.input(Tensor::scalar(0.0)).pad_channels(1, 1).unwrap_err();
         assert_eq!(error.to_string(), "pad_channels: input: expected [..., C], found []");

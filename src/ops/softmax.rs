@@ -56,14 +56,14 @@ impl<'t> Var<'t> {
         };
         Ok(Var::op(op, [self], *self.shape(), |[x]| {
             let y = Tensor::build(*x.shape(), |y| forward(Isa::active(), classes, x.data(), y));
-            let kept = y.clone();
+            let saved = y.clone();
             (y, move |dy: Tensor, _| {
                 [Some(Tensor::build(*dy.shape(), |dx| {
-                    backward(Isa::active(), classes, kept.data(), dy.data(), dx);
+                    backward(Isa::active(), classes, saved.data(), dy.data(), dx);
                 }))]
             })
         })
-        .costs(|| Cost { keeps_output: true, ..Cost::default() }))
+        .costs(|| Cost { saves_output: true, ..Cost::default() }))
     }
 }
 

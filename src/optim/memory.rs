@@ -3,7 +3,7 @@
 use super::same_shape;
 use crate::{
     At, Error, Result, Shape, Tensor,
-    autograd::{NamedTensors, Param, Slot, State, join},
+    autograd::{NamedTensors, Param, State, StateRef, join},
 };
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ impl<const N: usize> Memory<N> {
     pub(super) fn check(&self, model: &dyn State) -> Result<()> {
         let mut result = Ok(());
         model.visit("", &mut |name, slot| {
-            let (Slot::Param(param), Some(pieces)) = (slot, self.pieces.get(name)) else { return };
+            let (StateRef::Param(param), Some(pieces)) = (slot, self.pieces.get(name)) else { return };
             for (piece, tensor) in self.names.iter().zip(pieces) {
                 if result.is_ok() && *piece != STEP {
                     result = same_shape("remembered", param.value(), tensor).at(name);
@@ -64,7 +64,7 @@ impl<const N: usize> Memory<N> {
         let mut read = Memory::new(self.names);
         let (mut missing, mut misshapen) = (vec![], vec![]);
         model.visit("", &mut |name, slot| {
-            let Slot::Param(param) = slot else { return };
+            let StateRef::Param(param) = slot else { return };
             let found = self.names.map(|piece| tensors.remove(&join(name, piece)));
             // A parameter that had no step yet has nothing to remember.
             if found.iter().all(Option::is_none) {

@@ -31,7 +31,7 @@ pub use sgd::Sgd;
 
 use crate::{
     At, Error, Result, Tensor,
-    autograd::{NamedTensors, Param, Slot, SlotMut, State, Updates},
+    autograd::{NamedTensors, Param, State, StateMut, StateRef, Updates},
 };
 
 /// A rule that makes a model better with the gradients of a loss.
@@ -71,12 +71,12 @@ fn check(model: &dyn State, updates: &Updates) -> Result<()> {
     model.visit("", &mut |name, slot| {
         let found = match slot {
             _ if result.is_err() => return,
-            Slot::Param(param) if !param.is_trainable() => return,
-            Slot::Param(param) => match updates.grad(param) {
+            StateRef::Param(param) if !param.is_trainable() => return,
+            StateRef::Param(param) => match updates.grad(param) {
                 None => Err(Error::NoGradient { name: name.to_string() }),
                 Some(gradient) => same_shape("gradient", param.value(), gradient).at(name),
             },
-            Slot::Buffer(buffer) => match updates.observed(buffer) {
+            StateRef::Buffer(buffer) => match updates.observed(buffer) {
                 None => return,
                 Some(value) => same_shape("observed", buffer.value(), value).at(name),
             },
@@ -108,13 +108,13 @@ fn setting(op: &'static str, argument: &'static str, value: f32, range: std::ops
 /// Hands every trainable parameter with its gradient to `change`, and every buffer what was observed. Call [`check`] before.
 fn apply(model: &mut dyn State, mut updates: Updates, mut change: impl FnMut(&str, &mut Param, Tensor)) {
     model.visit_mut("", &mut |name, slot| match slot {
-        SlotMut::Param(param) if param.is_trainable() => {
+        StateMut::Param(param) if param.is_trainable() => {
             if let Some(gradient) = updates.take_grad(param) {
                 change(name, param, gradient);
             }
         }
-        SlotMut::Param(_) => {}
-        SlotMut::Buffer(buffer) => {
+        StateMut::Param(_) => {}
+        StateMut::Buffer(buffer) => {
             if let Some(value) = updates.take_observed(buffer) {
                 *buffer.value_mut() = value;
             }

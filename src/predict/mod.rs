@@ -17,9 +17,9 @@ mod picture;
 mod prediction;
 
 pub use picture::Picture;
-pub use prediction::{Guess, Prediction};
+pub use prediction::{ClassProbability, Prediction};
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Preset, kernels::on_pool, nn::Module};
+use crate::{Error, Result, Tensor, autograd::Tape, data::Preset, kernels::install, nn::Module};
 use rayon::prelude::*;
 use std::{fmt, sync::Arc};
 
@@ -138,7 +138,7 @@ impl Predictor {
     /// ```
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
         let logits =
-            on_pool(|| self.model.forward(&Tape::eval().input(images.clone())).map(|y| y.value().clone()))?;
+            install(|| self.model.forward(&Tape::eval().input(images.clone())).map(|y| y.value().clone()))?;
         let classes = self.names.len();
         match logits.shape()[..] {
             [_, found] if found == classes => Ok(logits),

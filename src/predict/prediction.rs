@@ -14,7 +14,7 @@ pub struct Prediction {
 
 /// A class and how likely it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Guess<'a> {
+pub struct ClassProbability<'a> {
     /// Its number, by which the logits are ordered.
     pub class: usize,
     /// Its name.
@@ -38,13 +38,13 @@ impl Prediction {
     }
 
     /// The likeliest class.
-    pub fn best(&self) -> Guess<'_> {
-        self.guess(self.order[0])
+    pub fn best(&self) -> ClassProbability<'_> {
+        self.class_probability(self.order[0])
     }
 
     /// The `k` likeliest classes, or all if there are fewer, the likeliest first; among equals the lower class.
-    pub fn top(&self, k: usize) -> impl ExactSizeIterator<Item = Guess<'_>> {
-        self.order[..k.min(self.order.len())].iter().map(|&class| self.guess(class))
+    pub fn top(&self, k: usize) -> impl ExactSizeIterator<Item = ClassProbability<'_>> {
+        self.order[..k.min(self.order.len())].iter().map(|&class| self.class_probability(class))
     }
 
     /// The network's output, a number a class.
@@ -57,8 +57,8 @@ impl Prediction {
         &self.probabilities
     }
 
-    fn guess(&self, class: usize) -> Guess<'_> {
-        Guess { class, name: &self.names[class], probability: self.probabilities[class] }
+    fn class_probability(&self, class: usize) -> ClassProbability<'_> {
+        ClassProbability { class, name: &self.names[class], probability: self.probabilities[class] }
     }
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Prediction {
     }
 }
 
-impl fmt::Display for Guess<'_> {
+impl fmt::Display for ClassProbability<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:.1} %", self.name, 100.0 * self.probability)
     }

@@ -1,7 +1,7 @@
 //! Which parts of some regions of memory are free. Only addresses are handled here, no memory is touched.
 //!
 //! Taking is by best fit: the smallest free run that is large enough, the lowest of those, cut to size. A run that comes back is
-//! joined with its free neighbours in the region, so that what was two small buffers can be a large one, and the other way round.
+//! joined with its free neighbors in the region, so that what was two small buffers can be a large one, and the other way round.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,7 +89,7 @@ mod tests {
     use crate::Rng;
 
     #[test]
-    fn the_smallest_run_that_fits_is_cut_and_neighbours_are_joined() {
+    fn the_smallest_run_that_fits_is_cut_and_neighbors_are_joined() {
         let mut arena = Arena::new();
         arena.add(1000, 100);
         arena.add(2000, 50);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_neighbouring_regions_stay_apart_and_free_regions_can_be_given_up() {
+    fn runs_of_neighboring_regions_stay_apart_and_free_regions_can_be_given_up() {
         let mut arena = Arena::new();
         arena.add(1000, 100);
         arena.add(1100, 100);

@@ -27,7 +27,7 @@ const REGION: [usize; 2] = [32 << 20, 1 << 30];
 /// Bytes of a region of small buffers.
 const SMALL_REGION: usize = 1 << 20;
 
-/// An owned run of initialised numbers.
+/// An owned run of initialized numbers.
 pub(crate) struct Storage {
     start: NonNull<f32>,
     len: usize,
@@ -61,7 +61,7 @@ impl Drop for Storage {
 impl Deref for Storage {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        // SAFETY: the memory holds at least `len` numbers, initialised (zeroed when allocated), and is this storage's until it is
+        // SAFETY: the memory holds at least `len` numbers, initialized (zeroed when allocated), and is this storage's until it is
         // dropped.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aligned_initialised_and_recycled() {
+    fn aligned_initialized_and_recycled() {
         for len in [0, 1, 15, 16, 17, 1000, 70_001, 3 << 20] {
             let mut storage = Storage::allocate(len).unwrap();
             assert_eq!(storage.len(), len);

@@ -6,7 +6,7 @@ use ndarray::{Array, ArrayD, ArrayViewD, Dimension, IxDyn};
 use std::fmt;
 
 impl Tensor {
-    /// The elements as an `ndarray` view, without copying; an empty one of a [dry](Tensor::is_dry) tensor.
+    /// The elements as an `ndarray` view, without copying; an empty one of a [meta](Tensor::is_meta) tensor.
     ///
     /// ```
     /// # use skipgrad::Tensor;
@@ -15,7 +15,7 @@ impl Tensor {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn view(&self) -> ArrayViewD<'_, f32> {
-        let shape: &[usize] = if self.is_dry() { &[0] } else { self.shape() };
+        let shape: &[usize] = if self.is_meta() { &[0] } else { self.shape() };
         match ArrayViewD::from_shape(IxDyn(shape), self.data()) {
             Ok(view) => view,
             Err(error) => {
@@ -43,8 +43,8 @@ impl Tensor {
             let expected = format!("a permutation of the {rank} axes");
             return Err(Error::argument("permute", "order", expected, format_args!("{order:?}")));
         }
-        if self.is_dry() {
-            return Err(Error::argument("permute", "tensor", "one that has numbers", "a dry one"));
+        if self.is_meta() {
+            return Err(Error::argument("permute", "tensor", "one that has numbers", "a meta one"));
         }
         Tensor::try_from(self.view().permuted_axes(order).to_owned())
     }

@@ -4,10 +4,10 @@ mod arena;
 mod arithmetic;
 mod buffer;
 mod convert;
-mod dry;
+mod meta;
 mod shape;
 
-pub(crate) use dry::Ledger;
+pub(crate) use meta::MemoryTracker;
 pub use shape::Shape;
 
 /// The process-wide pool that tensors take their memory from.
@@ -17,7 +17,7 @@ pub mod memory {
 
 use crate::{Error, Result, Rng};
 use buffer::{Storage, rounded};
-use dry::Entry;
+use meta::Entry;
 use std::{ops::Range, sync::Arc};
 
 /// A contiguous, row-major array of `f32`. Cloning shares the memory; writing to shared memory copies it first.
@@ -26,7 +26,7 @@ use std::{ops::Range, sync::Arc};
 /// use skipgrad::Tensor;
 /// let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 9.0, 6.0])?;
 /// assert_eq!(x.argmax(), [2, 1]);
-/// assert_eq!(x.rows(1..2)?.data(), [4.0, 9.0, 6.0]);
+/// assert_eq!(x.slice_rows(1..2)?.data(), [4.0, 9.0, 6.0]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub struct Tensor {
 #[derive(Clone)]
 enum Memory {
     Held(Arc<Storage>),
-    /// Nowhere: a dry tensor's.
+    /// Nowhere: a meta tensor's.
     Counted(Arc<Entry>),
 }
 
@@ -58,8 +58,8 @@ impl Tensor {
     /// As [`Tensor::new`].
     pub fn from_slice(shape: impl AsRef<[usize]>, data: &[f32]) -> Result<Tensor> {
         let shape = Shape::new(shape.as_ref())?;
-        if shape.elements() != data.len() {
-            let expected = format!("{} elements for {shape}", shape.elements());
+        if shape.num_elements() != data.len() {
+            let expected = format!("{} elements for {shape}", shape.num_elements());
             return Err(Error::argument("tensor", "data", expected, data.len()));
         }
         Tensor::try_build(shape, |out| out.copy_from_slice(data))
@@ -133,7 +133,7 @@ impl Tensor {
     }
 
     pub(crate) fn try_build(shape: Shape, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-        let len = shape.elements();
+        let len = shape.num_elements();
         let bytes = len * size_of::<f32>();
         let mut storage = Storage::allocate(len).ok_or(Error::OutOfMemory { bytes })?;
         fill(&mut storage);
@@ -145,7 +145,7 @@ impl Tensor {
         &self.shape
     }
 
-    /// The elements, the last axis fastest; none of a [dry](Tensor::is_dry) tensor.
+    /// The elements, the last axis fastest; none of a [meta](Tensor::is_meta) tensor.
     pub fn data(&self) -> &[f32] {
         match &self.memory {
             Memory::Held(storage) => storage,
@@ -182,7 +182,7 @@ impl Tensor {
 
     /// The bytes that it takes of the pool: four for each element, rounded up to whole cache lines or pages.
     pub fn bytes(&self) -> usize {
-        rounded(self.shape.elements())
+        rounded(self.shape.num_elements())
     }
 
     /// A copy of the elements.
@@ -201,11 +201,11 @@ impl Tensor {
     /// [`Error::Argument`] if the number of elements differs.
     pub fn reshape(&self, shape: impl AsRef<[usize]>) -> Result<Tensor> {
         let shape = Shape::new(shape.as_ref())?;
-        if shape.elements() != self.shape.elements() {
+        if shape.num_elements() != self.shape.num_elements() {
             return Err(Error::argument(
                 "reshape",
                 "shape",
-                format!("{} elements", self.shape.elements()),
+                format!("{} elements", self.shape.num_elements()),
                 shape,
             ));
         }
@@ -216,7 +216,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Argument`] if the range is not inside the axis, or there is no axis.
-    pub fn rows(&self, range: Range<usize>) -> Result<Tensor> {
+    pub fn slice_rows(&self, range: Range<usize>) -> Result<Tensor> {
         let count = self.shape.first().copied().unwrap_or(0);
         if range.start > range.end || range.end > count {
             return Err(Error::argument(
@@ -236,7 +236,7 @@ impl Tensor {
     pub fn argmax(&self) -> Vec<usize> {
         let largest =
             |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-        self.data().chunks(self.shape.channels().max(1)).map(largest).collect()
+        self.data().chunks(self.shape.num_channels().max(1)).map(largest).collect()
     }
 }
 
@@ -266,8 +266,8 @@ mod tests {
     fn refusals_name_what_was_wrong() {
         let x = Tensor::zeros([2, 3]).unwrap();
         assert!(x.reshape([5]).unwrap_err().to_string().contains("expected 6 elements, found [5]"));
-        assert!(x.rows(1..3).unwrap_err().to_string().contains("expected a range in 0..2, found 1..3"));
-        assert!(Tensor::scalar(1.0).rows(0..1).is_err());
+        assert!(x.slice_rows(1..3).unwrap_err().to_string().contains("expected a range in 0..2, found 1..3"));
+        assert!(Tensor::scalar(1.0).slice_rows(0..1).is_err());
         assert!(
             Tensor::new([2], vec![1.0])
                 .unwrap_err()
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn empty_tensors_work() {
         let x = Tensor::zeros([0, 3]).unwrap();
-        assert_eq!((x.argmax(), x.rows(0..0).unwrap().shape().elements()), (vec![], 0));
+        assert_eq!((x.argmax(), x.slice_rows(0..0).unwrap().shape().num_elements()), (vec![], 0));
         assert!(x.item().is_nan());
     }
 }

@@ -14,7 +14,7 @@ const MAX_RANK: usize = 8;
 /// ```
 /// use skipgrad::Shape;
 /// let shape = Shape::new(&[2, 3, 4])?;
-/// assert_eq!((shape.elements(), shape[1], shape.rank()), (24, 3, 3));
+/// assert_eq!((shape.num_elements(), shape[1], shape.rank()), (24, 3, 3));
 /// assert!(Shape::new(&[usize::MAX, 2]).is_err());
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -58,7 +58,7 @@ impl Shape {
     }
 
     /// The number of elements: the product of the sizes, 1 for `[]`.
-    pub fn elements(&self) -> usize {
+    pub fn num_elements(&self) -> usize {
         self.iter().product()
     }
 
@@ -68,12 +68,12 @@ impl Shape {
     }
 
     /// The size of the innermost axis, the channels of an activation; 1 for `[]`.
-    pub fn channels(&self) -> usize {
+    pub fn num_channels(&self) -> usize {
         self.last().copied().unwrap_or(1)
     }
 
     /// The number of rows if the tensor is read as a matrix `[rows, channels]`: elements of all axes but the last.
-    pub fn rows(&self) -> usize {
+    pub fn num_rows(&self) -> usize {
         self.split_last().map_or(1, |(_, outer)| outer.iter().product())
     }
 
@@ -120,15 +120,15 @@ mod tests {
         for sizes in [&[usize::MAX, 2][..], &[1 << 61, 2], &[0, usize::MAX, usize::MAX], &[1; 9]] {
             assert!(Shape::new(sizes).is_err(), "{sizes:?}");
         }
-        assert_eq!(Shape::new(&[0, 1 << 40]).unwrap().elements(), 0);
+        assert_eq!(Shape::new(&[0, 1 << 40]).unwrap().num_elements(), 0);
     }
 
     #[test]
     fn a_matrix_view_of_any_rank() {
         let shape = Shape::new(&[2, 3, 5]).unwrap();
-        assert_eq!((shape.rows(), shape.channels()), (6, 5));
+        assert_eq!((shape.num_rows(), shape.num_channels()), (6, 5));
         assert_eq!(
-            (Shape::scalar().rows(), Shape::scalar().channels(), Shape::scalar().elements()),
+            (Shape::scalar().num_rows(), Shape::scalar().num_channels(), Shape::scalar().num_elements()),
             (1, 1, 1)
         );
     }

@@ -39,7 +39,7 @@ pub struct Step {
 
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum Outcome {
     /// All epochs are done.
     Finished,
     /// It was asked to stop, and stands here. [`Trainer::run`](super::Trainer::run) goes on from there, also in another process after

@@ -1,6 +1,6 @@
 //! How good a classifier is.
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, kernels::on_pool, nn::Module};
+use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, kernels::install, nn::Module};
 
 /// Counts over classified images: the sums behind accuracy and mean loss.
 ///
@@ -103,8 +103,8 @@ fn cross_entropy(row: &[f32], label: usize) -> f64 {
 /// class in it.
 ///
 /// ```
-/// use skipgrad::{Rng, data::{Drawn, Loader}, nn::{Flatten, Linear, Sequential}, train::evaluate};
-/// let test = Loader::new(Drawn::with_sizes(0, 50, 1)?.test(), 20);
+/// use skipgrad::{Rng, data::{SyntheticShapes, Loader}, nn::{Flatten, Linear, Sequential}, train::evaluate};
+/// let test = Loader::new(SyntheticShapes::with_sizes(0, 50, 1)?.test(), 20);
 /// let model = Sequential::new().push(Flatten).push(Linear::new(3072, 10, &mut Rng::seed(0))?);
 /// let metrics = evaluate(&model, &test)?;
 /// assert_eq!(metrics.images, 50);
@@ -115,7 +115,7 @@ pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
     let mut metrics = Metrics::default();
     for batch in loader.epoch(0)? {
         let batch = batch?;
-        let logits = on_pool(|| model.forward(&Tape::eval().input(batch.images)).map(|y| y.value().clone()))?;
+        let logits = install(|| model.forward(&Tape::eval().input(batch.images)).map(|y| y.value().clone()))?;
         metrics.add(&logits, &batch.labels)?;
     }
     Ok(metrics)
@@ -165,7 +165,7 @@ impl Confusion {
         if there { self.counts[label * self.classes + guess] } else { 0 }
     }
 
-    /// The part of a class's images that were recognised, in [0, 1]; NaN if it has none.
+    /// The part of a class's images that were recognized, in [0, 1]; NaN if it has none.
     pub fn recall(&self, class: usize) -> f32 {
         let images: usize = (0..self.classes).map(|guess| self.count(class, guess)).sum();
         self.count(class, class) as f32 / images as f32

@@ -1,7 +1,7 @@
 //! The training loop.
 
 use super::{
-    Checkpoint, Ended, Event, History, Metrics, Position, Record, Settings, Step,
+    Checkpoint, Event, History, Metrics, Outcome, Position, Record, Settings, Step,
     checkpoint::{Progress, Sums},
     evaluate,
 };
@@ -91,7 +91,7 @@ impl Trainer {
     }
 
     /// Computes every batch in so many parts, one after the other, to need less memory. The step is the mean's, as that of
-    /// the whole batch; batch normalisation takes the statistics of each part.
+    /// the whole batch; batch normalization takes the statistics of each part.
     pub fn micro_batches(mut self, parts: usize) -> Trainer {
         self.settings.micro_batches = parts;
         self
@@ -160,20 +160,20 @@ impl Trainer {
         train: &Loader,
         test: &Loader,
         mut tell: impl FnMut(Event),
-    ) -> Result<Ended> {
+    ) -> Result<Outcome> {
         self.prepare(train)?;
         while self.progress.position.epoch < self.settings.epochs {
             self.train_epoch(model, optimizer, train, &mut tell)?;
             if self.is_stopped() {
                 self.save(Trainer::LAST, model, optimizer)?;
-                return Ok(Ended::Stopped(self.progress.position));
+                return Ok(Outcome::Stopped(self.progress.position));
             }
             let metrics = evaluate(model, test)?;
-            let record = self.close_epoch(&metrics, train.batches());
+            let record = self.close_epoch(&metrics, train.num_batches());
             self.save_epoch(record, model, optimizer)?;
             tell(Event::Epoch(record));
         }
-        Ok(Ended::Finished)
+        Ok(Outcome::Finished)
     }
 
     fn is_stopped(&self) -> bool {
@@ -220,7 +220,7 @@ impl Trainer {
             }
             let batch = batch?;
             let images = batch.labels.len();
-            let (loss, right) = self.step(model, optimizer, batch, epoch * train.batches())?;
+            let (loss, right) = self.step(model, optimizer, batch, epoch * train.num_batches())?;
             self.progress.position.batch += 1;
             let elapsed = start.elapsed().as_secs_f64();
             let sums = &mut self.progress.sums;
@@ -234,7 +234,7 @@ impl Trainer {
                 epoch: epoch + 1,
                 epochs: self.settings.epochs,
                 batch: self.progress.position.batch,
-                batches: train.batches(),
+                batches: train.num_batches(),
                 loss,
                 mean_loss: sums.mean_loss(),
                 accuracy: sums.accuracy(),
@@ -261,7 +261,7 @@ impl Trainer {
         optimizer.set_lr(self.settings.schedule.lr(before + number));
         // Split, so that a sample's augmentation keyed by the same three numbers has another stream.
         let rng = Rng::keyed(self.settings.seed, epoch as u64, number as u64).split();
-        let (mut updates, loss, right) = kernels::on_pool(|| self.gradients(model, batch, rng))?;
+        let (mut updates, loss, right) = kernels::install(|| self.gradients(model, batch, rng))?;
         self.expect_finite("loss", loss, optimizer.lr())?;
         if let Some(norm) = self.settings.clip_norm {
             let found = updates.clip_global_norm(norm);
@@ -280,7 +280,7 @@ impl Trainer {
             let pixels = if labels.len() == images {
                 batch.images.clone()
             } else {
-                batch.images.rows(part * size..part * size + labels.len())?
+                batch.images.slice_rows(part * size..part * size + labels.len())?
             };
             let tape = Tape::train(rng.split());
             let logits = model.forward(&tape.input(pixels))?;
@@ -376,7 +376,7 @@ mod tests {
                 steps.push(step);
             }
         });
-        assert_eq!(ended.unwrap(), Ended::Finished);
+        assert_eq!(ended.unwrap(), Outcome::Finished);
         (model, steps)
     }
 
@@ -446,10 +446,10 @@ mod tests {
             trainer.run(&mut model, &mut sgd, &loader(4), &loader(5), |_| flag.store(true, Ordering::Relaxed))
         };
         for batch in [0, 1, 2, 3] {
-            assert_eq!(run(&mut trainer).unwrap(), Ended::Stopped(Position { epoch: 0, batch }));
+            assert_eq!(run(&mut trainer).unwrap(), Outcome::Stopped(Position { epoch: 0, batch }));
             flag.store(false, Ordering::Relaxed);
         }
-        assert_eq!(run(&mut trainer).unwrap(), Ended::Finished);
+        assert_eq!(run(&mut trainer).unwrap(), Outcome::Finished);
         assert_eq!(trainer.history().records.len(), 1);
         assert_eq!(model.export(), train(Trainer::new(1, Schedule::constant(0.5))).0.export());
     }

@@ -107,7 +107,7 @@ struct Directory {
 }
 
 impl Directory {
-    /// Whether a smaller record says the same, where it has room to.
+    /// Whether a smaller record says the same, where it has module to.
     fn is_meant_by(&self, small: &Directory) -> bool {
         let same = |large: u64, small: u64, full: u64| large == small || small == full;
         same(self.entries, small.entries, u16::MAX.into())

@@ -1,6 +1,6 @@
 //! What the values of a pickle take in the reader's memory.
 //!
-//! The bytes are those of its types and of the containers of Rust's library as they grow: by doubling, for which the old room is
+//! The bytes are those of its types and of the containers of Rust's library as they grow: by doubling, for which the old module is
 //! kept until the new one is filled. They are at least what is taken, and for what `torch.save` writes a third more.
 
 /// What is known of a value.
@@ -52,7 +52,7 @@ const NUMBER: u64 = 21;
 /// A text that is longer than this grows while it is read.
 const AT_ONCE: u64 = 1 << 16;
 
-/// Bytes of a stack that has been as high as this: it keeps its room, and what is taken off it together is there twice for a moment.
+/// Bytes of a stack that has been as high as this: it keeps its module, and what is taken off it together is there twice for a moment.
 pub(super) fn stack(highest: usize) -> u64 {
     STACKED * (highest.next_power_of_two().max(4) + highest) as u64
 }

@@ -1,10 +1,12 @@
 //! Which way a convolution is computed.
 
 use super::forward::convolve;
-use super::{Conv2d, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
+use super::{Conv2dGeometry, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
 use crate::kernels::dense::{TakeSums, add_blocks};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
-use crate::kernels::{Activation, BatchNormSums, Ending, Isa, NormRelu, Normalised, Slot, batch_norm_sums};
+use crate::kernels::{
+    Activation, BatchNormSums, ChannelViewMut, Epilogue, Isa, NormRelu, Normalized, batch_norm_sums,
+};
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,22 +27,30 @@ impl Algorithm {
     /// As that.
     ///
     /// ```
-    /// use skipgrad::kernels::{Algorithm, Conv2d, Ending, Isa};
-    /// let sizes = Conv2d {
+    /// use skipgrad::kernels::{Algorithm, Conv2dGeometry, Epilogue, Isa};
+    /// let sizes = Conv2dGeometry {
     ///     batch: 2, height: 16, width: 16, in_channels: 16, out_channels: 16, kernel: [3, 3], stride: [1, 1],
     ///     padding: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1,
     /// };
     /// let (x, w) = (vec![0.5; 2 * 16 * 16 * 16], vec![0.25; 9 * 16 * 16]);
     /// let mut y = vec![0.0; x.len()]; // [2, 16, 16, 16]
-    /// let ending = Ending { bias: Some(&[1.0; 16]), ..Ending::default() };
-    /// Algorithm::Auto.conv2d(Isa::active(), &sizes, &x, &w, ending, &mut y);
+    /// let epilogue = Epilogue { bias: Some(&[1.0; 16]), ..Epilogue::default() };
+    /// Algorithm::Auto.conv2d(Isa::active(), &sizes, &x, &w, epilogue, &mut y);
     /// assert!((y[(3 * 16 + 5) * 16] - (1.0 + 9.0 * 16.0 * 0.125)).abs() < 1e-4);
     /// ```
-    pub fn conv2d(self, isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], ending: Ending<'_>, y: &mut [f32]) {
+    pub fn conv2d(
+        self,
+        isa: Isa,
+        sizes: &Conv2dGeometry,
+        x: &[f32],
+        w: &[f32],
+        epilogue: Epilogue<'_>,
+        y: &mut [f32],
+    ) {
         if self.winograd(sizes) {
-            winograd::forward(isa, sizes, x, w, ending, &(), y);
+            winograd::forward(isa, sizes, x, w, epilogue, &(), y);
         } else {
-            conv2d_with(isa, sizes, x, w, ending, y);
+            conv2d_with(isa, sizes, x, w, epilogue, y);
         }
     }
 
@@ -52,17 +62,17 @@ impl Algorithm {
     pub fn conv2d_moments(
         self,
         isa: Isa,
-        sizes: &Conv2d,
+        sizes: &Conv2dGeometry,
         x: &[f32],
         w: &[f32],
-        ending: Ending<'_>,
+        epilogue: Epilogue<'_>,
         y: &mut [f32],
     ) -> (Vec<f64>, Vec<f64>) {
         let blocks = match self.winograd(sizes) {
-            true => winograd::forward(isa, sizes, x, w, ending, &TakeMoments { first: 0 }, y),
+            true => winograd::forward(isa, sizes, x, w, epilogue, &TakeMoments { first: 0 }, y),
             false => {
-                let y = Slot::whole(y, sizes.out_channels);
-                convolve(isa, sizes, x, w, ending, |first| TakeMoments { first }, y)
+                let y = ChannelViewMut::whole(y, sizes.out_channels);
+                convolve(isa, sizes, x, w, epilogue, |first| TakeMoments { first }, y)
             }
         };
         merge_blocks(sizes.out_channels, blocks)
@@ -72,7 +82,7 @@ impl Algorithm {
     ///
     /// # Panics
     /// As that.
-    pub fn input_gradient(self, isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    pub fn input_gradient(self, isa: Isa, sizes: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
         if self.winograd(sizes) {
             winograd::input_gradient(isa, sizes, dy, w, &(), dx);
         } else {
@@ -80,21 +90,21 @@ impl Algorithm {
         }
     }
 
-    /// [`Algorithm::input_gradient`] of a convolution of something normalised, and the sums of that norm's gradient as
+    /// [`Algorithm::input_gradient`] of a convolution of something normalized, and the sums of that norm's gradient as
     /// [`batch_norm_sums`] gives them, where possible taken while dx is in the cache.
     ///
     /// # Panics
-    /// As [`Algorithm::input_gradient`], and if what was normalised does not fit.
+    /// As [`Algorithm::input_gradient`], and if what was normalized does not fit.
     pub fn input_gradient_sums(
         self,
         isa: Isa,
-        sizes: &Conv2d,
+        sizes: &Conv2dGeometry,
         dy: &[f32],
         w: &[f32],
-        behind: Normalised<'_>,
+        behind: Normalized<'_>,
         dx: &mut [f32],
     ) -> BatchNormSums {
-        let Normalised { x, norm: NormRelu { scale, shift }, mean } = behind;
+        let Normalized { x, norm: NormRelu { scale, shift }, mean } = behind;
         behind.check(sizes.batch * sizes.height * sizes.width, sizes.in_channels);
         if self.winograd(sizes) {
             let blocks = winograd::input_gradient(isa, sizes, dy, w, &TakeSums(behind), dx);
@@ -108,7 +118,7 @@ impl Algorithm {
     ///
     /// # Panics
     /// As that.
-    pub fn weight_gradient(self, isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    pub fn weight_gradient(self, isa: Isa, sizes: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
         if self.winograd(sizes) {
             winograd::weight_gradient(isa, sizes, x, None, dy, dw);
         } else {
@@ -116,13 +126,13 @@ impl Algorithm {
         }
     }
 
-    /// Whether the convolution has a form for an input that is to be normalised: [`Algorithm::conv2d_into`].
-    pub fn takes_norm(self, sizes: &Conv2d) -> bool {
+    /// Whether the convolution has a form for an input that is to be normalized: [`Algorithm::conv2d_into`].
+    pub fn takes_norm(self, sizes: &Conv2dGeometry) -> bool {
         self.winograd(sizes)
     }
 
     /// y of the convolution of x, or with a norm of `max(x * scale + shift, 0)`, in which the zeros around the image are zeros behind
-    /// the norm; y goes to the channels of a slot. Returns the moments of y as [`Algorithm::conv2d_moments`]. The normalised
+    /// the norm; y goes to the channels of a slot. Returns the moments of y as [`Algorithm::conv2d_moments`]. The normalized
     /// numbers are never in memory as a whole.
     ///
     /// # Panics
@@ -130,17 +140,17 @@ impl Algorithm {
     pub fn conv2d_into(
         self,
         isa: Isa,
-        sizes: &Conv2d,
+        sizes: &Conv2dGeometry,
         x: &[f32],
         norm: Option<NormRelu<'_>>,
         w: &[f32],
-        y: Slot<'_>,
+        y: ChannelViewMut<'_>,
     ) -> (Vec<f64>, Vec<f64>) {
         if self.winograd(sizes) {
             return winograd::forward_into(isa, sizes, x, norm, w, y);
         }
         assert!(norm.is_none(), "this convolution has no form for a norm");
-        let blocks = convolve(isa, sizes, x, w, Ending::default(), |first| TakeMoments { first }, y);
+        let blocks = convolve(isa, sizes, x, w, Epilogue::default(), |first| TakeMoments { first }, y);
         merge_blocks(sizes.out_channels, blocks)
     }
 
@@ -151,7 +161,7 @@ impl Algorithm {
     pub fn weight_gradient_of_norm(
         self,
         isa: Isa,
-        sizes: &Conv2d,
+        sizes: &Conv2dGeometry,
         x: &[f32],
         norm: NormRelu<'_>,
         dy: &[f32],
@@ -161,7 +171,7 @@ impl Algorithm {
         winograd::weight_gradient(isa, sizes, x, Some(norm), dy, dw);
     }
 
-    fn winograd(self, sizes: &Conv2d) -> bool {
+    fn winograd(self, sizes: &Conv2dGeometry) -> bool {
         self == Algorithm::Auto && winograd::possible(sizes) && winograd::worthwhile(sizes)
     }
 }

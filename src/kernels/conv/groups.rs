@@ -1,21 +1,21 @@
 //! Narrow groups, taken together.
 //!
 //! A product of four columns, or of the single one of a depthwise convolution, would leave most lanes of a vector idle and
-//! copy patches of single numbers. So a few neighbouring groups are computed as one wider group, whose weights are zero
+//! copy patches of single numbers. So a few neighboring groups are computed as one wider group, whose weights are zero
 //! between channels that do not belong together: the zeros cost multiplications, but lanes that would be idle otherwise do
 //! them. (A side effect: an infinite or NaN input reaches, as NaN, the outputs of the groups that are taken together with
 //! its own.)
 
-use super::Conv2d;
+use super::Conv2dGeometry;
 use crate::kernels::scratch;
 
-/// Columns that a tile of products has about room for.
+/// Columns that a tile of products has about module for.
 const COLUMNS: usize = 16;
 /// What a patch costs besides its multiplications, in products of [`COLUMNS`].
 const OVERHEAD: usize = 40;
 
 /// The geometry with as many groups taken together as is fastest: perhaps none.
-pub(super) fn merged(sizes: &Conv2d) -> Conv2d {
+pub(super) fn merged(sizes: &Conv2dGeometry) -> Conv2dGeometry {
     let cost = |together: usize| {
         let depth = sizes.kernel[0] * sizes.kernel[1] * sizes.group_in() * together;
         let groups = sizes.groups / together;
@@ -23,11 +23,15 @@ pub(super) fn merged(sizes: &Conv2d) -> Conv2d {
     };
     let divisors = (1..=sizes.groups).filter(|together| sizes.groups.is_multiple_of(*together));
     let together = divisors.min_by_key(|&together| cost(together)).unwrap_or(1);
-    Conv2d { groups: sizes.groups / together, ..*sizes }
+    Conv2dGeometry { groups: sizes.groups / together, ..*sizes }
 }
 
 /// Calls `f` with a geometry of wider groups, and the weights for it.
-pub(super) fn with_spread<T>(sizes: &Conv2d, w: &[f32], f: impl FnOnce(&Conv2d, &[f32]) -> T) -> T {
+pub(super) fn with_spread<T>(
+    sizes: &Conv2dGeometry,
+    w: &[f32],
+    f: impl FnOnce(&Conv2dGeometry, &[f32]) -> T,
+) -> T {
     let wide = merged(sizes);
     if wide.groups == sizes.groups {
         return f(sizes, w);
@@ -42,7 +46,11 @@ pub(super) fn with_spread<T>(sizes: &Conv2d, w: &[f32], f: impl FnOnce(&Conv2d, 
 }
 
 /// Calls `f` with a geometry of wider groups, and a place for the gradient of its weights, and copies from there to `dw`.
-pub(super) fn with_collected(sizes: &Conv2d, dw: &mut [f32], f: impl FnOnce(&Conv2d, &mut [f32])) {
+pub(super) fn with_collected(
+    sizes: &Conv2dGeometry,
+    dw: &mut [f32],
+    f: impl FnOnce(&Conv2dGeometry, &mut [f32]),
+) {
     let wide = merged(sizes);
     if wide.groups == sizes.groups {
         return f(sizes, dw);
@@ -57,7 +65,7 @@ pub(super) fn with_collected(sizes: &Conv2d, dw: &mut [f32], f: impl FnOnce(&Con
 
 /// Calls `block` with the places, in narrow and in wide weights, of the weights from each input channel of each tap to the
 /// output channels of each group.
-fn each_block(sizes: &Conv2d, wide: &Conv2d, mut block: impl FnMut(usize, usize)) {
+fn each_block(sizes: &Conv2dGeometry, wide: &Conv2dGeometry, mut block: impl FnMut(usize, usize)) {
     let (group_in, group_out) = (sizes.group_in(), sizes.group_out());
     let together = sizes.groups / wide.groups;
     for tap in 0..sizes.kernel[0] * sizes.kernel[1] {
@@ -77,7 +85,7 @@ mod tests {
     use super::*;
 
     fn groups(channels: [usize; 2], groups: usize) -> usize {
-        let sizes = Conv2d {
+        let sizes = Conv2dGeometry {
             batch: 1,
             height: 8,
             width: 8,

@@ -1,7 +1,7 @@
 //! The matrix of patches as a whole, and its transpose as a map: for explanation and tests; [`conv2d`](super::conv2d)
 //! does without.
 
-use super::Conv2d;
+use super::Conv2dGeometry;
 use rayon::prelude::*;
 
 /// Gathers x `[N, H, W, C]` into patches: `[N*OH*OW, KH*KW*C]`, a row an output pixel, columns (ky, kx, c), zero where a tap
@@ -11,8 +11,8 @@ use rayon::prelude::*;
 /// If a slice does not fit the geometry, or the geometry has no output.
 ///
 /// ```
-/// use skipgrad::kernels::{Conv2d, im2col};
-/// let sizes = Conv2d {
+/// use skipgrad::kernels::{Conv2dGeometry, im2col};
+/// let sizes = Conv2dGeometry {
 ///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 1]], dilation: [1, 1], groups: 1,
 /// };
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 /// im2col(&sizes, &[1.0, 2.0, 3.0], &mut patches);
 /// assert_eq!(patches, [1.0, 2.0, 2.0, 3.0, 3.0, 0.0]);
 /// ```
-pub fn im2col(sizes: &Conv2d, x: &[f32], patches: &mut [f32]) {
+pub fn im2col(sizes: &Conv2dGeometry, x: &[f32], patches: &mut [f32]) {
     let row = check(sizes, x, patches);
     if row == 0 {
         return;
@@ -43,8 +43,8 @@ pub fn im2col(sizes: &Conv2d, x: &[f32], patches: &mut [f32]) {
 /// As [`im2col`].
 ///
 /// ```
-/// use skipgrad::kernels::{Conv2d, col2im};
-/// let sizes = Conv2d {
+/// use skipgrad::kernels::{Conv2dGeometry, col2im};
+/// let sizes = Conv2dGeometry {
 ///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 1]], dilation: [1, 1], groups: 1,
 /// };
@@ -52,7 +52,7 @@ pub fn im2col(sizes: &Conv2d, x: &[f32], patches: &mut [f32]) {
 /// col2im(&sizes, &[1.0, 2.0, 2.0, 3.0, 3.0, 0.0], &mut x);
 /// assert_eq!(x, [1.0, 4.0, 6.0]);
 /// ```
-pub fn col2im(sizes: &Conv2d, patches: &[f32], x: &mut [f32]) {
+pub fn col2im(sizes: &Conv2dGeometry, patches: &[f32], x: &mut [f32]) {
     let row = check(sizes, x, patches);
     x.fill(0.0);
     if row == 0 {
@@ -74,7 +74,7 @@ pub fn col2im(sizes: &Conv2d, patches: &[f32], x: &mut [f32]) {
 }
 
 /// The length of a patch, or zero where there is nothing to copy.
-fn check(sizes: &Conv2d, x: &[f32], patches: &[f32]) -> usize {
+fn check(sizes: &Conv2dGeometry, x: &[f32], patches: &[f32]) -> usize {
     let row = sizes.kernel[0] * sizes.kernel[1] * sizes.in_channels;
     let rows = sizes.batch * sizes.out_height() * sizes.out_width();
     assert!(x.len() == sizes.x_len() && patches.len() == rows * row, "a slice does not fit the geometry");
@@ -82,7 +82,7 @@ fn check(sizes: &Conv2d, x: &[f32], patches: &[f32]) -> usize {
 }
 
 /// The pixel of x, counted over all images, that a tap of an output pixel reads.
-fn input_pixel(sizes: &Conv2d, output: usize, tap: usize) -> Option<usize> {
+fn input_pixel(sizes: &Conv2dGeometry, output: usize, tap: usize) -> Option<usize> {
     let (line, ox) = (output / sizes.out_width(), output % sizes.out_width());
     let (image, oy) = (line / sizes.out_height(), line % sizes.out_height());
     let position = |axis: usize, o: usize, k: usize| {

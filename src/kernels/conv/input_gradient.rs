@@ -3,14 +3,14 @@
 //! Input pixel i is read by output pixel o through tap k where `i = o*s - pad + k*d`. Write `i = g*s + phase`: then
 //! `o = g + (phase + pad - k*d) / s`, for the taps for which the division comes out even. So all pixels of a phase see the
 //! same taps at the same offsets from g, as in a forward convolution of stride 1. Taps are taken from the last to the
-//! first, so that their offsets ascend and neighbours in dy are copied together. Phases that no tap reaches (a 1x1 kernel
+//! first, so that their offsets ascend and neighbors in dy are copied together. Phases that no tap reaches (a 1x1 kernel
 //! of stride 2 has three) are products of depth zero, which write zeros.
 
-use super::Conv2d;
+use super::Conv2dGeometry;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::kernels::Isa;
-use crate::kernels::epilogue::EndOfColumns;
+use crate::kernels::epilogue::ColumnEpilogue;
 use crate::kernels::grid::Grid;
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::pack::Factor;
@@ -23,8 +23,8 @@ use crate::kernels::product::{Product, Right};
 /// If a slice does not fit the geometry, or the geometry has no output.
 ///
 /// ```
-/// use skipgrad::kernels::{Conv2d, Isa, conv2d_input_gradient};
-/// let sizes = Conv2d {
+/// use skipgrad::kernels::{Conv2dGeometry, Isa, conv2d_input_gradient};
+/// let sizes = Conv2dGeometry {
 ///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
 /// };
@@ -32,12 +32,12 @@ use crate::kernels::product::{Product, Right};
 /// conv2d_input_gradient(Isa::active(), &sizes, &[1.0, 2.0], &[10.0, 1.0], &mut dx);
 /// assert_eq!(dx, [10.0, 21.0, 2.0]);
 /// ```
-pub fn conv2d_input_gradient(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn conv2d_input_gradient(isa: Isa, sizes: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     sizes.check(dx.len(), w.len(), dy.len());
     with_spread(sizes, w, |sizes, w| all_groups(isa, sizes, dy, w, dx));
 }
 
-fn all_groups(isa: Isa, sizes: &Conv2d, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+fn all_groups(isa: Isa, sizes: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     for y_phase in 0..sizes.stride[0].min(sizes.height) {
         for x_phase in 0..sizes.stride[1].min(sizes.width) {
             let phases = [Phase::new(sizes, 0, y_phase), Phase::new(sizes, 1, x_phase)];
@@ -57,7 +57,7 @@ struct Phase {
 }
 
 impl Phase {
-    fn new(sizes: &Conv2d, axis: usize, first: usize) -> Phase {
+    fn new(sizes: &Conv2dGeometry, axis: usize, first: usize) -> Phase {
         let (size, stride) = (sizes.in_size()[axis], sizes.stride[axis]);
         let (offsets, taps) = (0..sizes.kernel[axis])
             .rev()
@@ -72,7 +72,7 @@ impl Phase {
 }
 
 fn phase_product<'a>(
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     group: usize,
     [vertical, horizontal]: &[Phase; 2],
     dy: &'a [f32],
@@ -106,7 +106,7 @@ fn phase_product<'a>(
             start: vertical.first * line + horizontal.first * pixel + group * group_in,
         },
         start: Start::Zero,
-        end: EndOfColumns::default(),
-        epilogue: (),
+        end: ColumnEpilogue::default(),
+        visitor: (),
     }
 }

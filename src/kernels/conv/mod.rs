@@ -43,7 +43,7 @@ pub use weight_gradient::conv2d_weight_gradient;
 ///
 /// Output channels come in `groups` equal blocks; block g reads input channel block g.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Conv2d {
+pub struct Conv2dGeometry {
     /// Images, N.
     pub batch: usize,
     /// Lines of an input image, H.
@@ -66,7 +66,7 @@ pub struct Conv2d {
     pub groups: usize,
 }
 
-impl Conv2d {
+impl Conv2dGeometry {
     /// Lines of an output image, OH.
     ///
     /// # Panics

@@ -1,8 +1,8 @@
 //! The matrix of patches, made a block at a time.
 //!
 //! Row (n, gy, gx) of the matrix belongs to a pixel of a grid over image n; column (ty, tx, c) is channel c of the source
-//! pixel at `g * step + offset[t]`, or zero outside of the image. Taps that are neighbours in a line of the image are
-//! neighbours in the row, too, so where channels are not grouped a row is a few long *runs* of numbers, each contiguous
+//! pixel at `g * step + offset[t]`, or zero outside of the image. Taps that are neighbors in a line of the image are
+//! neighbors in the row, too, so where channels are not grouped a row is a few long *runs* of numbers, each contiguous
 //! in the image: three runs for a 3x3 kernel.
 //!
 //! ```text

@@ -3,11 +3,11 @@
 use super::*;
 use crate::kernels::naive::{self, Input, Output, assert_sums};
 use crate::kernels::testing::each_isa;
-use crate::kernels::{Ending, Gemm, Isa, NormRelu, Normalised, Slot, gemm, moments};
+use crate::kernels::{ChannelViewMut, Epilogue, Gemm, Isa, NormRelu, Normalized, gemm, moments};
 use proptest::prelude::*;
 
 /// Holds the three directions of one geometry against the oracle.
-fn check_all(sizes: &Conv2d) {
+fn check_all(sizes: &Conv2dGeometry) {
     let x = Input::random(sizes.x_len(), 1);
     let w = Input::random(sizes.w_len(), 2);
     let dy = Input::random(sizes.y_len(), 3);
@@ -25,7 +25,7 @@ fn check_all(sizes: &Conv2d) {
         let mut again = Output::filled(sizes.y_len(), f32::NAN);
         let mut packed = Output::filled(Packing::Direct.len(isa, sizes), f32::NAN);
         Packing::Direct.pack(isa, sizes, &w, packed.slice());
-        Packing::Direct.conv2d(isa, sizes, &x, &packed.checked(), Ending::default(), again.slice());
+        Packing::Direct.conv2d(isa, sizes, &x, &packed.checked(), Epilogue::default(), again.slice());
         assert_eq!(again.checked(), y, "packed weights change nothing");
         let mut dx = Output::filled(sizes.x_len(), f32::NAN);
         conv2d_input_gradient(isa, sizes, &dy, &w, dx.slice());
@@ -43,8 +43,8 @@ fn square(
     kernel: usize,
     stride: usize,
     padding: usize,
-) -> Conv2d {
-    Conv2d {
+) -> Conv2dGeometry {
+    Conv2dGeometry {
         batch,
         height: size,
         width: size,
@@ -65,13 +65,13 @@ prop_compose! {
         channels in prop::array::uniform2(1..12usize), kernel in prop::array::uniform2(1..5usize),
         stride in prop::array::uniform2(1..4usize), dilation in prop::array::uniform2(1..3usize),
         padding in prop::array::uniform2(prop::array::uniform2(0..4usize)),
-    ) -> Conv2d {
+    ) -> Conv2dGeometry {
         // Taps are taken away until the kernel fits the padded image.
         let fit = |axis: usize| {
             let padded: usize = size[axis] + padding[axis][0] + padding[axis][1];
             kernel[axis].min((padded - 1) / dilation[axis] + 1)
         };
-        Conv2d {
+        Conv2dGeometry {
             batch, height: size[0], width: size[1],
             in_channels: channels[0] * groups, out_channels: channels[1] * groups,
             kernel: [fit(0), fit(1)], stride, padding, dilation, groups,
@@ -99,8 +99,8 @@ fn every_width_of_the_tile_is_as_the_oracle_says() {
 #[test]
 fn every_number_of_pixels_is_as_the_oracle_says() {
     for pixels in 1..=31 {
-        check_all(&Conv2d { width: pixels, ..square(1, 1, [5, 9], 1, 1, 0) });
-        check_all(&Conv2d { height: pixels, ..square(1, 2, [5, 9], 3, 1, 1) });
+        check_all(&Conv2dGeometry { width: pixels, ..square(1, 1, [5, 9], 1, 1, 0) });
+        check_all(&Conv2dGeometry { height: pixels, ..square(1, 2, [5, 9], 3, 1, 1) });
     }
 }
 
@@ -109,8 +109,8 @@ fn a_kernel_may_be_larger_than_the_image() {
     check_all(&square(2, 1, [3, 4], 3, 1, 1));
     check_all(&square(2, 1, [3, 4], 7, 2, 3));
     check_all(&square(1, 2, [3, 4], 5, 1, 2));
-    check_all(&Conv2d { padding: [[3, 3], [0, 0]], ..square(1, 1, [2, 2], 1, 1, 0) });
-    check_all(&Conv2d { dilation: [3, 3], ..square(1, 2, [2, 20], 3, 2, 3) });
+    check_all(&Conv2dGeometry { padding: [[3, 3], [0, 0]], ..square(1, 1, [2, 2], 1, 1, 0) });
+    check_all(&Conv2dGeometry { dilation: [3, 3], ..square(1, 2, [2, 20], 3, 2, 3) });
 }
 
 #[test]
@@ -127,11 +127,11 @@ fn sizes_beyond_one_block_are_as_the_oracle_says() {
 
 #[test]
 fn depthwise_and_grouped_convolutions_are_as_the_oracle_says() {
-    check_all(&Conv2d { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) });
-    check_all(&Conv2d { groups: 10, ..square(2, 7, [10, 30], 3, 2, 1) });
-    check_all(&Conv2d { groups: 4, ..square(1, 9, [68, 76], 3, 1, 1) });
-    check_all(&Conv2d { groups: 32, ..square(2, 5, [128, 64], 3, 1, 1) });
-    check_all(&Conv2d { groups: 17, ..square(2, 5, [34, 17], 3, 2, 1) });
+    check_all(&Conv2dGeometry { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) });
+    check_all(&Conv2dGeometry { groups: 10, ..square(2, 7, [10, 30], 3, 2, 1) });
+    check_all(&Conv2dGeometry { groups: 4, ..square(1, 9, [68, 76], 3, 1, 1) });
+    check_all(&Conv2dGeometry { groups: 32, ..square(2, 5, [128, 64], 3, 1, 1) });
+    check_all(&Conv2dGeometry { groups: 17, ..square(2, 5, [34, 17], 3, 2, 1) });
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn empty_sizes_are_no_trouble() {
 }
 
 /// Every combination of a bias, a residual and a ReLU.
-pub(super) fn endings<'a>(bias: &'a [f32], residual: &'a [f32]) -> impl Iterator<Item = Ending<'a>> {
-    (0..8).map(|bits| Ending {
+pub(super) fn epilogues<'a>(bias: &'a [f32], residual: &'a [f32]) -> impl Iterator<Item = Epilogue<'a>> {
+    (0..8).map(|bits| Epilogue {
         bias: (bits & 1 > 0).then_some(bias),
         residual: (bits & 2 > 0).then_some(residual),
         relu: bits & 4 > 0,
@@ -156,17 +156,17 @@ fn every_ending_is_as_the_oracle_says() {
         square(1, 4, [50, 21], 3, 1, 1),
         square(2, 5, [3, 8], 3, 2, 1),
         square(1, 12, [20, 300], 1, 1, 0),
-        Conv2d { groups: 3, ..square(2, 3, [9, 33], 1, 1, 0) },
-        Conv2d { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) },
+        Conv2dGeometry { groups: 3, ..square(2, 3, [9, 33], 1, 1, 0) },
+        Conv2dGeometry { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) },
     ] {
         let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
         let (bias, residual) = (Input::random(sizes.out_channels, 3), Input::random(sizes.y_len(), 4));
         let sums = naive::conv2d(&sizes, &x, &w);
-        for ending in endings(&bias, &residual) {
-            let want = naive::end(&sums, sizes.out_channels, ending);
+        for epilogue in epilogues(&bias, &residual) {
+            let want = naive::end(&sums, sizes.out_channels, epilogue);
             for isa in each_isa() {
                 let mut y = Output::filled(sizes.y_len(), f32::NAN);
-                conv2d_with(isa, &sizes, &x, &w, ending, y.slice());
+                conv2d_with(isa, &sizes, &x, &w, epilogue, y.slice());
                 assert_sums(&y.checked(), &want, 452, &(isa, sizes));
             }
         }
@@ -178,10 +178,10 @@ fn a_relu_at_the_end_hides_no_nan() {
     let sizes = square(1, 2, [3, 11], 1, 1, 0);
     let mut x = vec![-1.0; sizes.x_len()];
     x[0] = f32::NAN;
-    let ending = Ending { relu: true, ..Ending::default() };
+    let epilogue = Epilogue { relu: true, ..Epilogue::default() };
     for isa in each_isa() {
         let mut y = vec![7.0; sizes.y_len()];
-        conv2d_with(isa, &sizes, &x, &vec![1.0; sizes.w_len()], ending, &mut y);
+        conv2d_with(isa, &sizes, &x, &vec![1.0; sizes.w_len()], epilogue, &mut y);
         assert!(y[..11].iter().all(|y| y.is_nan()) && y[11..].iter().all(|&y| y == 0.0), "{isa:?} {y:?}");
     }
 }
@@ -192,21 +192,21 @@ fn moments_are_those_of_the_result() {
         square(1, 4, [50, 21], 3, 1, 1),
         square(3, 40, [3, 70], 3, 2, 1),
         square(2, 12, [20, 300], 1, 1, 0),
-        Conv2d { groups: 3, ..square(2, 5, [9, 33], 1, 1, 0) },
-        Conv2d { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) },
+        Conv2dGeometry { groups: 3, ..square(2, 5, [9, 33], 1, 1, 0) },
+        Conv2dGeometry { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) },
         square(16, 31, [16, 20], 3, 1, 1),
         square(4, 30, [70, 200], 3, 1, 0),
     ] {
         let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
         let bias: Vec<f32> = (0..sizes.out_channels).map(|c| 100.0 * (c % 3) as f32).collect();
-        let ending = Ending { bias: Some(&bias), relu: true, ..Ending::default() };
+        let epilogue = Epilogue { bias: Some(&bias), relu: true, ..Epilogue::default() };
         for (isa, algorithm) in
             each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
             let mut y = Output::filled(sizes.y_len(), f32::NAN);
-            let (mean, variance) = algorithm.conv2d_moments(isa, &sizes, &x, &w, ending, y.slice());
+            let (mean, variance) = algorithm.conv2d_moments(isa, &sizes, &x, &w, epilogue, y.slice());
             let mut plain = Output::filled(sizes.y_len(), f32::NAN);
-            algorithm.conv2d(isa, &sizes, &x, &w, ending, plain.slice());
+            algorithm.conv2d(isa, &sizes, &x, &w, epilogue, plain.slice());
             let (y, plain) = (y.checked(), plain.checked());
             assert_eq!(y, plain);
             let wanted = moments(isa, &y, sizes.out_channels);
@@ -222,7 +222,7 @@ fn moments_are_those_of_the_result() {
 fn a_slot_gets_the_convolution_and_other_channels_stay() {
     for sizes in [
         square(2, 9, [4, 7], 3, 2, 1),
-        Conv2d { groups: 2, ..square(1, 5, [6, 10], 3, 1, 1) },
+        Conv2dGeometry { groups: 2, ..square(1, 5, [6, 10], 3, 1, 1) },
         square(2, 30, [40, 37], 3, 1, 1),
     ] {
         let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
@@ -231,11 +231,11 @@ fn a_slot_gets_the_convolution_and_other_channels_stay() {
             each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
             let mut plain = Output::filled(sizes.y_len(), f32::NAN);
-            let wanted = algorithm.conv2d_moments(isa, &sizes, &x, &w, Ending::default(), plain.slice());
+            let wanted = algorithm.conv2d_moments(isa, &sizes, &x, &w, Epilogue::default(), plain.slice());
             let plain = plain.checked();
-            let slot_of = |run: &mut dyn FnMut(Slot<'_>)| {
+            let slot_of = |run: &mut dyn FnMut(ChannelViewMut<'_>)| {
                 let mut y = Output::filled(sizes.y_len() / channels * row, 7.5);
-                run(Slot { data: y.slice(), row, first });
+                run(ChannelViewMut { data: y.slice(), row, first });
                 let y = y.checked();
                 let mut slot = vec![];
                 for y in y.chunks_exact(row) {
@@ -252,7 +252,7 @@ fn a_slot_gets_the_convolution_and_other_channels_stay() {
             let mut packed = vec![f32::NAN; packing.len(isa, &sizes)];
             packing.pack(isa, &sizes, &w, &mut packed);
             let mut y = vec![f32::NAN; sizes.y_len()];
-            packing.conv2d(isa, &sizes, &x, &packed, Ending::default(), &mut y);
+            packing.conv2d(isa, &sizes, &x, &packed, Epilogue::default(), &mut y);
             assert_eq!(slot_of(&mut |y| packing.conv2d_into(isa, &sizes, &x, &packed, y)), y);
         }
     }
@@ -266,7 +266,7 @@ fn the_sums_of_a_norm_before_are_those_of_its_gradient() {
         let (dy, w) = (Input::random(sizes.y_len(), 1), Input::random(sizes.w_len(), 2));
         let x = Input::random(sizes.x_len(), 3);
         let [scale, shift, mean] = [4, 5, 6].map(|seed| Input::random(sizes.in_channels, seed));
-        let behind = Normalised { x: &x, norm: NormRelu { scale: &scale, shift: &shift }, mean: &mean };
+        let behind = Normalized { x: &x, norm: NormRelu { scale: &scale, shift: &shift }, mean: &mean };
         for (isa, algorithm) in
             each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
@@ -300,7 +300,8 @@ fn the_sums_of_a_norm_before_are_those_of_its_gradient() {
 
 #[test]
 fn a_convolution_is_its_patches_times_the_weights() {
-    let sizes = Conv2d { padding: [[2, 0], [1, 3]], dilation: [1, 2], ..square(2, 7, [5, 6], 3, 2, 0) };
+    let sizes =
+        Conv2dGeometry { padding: [[2, 0], [1, 3]], dilation: [1, 2], ..square(2, 7, [5, 6], 3, 2, 0) };
     let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
     let dy = Input::random(sizes.y_len(), 3);
     let (rows, depth, columns) = (sizes.y_len() / 6, 45, 6);

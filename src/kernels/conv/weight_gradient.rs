@@ -1,12 +1,12 @@
 //! The weight gradient: patches of x, transposed, times dy. A panel holds the patches of a few pixels, and the tile's rows
-//! are neighbours in a patch, so nothing is ever transposed.
+//! are neighbors in a patch, so nothing is ever transposed.
 
-use super::Conv2d;
+use super::Conv2dGeometry;
 use super::forward::{axes, source};
 use super::groups::with_collected;
 use super::patches::Patches;
 use crate::kernels::Isa;
-use crate::kernels::epilogue::EndOfColumns;
+use crate::kernels::epilogue::ColumnEpilogue;
 use crate::kernels::grid::Grid;
 use crate::kernels::microkernel::{DepthMajor, Start};
 use crate::kernels::pack::Factor;
@@ -19,8 +19,8 @@ use crate::kernels::product::{Product, Right};
 /// If a slice does not fit the geometry, or the geometry has no output.
 ///
 /// ```
-/// use skipgrad::kernels::{Conv2d, Isa, conv2d_weight_gradient};
-/// let sizes = Conv2d {
+/// use skipgrad::kernels::{Conv2dGeometry, Isa, conv2d_weight_gradient};
+/// let sizes = Conv2dGeometry {
 ///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
 /// };
@@ -28,12 +28,12 @@ use crate::kernels::product::{Product, Right};
 /// conv2d_weight_gradient(Isa::active(), &sizes, &[1.0, 2.0, 3.0], &[10.0, 1.0], &mut dw);
 /// assert_eq!(dw, [12.0, 23.0]);
 /// ```
-pub fn conv2d_weight_gradient(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv2d_weight_gradient(isa: Isa, sizes: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     sizes.check(x.len(), dw.len(), dy.len());
     with_collected(sizes, dw, |sizes, dw| all_groups(isa, sizes, x, dy, dw));
 }
 
-fn all_groups(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+fn all_groups(isa: Isa, sizes: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let axes = axes(sizes);
     let (channels, group_out) = (sizes.out_channels, sizes.group_out());
     let pixels = sizes.batch * axes[0].grid * axes[1].grid;
@@ -47,8 +47,8 @@ fn all_groups(isa: Isa, sizes: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
             b: Right::Factor(Factor { data: dy, taps: vec![first], depth: pixels, row: channels, column: 1 }),
             c: Grid { size: [1, 1, rows], stride: [0, 0, channels], start: first },
             start: Start::Zero,
-            end: EndOfColumns::default(),
-            epilogue: (),
+            end: ColumnEpilogue::default(),
+            visitor: (),
         }
     };
     Product::side_by_side(isa, &(0..sizes.groups).map(product).collect::<Vec<_>>(), dw);

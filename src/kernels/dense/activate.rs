@@ -1,13 +1,13 @@
-//! Normalised features, in a panel or in memory.
+//! Normalized features, in a panel or in memory.
 
-use super::{Features, NormRelu};
-use crate::kernels::ahead::Ahead;
+use super::{ChannelView, NormRelu};
 use crate::kernels::elementwise::PIECE;
-use crate::kernels::epilogue::{EndOfColumns, Ending, Epilogue};
+use crate::kernels::epilogue::{BlockVisitor, ColumnEpilogue, Epilogue};
 use crate::kernels::grid::Grid;
 use crate::kernels::microkernel::{RowMajor, Start};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::pack::Factor;
+use crate::kernels::prefetch::Prefetcher;
 use crate::kernels::product::{PanelLayout, Panels, Product, Right};
 use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task};
@@ -18,8 +18,8 @@ use std::ops::Range;
 ///
 /// # Panics
 /// If a slice does not fit.
-pub fn activate(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, y: &mut [f32]) {
-    let (rows, channels) = (x.rows(), x.channels);
+pub fn activate(isa: Isa, x: ChannelView<'_>, norm: NormRelu<'_>, y: &mut [f32]) {
+    let (rows, channels) = (x.num_rows(), x.channels);
     norm.check(channels);
     assert_eq!(y.len(), rows * channels, "as many rows in both");
     if y.is_empty() {
@@ -38,16 +38,16 @@ pub fn activate(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, y: &mut [f32]) {
 /// If a slice does not fit, or there are no channels.
 ///
 /// ```
-/// use skipgrad::kernels::{Features, Isa, NormRelu, activate_product};
-/// let x = Features { data: &[1.0, -1.0, 7.0, 2.0, 3.0, 7.0], row: 3, channels: 2 }; // two rows; the last channel is another's
+/// use skipgrad::kernels::{ChannelView, Isa, NormRelu, activate_product};
+/// let x = ChannelView { data: &[1.0, -1.0, 7.0, 2.0, 3.0, 7.0], row: 3, channels: 2 }; // two rows; the last channel is another's
 /// let norm = NormRelu { scale: &[1.0, 2.0], shift: &[0.5, 0.0] };
 /// let mut y = [0.0; 2];
 /// activate_product(Isa::active(), x, norm, &[1.0, 10.0], &mut y);
 /// assert_eq!(y, [1.5, 2.5 + 60.0]);
 /// ```
-pub fn activate_product(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, w: &[f32], y: &mut [f32]) {
+pub fn activate_product(isa: Isa, x: ChannelView<'_>, norm: NormRelu<'_>, w: &[f32], y: &mut [f32]) {
     let (columns, w) = right(x, w);
-    multiply(isa, Activated { x, norm }, columns, w, y, EndOfColumns::default(), ());
+    multiply(isa, Activated { x, norm }, columns, w, y, ColumnEpilogue::default(), ());
 }
 
 /// `y = max(max(x * scale + shift, 0) * w + bias, 0)`: with a norm folded into w and bias, and w packed, by
@@ -57,14 +57,14 @@ pub fn activate_product(isa: Isa, x: Features<'_>, norm: NormRelu<'_>, w: &[f32]
 /// As [`activate_product`].
 pub fn activate_product_packed(
     isa: Isa,
-    x: Features<'_>,
+    x: ChannelView<'_>,
     norm: NormRelu<'_>,
     packed: &[f32],
     bias: &[f32],
     y: &mut [f32],
 ) {
-    let ending = Ending { bias: Some(bias), relu: true, ..Ending::default() };
-    let end = EndOfColumns { ending, ..EndOfColumns::default() };
+    let epilogue = Epilogue { bias: Some(bias), relu: true, ..Epilogue::default() };
+    let end = ColumnEpilogue { epilogue, ..ColumnEpilogue::default() };
     multiply(isa, Activated { x, norm }, bias.len(), Right::Packed(packed), y, end, ());
 }
 
@@ -75,19 +75,19 @@ pub fn activate_product_packed(
 /// As [`activate_product`], and if there are no rows.
 pub fn activate_product_moments(
     isa: Isa,
-    x: Features<'_>,
+    x: ChannelView<'_>,
     norm: NormRelu<'_>,
     w: &[f32],
     y: &mut [f32],
 ) -> (Vec<f64>, Vec<f64>) {
     assert!(!y.is_empty(), "moments of something");
     let (columns, w) = right(x, w);
-    let (end, moments) = (EndOfColumns::default(), TakeMoments { first: 0 });
+    let (end, moments) = (ColumnEpilogue::default(), TakeMoments { first: 0 });
     merge_blocks(columns, multiply(isa, Activated { x, norm }, columns, w, y, end, moments))
 }
 
 /// The columns of w, and w to be packed.
-fn right<'a>(x: Features<'_>, w: &'a [f32]) -> (usize, Right<'a>) {
+fn right<'a>(x: ChannelView<'_>, w: &'a [f32]) -> (usize, Right<'a>) {
     let channels = x.channels;
     assert!(channels > 0 && w.len().is_multiple_of(channels), "whole rows of weights");
     let columns = w.len() / channels;
@@ -95,16 +95,16 @@ fn right<'a>(x: Features<'_>, w: &'a [f32]) -> (usize, Right<'a>) {
 }
 
 /// The product, and what its end finds out.
-fn multiply<E: Epilogue>(
+fn multiply<E: BlockVisitor>(
     isa: Isa,
     a: Activated<'_>,
     columns: usize,
     w: Right<'_>,
     y: &mut [f32],
-    end: EndOfColumns<'_>,
-    epilogue: E,
+    end: ColumnEpilogue<'_>,
+    visitor: E,
 ) -> Vec<E::Output> {
-    let (rows, channels) = (a.x.rows(), a.x.channels);
+    let (rows, channels) = (a.x.num_rows(), a.x.channels);
     a.norm.check(channels);
     assert!(channels > 0, "no channels to sum over");
     assert_eq!(y.len(), rows * columns, "as many rows in both");
@@ -116,14 +116,14 @@ fn multiply<E: Epilogue>(
         c: Grid::matrix(rows, columns),
         start: Start::Zero,
         end,
-        epilogue,
+        visitor,
     };
     product.compute(isa, y)
 }
 
-/// Normalised features as the left factor of a product.
+/// Normalized features as the left factor of a product.
 struct Activated<'a> {
-    x: Features<'a>,
+    x: ChannelView<'a>,
     norm: NormRelu<'a>,
 }
 
@@ -134,15 +134,15 @@ impl Panels for Activated<'_> {
         fill::<RowMajor>(isa, self.x, self.norm, rows, depth, panel);
     }
 
-    fn ahead(&self, rows: Range<usize>, depth: Range<usize>) -> Option<Ahead> {
-        Some(Ahead::new(self.x.data.as_ptr(), self.x.row, rows, depth))
+    fn ahead(&self, rows: Range<usize>, depth: Range<usize>) -> Option<Prefetcher> {
+        Some(Prefetcher::new(self.x.data.as_ptr(), self.x.row, rows, depth))
     }
 }
 
 /// Fills a panel whose rows are those of the features, whatever a product takes them for.
 pub(super) fn fill<L: PanelLayout>(
     isa: Isa,
-    x: Features<'_>,
+    x: ChannelView<'_>,
     norm: NormRelu<'_>,
     rows: Range<usize>,
     channels: Range<usize>,
@@ -152,10 +152,10 @@ pub(super) fn fill<L: PanelLayout>(
     isa.dispatch(Activate { x, norm, rows, channels, to: panel, pitch: L::PITCH });
 }
 
-/// Writes normalised features of `rows` and `channels` to rows of `to`, `pitch` apart; in whole vectors, over their ends, if
-/// the pitch leaves room.
+/// Writes normalized features of `rows` and `channels` to rows of `to`, `pitch` apart; in whole vectors, over their ends, if
+/// the pitch leaves module.
 struct Activate<'a, 'b> {
-    x: Features<'a>,
+    x: ChannelView<'a>,
     norm: NormRelu<'a>,
     rows: Range<usize>,
     channels: Range<usize>,
@@ -163,7 +163,7 @@ struct Activate<'a, 'b> {
     pitch: usize,
 }
 
-/// Rows that are normalised together, so that the vectors of scales and shifts are loaded less often.
+/// Rows that are normalized together, so that the vectors of scales and shifts are loaded less often.
 const ROWS: usize = 4;
 
 impl Task for Activate<'_, '_> {
@@ -193,7 +193,7 @@ impl Task for Activate<'_, '_> {
         };
         let mut row = 0;
         while row + ROWS <= rows.len() {
-            // SAFETY: the asserts above; `over` says whether there is room for whole vectors behind every row.
+            // SAFETY: the asserts above; `over` says whether there is module for whole vectors behind every row.
             unsafe { block.run::<S, ROWS>(simd) };
             block.skip(ROWS);
             row += ROWS;

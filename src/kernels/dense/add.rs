@@ -2,7 +2,7 @@
 
 use super::gradient::DenseGradient;
 use crate::kernels::simd::Simd;
-use crate::kernels::split::Output;
+use crate::kernels::split::SyncMutPtr;
 use crate::kernels::{Isa, Task};
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ pub(super) struct AddBlock<'a> {
     pub(super) da: &'a [f32],
     /// Numbers from a row of it to the next.
     pub(super) da_row: usize,
-    pub(super) dx: Output,
+    pub(super) dx: SyncMutPtr,
 }
 
 impl AddBlock<'_> {
@@ -159,7 +159,7 @@ impl Rows {
                 let x = simd.load_up_to(self.x.add(row * self.row + column), count);
                 let da = simd.load_up_to(self.da.add(row * self.da_row + column), count);
                 let to = self.dx.add(row * self.row + column);
-                let g = simd.gate(simd.mul_add(x, scale, shift), da);
+                let g = simd.relu_backward(simd.mul_add(x, scale, shift), da);
                 simd.store_up_to(to, simd.mul_add(scale, g, simd.load_up_to(to, count)), count);
                 g_sum = simd.add(g_sum, g);
                 deviation_sum = simd.mul_add(g, simd.sub(x, mean), deviation_sum);

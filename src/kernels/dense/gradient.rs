@@ -1,10 +1,10 @@
-//! The gradient of normalised features, where that of what follows them is there.
+//! The gradient of normalized features, where that of what follows them is there.
 
 use super::add::AddBlock;
-use super::{Features, NormRelu};
+use super::{ChannelView, NormRelu};
 use crate::kernels::Isa;
 use crate::kernels::batch_norm::BatchNormSums;
-use crate::kernels::split::{Output, Split};
+use crate::kernels::split::{Split, SyncMutPtr};
 use rayon::prelude::*;
 
 /// Most rows of a block: what a block works with, and what it fetches ahead, is to fit a second-level cache of 512 KiB.
@@ -19,21 +19,21 @@ pub(super) fn chunks_of_rows(rows: usize) -> Split {
     Split::new(rows, 1, usize::MAX, TASKS.min(rows / FEWEST_ROWS))
 }
 
-/// Features behind a normalisation and a ReLU, whose gradient is asked for.
+/// Features behind a normalization and a ReLU, whose gradient is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseGradient<'a> {
     /// The features.
-    pub x: Features<'a>,
-    /// The normalisation and the ReLU.
+    pub x: ChannelView<'a>,
+    /// The normalization and the ReLU.
     pub norm: NormRelu<'a>,
-    /// The mean that the normalisation subtracts, `[channels]`.
+    /// The mean that the normalization subtracts, `[channels]`.
     pub mean: &'a [f32],
 }
 
 impl DenseGradient<'_> {
     /// From da `[rows, channels]`, the gradient behind the ReLU: adds `scale * g` to dx, which lies as the features do, and returns Σg
     /// and Σg (x - mean), where g is the gradient in front of the ReLU. What batch statistics add to dx is the caller's to apply,
-    /// see [`Line`](super::Line).
+    /// see [`StatisticsGradient`](super::StatisticsGradient).
     ///
     /// # Panics
     /// If a slice does not fit.
@@ -41,7 +41,7 @@ impl DenseGradient<'_> {
         let (rows, channels) = (self.check(dx), self.x.channels);
         assert_eq!(da.len(), rows * channels, "as many rows in both");
         let chunks = chunks_of_rows(rows);
-        let dx = Output(dx.as_mut_ptr());
+        let dx = SyncMutPtr(dx.as_mut_ptr());
         let sums: Vec<[Vec<f64>; 2]> = (0..chunks.parts)
             .into_par_iter()
             .with_max_len(1)
@@ -64,7 +64,7 @@ impl DenseGradient<'_> {
 
     /// Asserts what both forms rest on; returns the number of rows.
     pub(super) fn check(&self, dx: &[f32]) -> usize {
-        let rows = self.x.rows();
+        let rows = self.x.num_rows();
         self.norm.check(self.x.channels);
         assert_eq!(self.mean.len(), self.x.channels, "one number a channel");
         assert_eq!(dx.len(), self.x.data.len(), "dx lies as the features do");

@@ -1,15 +1,15 @@
 //! What a dense block (Huang et al. 2017) needs so that its maps are never copied.
 //!
 //! All maps of a block lie in one matrix `[rows, channels of the output]`, a row a pixel. A layer reads the first C numbers of
-//! each row ([`Features`]), normalises them, lets a ReLU follow ([`NormRelu`]) and multiplies by a weight. The normalised
+//! each row ([`ChannelView`]), normalizes them, lets a ReLU follow ([`NormRelu`]) and multiplies by a weight. The normalized
 //! numbers exist only where they are used: in the panel of a block of rows, which stays in the cache.
 //!
 //! * [`activate_product`] is that product;
 //! * [`product_gradients`] are those of several such products of the same features: with respect to the weights, to gamma and
 //!   beta, and, added to what a matrix like that of the maps already holds, to the maps; they start from the gradient behind the
 //!   second norm ([`NormGradient`]);
-//! * [`activate`] writes the normalised numbers down, for a convolution that has no form of its own here;
-//! * [`Slot`] is where a convolution writes a layer's own channels;
+//! * [`activate`] writes the normalized numbers down, for a convolution that has no form of its own here;
+//! * [`ChannelViewMut`] is where a convolution writes a layer's own channels;
 //! * [`take_slot`] reads a layer's own channels of the gradient, when all later layers have added theirs.
 //!
 //! # The gradient of a shared statistic
@@ -32,13 +32,13 @@ pub use activate::{activate, activate_product, activate_product_moments, activat
 pub use gradient::DenseGradient;
 pub use norm_gradient::NormGradient;
 pub use product_gradient::{ProductGradient, product_gradients};
-pub use slot::{Line, take_slot};
-pub use sums::Normalised;
+pub use slot::{StatisticsGradient, take_slot};
+pub use sums::Normalized;
 pub(super) use sums::{TakeSums, add_blocks};
 
 /// The first `channels` numbers of each row of a matrix.
 #[derive(Clone, Copy, Debug)]
-pub struct Features<'a> {
+pub struct ChannelView<'a> {
     /// The matrix.
     pub data: &'a [f32],
     /// The length of its rows.
@@ -47,17 +47,17 @@ pub struct Features<'a> {
     pub channels: usize,
 }
 
-impl Features<'_> {
+impl ChannelView<'_> {
     /// How many rows there are. Panics unless they are whole and have the channels.
-    fn rows(&self) -> usize {
+    fn num_rows(&self) -> usize {
         assert!(self.channels <= self.row, "as many channels as a row has numbers, or fewer");
         super::rows::whole_rows(self.data.len(), self.row)
     }
 }
 
-/// Neighbouring channels of a matrix, to be written.
+/// Neighboring channels of a matrix, to be written.
 #[derive(Debug)]
-pub struct Slot<'a> {
+pub struct ChannelViewMut<'a> {
     /// The matrix.
     pub data: &'a mut [f32],
     /// The length of its rows.
@@ -66,10 +66,10 @@ pub struct Slot<'a> {
     pub first: usize,
 }
 
-impl<'a> Slot<'a> {
+impl<'a> ChannelViewMut<'a> {
     /// All channels of a matrix.
-    pub fn whole(data: &'a mut [f32], channels: usize) -> Slot<'a> {
-        Slot { data, row: channels, first: 0 }
+    pub fn whole(data: &'a mut [f32], channels: usize) -> ChannelViewMut<'a> {
+        ChannelViewMut { data, row: channels, first: 0 }
     }
 
     /// Panics unless there are so many rows, each with the channels.
@@ -79,7 +79,7 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// A normalisation and a ReLU, `max(x * scale + shift, 0)`, with a number a channel in either vector.
+/// A normalization and a ReLU, `max(x * scale + shift, 0)`, with a number a channel in either vector.
 #[derive(Clone, Copy, Debug)]
 pub struct NormRelu<'a> {
     /// gamma / sqrt(var + eps).

@@ -1,6 +1,6 @@
 //! The gradient behind a norm and a ReLU, brought in front of them a block at a time.
 
-use super::{Line, NormRelu};
+use super::{NormRelu, StatisticsGradient};
 use crate::kernels::microkernel::{Layout, RowMajor};
 use crate::kernels::simd::Simd;
 use crate::kernels::{Isa, Task};
@@ -17,10 +17,10 @@ pub struct NormGradient<'a> {
     pub z: &'a [f32],
     /// The gradient behind the ReLU.
     pub da: &'a [f32],
-    /// The normalisation and the ReLU.
+    /// The normalization and the ReLU.
     pub norm: NormRelu<'a>,
     /// What rests on batch statistics; zeros where mean and variance are constants.
-    pub line: Line<'a>,
+    pub line: StatisticsGradient<'a>,
 }
 
 impl NormGradient<'_> {
@@ -28,7 +28,7 @@ impl NormGradient<'_> {
     pub(super) fn check(&self, rows: usize, columns: usize) {
         assert!(self.z.len() == rows * columns && self.da.len() == self.z.len(), "as many rows in all");
         self.norm.check(columns);
-        let Line { offset, slope, mean } = self.line;
+        let StatisticsGradient { offset, slope, mean } = self.line;
         assert!([offset, slope, mean].iter().all(|vector| vector.len() == columns), "one number a column");
     }
 
@@ -73,7 +73,7 @@ impl Task for Fill<'_, '_> {
                         let from = (rows.start + at) * width + column;
                         let z = simd.load_up_to(z.as_ptr().add(from), count);
                         let da = simd.load_up_to(da.as_ptr().add(from), count);
-                        let g = simd.gate(simd.mul_add(z, scale, shift), da);
+                        let g = simd.relu_backward(simd.mul_add(z, scale, shift), da);
                         let rest = simd.mul_add(slope, simd.sub(z, mean), offset);
                         let to = panel.as_mut_ptr().add(at * RowMajor::PITCH + first);
                         simd.store(to, simd.mul_add(scale, g, rest));

@@ -1,4 +1,4 @@
-//! The gradients of products of normalised features, in one pass over them.
+//! The gradients of products of normalized features, in one pass over them.
 //!
 //! Layers of a dense block read the same features. Taken together, the features are read, and their gradient is read and
 //! written, once for all of them:
@@ -22,12 +22,12 @@ use super::activate::fill;
 use super::add::AddBlock;
 use super::gradient::{BLOCK, DenseGradient, chunks_of_rows, merge};
 use super::norm_gradient::NormGradient;
-use crate::kernels::ahead::Ahead;
 use crate::kernels::batch_norm::BatchNormSums;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::pack::{Factor, Pack};
+use crate::kernels::prefetch::Prefetcher;
 use crate::kernels::reduce::add_in_order;
-use crate::kernels::split::{Output, Split, shifted};
+use crate::kernels::split::{Split, SyncMutPtr, shifted};
 use crate::kernels::{Isa, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -36,10 +36,10 @@ use std::ops::Range;
 /// Most channels of a part.
 const PART: usize = DepthMajor::WIDTH;
 
-/// A product of normalised features, see [`activate_product`](super::activate_product), whose gradient is asked for.
+/// A product of normalized features, see [`activate_product`](super::activate_product), whose gradient is asked for.
 #[derive(Debug)]
 pub struct ProductGradient<'a> {
-    /// The features and their normalisation.
+    /// The features and their normalization.
     pub features: DenseGradient<'a>,
     /// The right factor, `[channels, columns]`.
     pub w: &'a [f32],
@@ -66,18 +66,18 @@ impl ProductGradient<'_> {
 /// What products of the same features have to do with some of the `channels`: adds `scale * g` to these channels of dx, which lies as
 /// the features do, writes these rows of every dw that is wanted and returns, for each product, Σg and Σg (x - mean) of these
 /// channels, where g is the gradient in front of its ReLU. What batch statistics add to dx is the caller's to apply, see
-/// [`Line`](super::Line).
+/// [`StatisticsGradient`](super::StatisticsGradient).
 ///
 /// # Panics
 /// If a slice does not fit, a product did not read these channels, or they did not read the same features.
 ///
 /// ```
-/// use skipgrad::kernels::{DenseGradient, Features, Isa, Line, NormGradient, NormRelu, ProductGradient, product_gradients};
+/// use skipgrad::kernels::{DenseGradient, ChannelView, Isa, StatisticsGradient, NormGradient, NormRelu, ProductGradient, product_gradients};
 /// // A row of one feature, times 3: what comes behind is linear with a slope of 2 where z = 3 x is positive.
 /// let (x, z, da) = ([5.0], [15.0], [2.0]);
 /// let norm = NormRelu { scale: &[1.0], shift: &[0.0] };
-/// let line = Line { offset: &[0.0], slope: &[0.0], mean: &[0.0] };
-/// let features = DenseGradient { x: Features { data: &x, row: 1, channels: 1 }, norm, mean: &[1.0] };
+/// let line = StatisticsGradient { offset: &[0.0], slope: &[0.0], mean: &[0.0] };
+/// let features = DenseGradient { x: ChannelView { data: &x, row: 1, channels: 1 }, norm, mean: &[1.0] };
 /// let (mut dw, mut dx) = ([0.0], [100.0]);
 /// let dz = NormGradient { z: &z, da: &da, norm, line };
 /// let product = ProductGradient { features, w: &[3.0], dz, dw: Some(&mut dw) };
@@ -101,7 +101,7 @@ pub fn product_gradients(
         assert!(of.row == x.row && std::ptr::eq(of.data, x.data), "the same features");
         assert!(channels.end <= of.channels, "channels that the product read");
     }
-    let (tile, chunks) = (TileShape::of(isa), chunks_of_rows(x.rows()));
+    let (tile, chunks) = (TileShape::of(isa), chunks_of_rows(x.num_rows()));
     let parts = Split::new(channels.len(), tile.columns, PART, 1);
     let width = channels.len().next_multiple_of(tile.lanes);
     let memory = products.iter().map(|product| {
@@ -118,7 +118,7 @@ pub fn product_gradients(
                 Some(dw) => (true, &mut dw[of_channels.clone()]),
                 None => (false, nothing),
             };
-            if x.rows() == 0 {
+            if x.num_rows() == 0 {
                 dw.fill(0.0);
             }
             let (packed_w, rest) = memory.split_at_mut(columns * width);
@@ -135,8 +135,8 @@ pub fn product_gradients(
                 packed_w,
                 width,
                 lanes: tile.lanes,
-                dw: wanted.then_some([Output(dw.as_mut_ptr()), Output(partial.as_mut_ptr())]),
-                dx: Output(dx.as_mut_ptr()),
+                dw: wanted.then_some([SyncMutPtr(dw.as_mut_ptr()), SyncMutPtr(partial.as_mut_ptr())]),
+                dx: SyncMutPtr(dx.as_mut_ptr()),
             });
             partials.push((partial, dw));
         }
@@ -175,7 +175,7 @@ struct Pass<'a> {
     dz: NormGradient<'a>,
     /// Numbers of a row of dz.
     columns: usize,
-    /// The steps of sums over them: as many as a panel has room for.
+    /// The steps of sums over them: as many as a panel has module for.
     steps: Split,
     /// w transposed, of the channels in question.
     packed_w: &'a [f32],
@@ -184,8 +184,8 @@ struct Pass<'a> {
     /// Numbers in a vector.
     lanes: usize,
     /// If dw is wanted, that of the first chunk, and those of the others one after the other.
-    dw: Option<[Output; 2]>,
-    dx: Output,
+    dw: Option<[SyncMutPtr; 2]>,
+    dx: SyncMutPtr,
 }
 
 /// A block of a chunk's rows, a part of the channels in question.
@@ -273,15 +273,20 @@ impl Pass<'_> {
     }
 
     /// dx of some rows, to be fetched.
-    fn ahead_of_dx(&self, rows: Range<usize>, part: &Range<usize>) -> Ahead {
-        Ahead::new(self.dx.0, self.features.x.row, rows, self.channels(part))
+    fn ahead_of_dx(&self, rows: Range<usize>, part: &Range<usize>) -> Prefetcher {
+        Prefetcher::new(self.dx.0, self.features.x.row, rows, self.channels(part))
     }
 
     /// dz of some rows and x of others, to be fetched.
-    fn ahead(&self, rows: Range<usize>, rows_of_x: Range<usize>, part: &Range<usize>) -> [Ahead; 3] {
+    fn ahead(&self, rows: Range<usize>, rows_of_x: Range<usize>, part: &Range<usize>) -> [Prefetcher; 3] {
         let x = self.features.x;
-        let dz = |matrix: &[f32]| Ahead::new(matrix.as_ptr(), self.columns, rows.clone(), 0..self.columns);
-        [Ahead::new(x.data.as_ptr(), x.row, rows_of_x, self.channels(part)), dz(self.dz.z), dz(self.dz.da)]
+        let dz =
+            |matrix: &[f32]| Prefetcher::new(matrix.as_ptr(), self.columns, rows.clone(), 0..self.columns);
+        [
+            Prefetcher::new(x.data.as_ptr(), x.row, rows_of_x, self.channels(part)),
+            dz(self.dz.z),
+            dz(self.dz.da),
+        ]
     }
 
     /// A block; adds the sums to `totals`, and meanwhile fetches.
@@ -293,8 +298,8 @@ impl Pass<'_> {
         isa: Isa,
         block: &Block,
         memory: &mut Memory<'_>,
-        dx: Ahead,
-        mut ahead: [Ahead; 3],
+        dx: Prefetcher,
+        mut ahead: [Prefetcher; 3],
         totals: &mut [Vec<f64>; 2],
     ) {
         let (rows, channels) = (block.rows.clone(), self.channels(&block.part));
@@ -322,7 +327,14 @@ impl Pass<'_> {
     ///
     /// # Safety
     /// The rows of `dw` for this part of the channels are this task's.
-    unsafe fn add_to_dw(&self, isa: Isa, block: &Block, memory: &mut Memory<'_>, dx: Ahead, dw: *mut f32) {
+    unsafe fn add_to_dw(
+        &self,
+        isa: Isa,
+        block: &Block,
+        memory: &mut Memory<'_>,
+        dx: Prefetcher,
+        dw: *mut f32,
+    ) {
         let (rows, columns) = (block.rows.len(), self.columns);
         for (step, panel) in memory.dz.chunks_exact(memory.dz_panel).take(self.steps.parts).enumerate() {
             let columns = self.steps.range(step);
@@ -350,7 +362,7 @@ impl Pass<'_> {
     }
 
     /// `dA = dz w^T` of a block.
-    fn multiply_by_w(&self, isa: Isa, block: &Block, memory: &mut Memory<'_>, ahead: &mut [Ahead]) {
+    fn multiply_by_w(&self, isa: Isa, block: &Block, memory: &mut Memory<'_>, ahead: &mut [Prefetcher]) {
         let rows = block.rows.len();
         let mut offsets = [0; BLOCK];
         let offsets = &mut offsets[..rows];

@@ -1,6 +1,6 @@
 //! A layer's own channels of the gradient.
 
-use super::Features;
+use super::ChannelView;
 use crate::kernels::elementwise::PIECE;
 use crate::kernels::simd::{Simd, prefetch};
 use crate::kernels::{Isa, Task};
@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// What the norms that share a channel's statistics add to its gradient: `offset + slope (x - mean)`, a number a channel each.
 #[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
+pub struct StatisticsGradient<'a> {
     /// What is added.
     pub offset: &'a [f32],
     /// What is added for each unit that x is above its mean.
@@ -26,12 +26,12 @@ pub struct Line<'a> {
 pub fn take_slot(
     isa: Isa,
     dx: &[f32],
-    x: Features<'_>,
+    x: ChannelView<'_>,
     channels: Range<usize>,
-    line: Line<'_>,
+    line: StatisticsGradient<'_>,
     out: &mut [f32],
 ) {
-    let (rows, width) = (x.rows(), channels.len());
+    let (rows, width) = (x.num_rows(), channels.len());
     assert!(channels.end <= x.channels && dx.len() == x.data.len() && out.len() == rows * width);
     assert!([line.offset, line.slope, line.mean].iter().all(|vector| vector.len() == width));
     if out.is_empty() {
@@ -44,14 +44,14 @@ pub fn take_slot(
 }
 
 /// Rows before which one is asked for.
-const AHEAD: usize = 12;
+const PREFETCH_DISTANCE: usize = 12;
 
 struct Take<'a, 'b> {
     dx: &'a [f32],
-    x: Features<'a>,
+    x: ChannelView<'a>,
     /// Where the channels of the first row are.
     start: usize,
-    line: Line<'a>,
+    line: StatisticsGradient<'a>,
     width: usize,
     out: &'b mut [f32],
 }
@@ -61,7 +61,7 @@ impl Task for Take<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Take { dx, x, start, line: Line { offset, slope, mean }, width, out } = self;
+        let Take { dx, x, start, line: StatisticsGradient { offset, slope, mean }, width, out } = self;
         let rows = out.len() / width;
         assert!(rows > 0 && start + (rows - 1) * x.row + width <= dx.len().min(x.data.len()));
         assert!(
@@ -78,7 +78,7 @@ impl Task for Take<'_, '_> {
                     let from = start + row * x.row + column;
                     // Short pieces of distant rows, which the hardware does not see coming.
                     for matrix in [x.data, dx] {
-                        let next = matrix.as_ptr().wrapping_add(from + AHEAD * x.row);
+                        let next = matrix.as_ptr().wrapping_add(from + PREFETCH_DISTANCE * x.row);
                         prefetch(next);
                         prefetch(next.wrapping_add(count - 1));
                     }

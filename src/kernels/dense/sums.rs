@@ -2,24 +2,24 @@
 
 use super::NormRelu;
 use crate::kernels::batch_norm::BatchNormSums;
-use crate::kernels::epilogue::{Block, Epilogue};
+use crate::kernels::epilogue::{Block, BlockVisitor};
 use crate::kernels::simd::{LINE, Simd, prefetch};
 use crate::kernels::{Isa, Task};
 
-/// What was normalised, `[rows, channels]`, in front of a ReLU and a convolution.
+/// What was normalized, `[rows, channels]`, in front of a ReLU and a convolution.
 #[derive(Clone, Copy, Debug)]
-pub struct Normalised<'a> {
+pub struct Normalized<'a> {
     /// The numbers.
     pub x: &'a [f32],
-    /// The normalisation and the ReLU.
+    /// The normalization and the ReLU.
     pub norm: NormRelu<'a>,
-    /// The mean that the normalisation subtracts, `[channels]`.
+    /// The mean that the normalization subtracts, `[channels]`.
     pub mean: &'a [f32],
 }
 
 /// Sums, over the rows of each block, of g and g (x - mean), where g is the block's number if the ReLU let x through. The block's
 /// matrix lies as x does.
-pub(crate) struct TakeSums<'a>(pub(crate) Normalised<'a>);
+pub(crate) struct TakeSums<'a>(pub(crate) Normalized<'a>);
 
 /// Those of a block, from a column on.
 pub(crate) struct BlockSums {
@@ -46,9 +46,9 @@ const COLUMNS: usize = 128;
 /// Lanes of the shortest vectors.
 const FEWEST_LANES: usize = 4;
 /// Rows before which one is asked for.
-const AHEAD: usize = 8;
+const PREFETCH_DISTANCE: usize = 8;
 
-impl Normalised<'_> {
+impl Normalized<'_> {
     /// Panics unless it has so many rows.
     pub(crate) fn check(&self, rows: usize, channels: usize) {
         assert!(self.x.len() == rows * channels && self.mean.len() == channels, "as many rows in both");
@@ -56,7 +56,7 @@ impl Normalised<'_> {
     }
 }
 
-impl Epilogue for TakeSums<'_> {
+impl BlockVisitor for TakeSums<'_> {
     type Output = BlockSums;
     unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> BlockSums {
         let mut sums = [vec![0.0; block.columns.len()], vec![0.0; block.columns.len()]];
@@ -67,9 +67,9 @@ impl Epilogue for TakeSums<'_> {
     }
 }
 
-/// Some rows of a block; rests on the promise of [`Epilogue::apply`], and that x is as long as the block's matrix.
+/// Some rows of a block; rests on the promise of [`BlockVisitor::apply`], and that x is as long as the block's matrix.
 struct Sum<'a, 'b> {
-    of: Normalised<'a>,
+    of: Normalized<'a>,
     block: &'a Block<'a>,
     offsets: &'a [usize],
     sums: &'b mut [Vec<f64>; 2],
@@ -80,7 +80,7 @@ impl Task for Sum<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Sum { of: Normalised { x, norm, mean }, block: Block { columns, .. }, offsets, .. } = self;
+        let Sum { of: Normalized { x, norm, mean }, block: Block { columns, .. }, offsets, .. } = self;
         const { assert!(S::LANES >= FEWEST_LANES) };
         assert!([norm.scale, norm.shift, mean].iter().all(|vector| vector.len() >= columns.end));
         assert!(offsets.iter().all(|offset| offset + columns.end <= x.len()));
@@ -88,7 +88,7 @@ impl Task for Sum<'_, '_> {
             let range = first..columns.end.min(first + COLUMNS);
             let mut found = [[simd.splat(0.0); COLUMNS / FEWEST_LANES]; 2];
             for (i, offset) in offsets.iter().enumerate() {
-                if let Some(next) = offsets.get(i + AHEAD) {
+                if let Some(next) = offsets.get(i + PREFETCH_DISTANCE) {
                     (range.clone()).step_by(LINE).for_each(|at| prefetch(x.as_ptr().wrapping_add(next + at)));
                 }
                 let (whole, rest) = (range.len() / S::LANES, range.len() % S::LANES);
@@ -128,7 +128,7 @@ impl Sum<'_, '_> {
         count: usize,
         [sum_g, sum_deviation]: [&mut S::Vector; 2],
     ) {
-        let Normalised { x, norm, mean } = self.of;
+        let Normalized { x, norm, mean } = self.of;
         // SAFETY: as promised.
         unsafe {
             let scale = simd.load_up_to(norm.scale.as_ptr().add(column), count);
@@ -136,7 +136,7 @@ impl Sum<'_, '_> {
             let mean = simd.load_up_to(mean.as_ptr().add(column), count);
             let x = simd.load_up_to(x.as_ptr().add(offset + column), count);
             let dy = simd.load_up_to(self.block.c.offset(offset + column), count);
-            let g = simd.gate(simd.mul_add(x, scale, shift), dy);
+            let g = simd.relu_backward(simd.mul_add(x, scale, shift), dy);
             *sum_g = simd.add(*sum_g, g);
             *sum_deviation = simd.mul_add(g, simd.sub(x, mean), *sum_deviation);
         }

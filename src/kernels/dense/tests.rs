@@ -1,6 +1,6 @@
 use super::*;
 use crate::kernels::testing::{Guarded, assert_close, bits, each_isa, normals, same_on_any_threads};
-use crate::kernels::{Algorithm, BatchNormSums, Conv2d, Isa, Packing, moments};
+use crate::kernels::{Algorithm, BatchNormSums, Conv2dGeometry, Isa, Packing, moments};
 
 /// Rows, numbers of a row, channels that are read, columns of the weight: every remainder of a vector and of a tile, one row,
 /// several blocks, several parts of the channels and steps of the columns.
@@ -46,8 +46,8 @@ impl Case {
         }
     }
 
-    fn features(&self) -> Features<'_> {
-        Features { data: &self.x, row: self.sizes[1], channels: self.sizes[2] }
+    fn features(&self) -> ChannelView<'_> {
+        ChannelView { data: &self.x, row: self.sizes[1], channels: self.sizes[2] }
     }
 
     fn norm(&self) -> NormRelu<'_> {
@@ -60,7 +60,7 @@ impl Case {
 
     fn norm_gradient(&self) -> NormGradient<'_> {
         let [scale, shift, offset, slope, mean] = self.second.each_ref().map(|vector| &vector[..]);
-        let (norm, line) = (NormRelu { scale, shift }, Line { offset, slope, mean });
+        let (norm, line) = (NormRelu { scale, shift }, StatisticsGradient { offset, slope, mean });
         NormGradient { z: &self.z, da: &self.behind, norm, line }
     }
 
@@ -85,7 +85,7 @@ impl Case {
         (0..self.z.len()).map(value).collect()
     }
 
-    /// The normalised features.
+    /// The normalized features.
     fn activated(&self) -> Vec<f64> {
         let [rows, row, channels, _] = self.sizes;
         let at = |i: usize| {
@@ -134,10 +134,10 @@ fn assert_sums(got: &BatchNormSums, wanted: &[Vec<f64>; 2], tolerance: f64) {
 }
 
 /// A 1x1 convolution of a pixel.
-fn pointwise(in_channels: usize, out_channels: usize) -> Conv2d {
+fn pointwise(in_channels: usize, out_channels: usize) -> Conv2dGeometry {
     let [kernel, stride, dilation] = [[1, 1]; 3];
     let padding = [[0, 0], [0, 0]];
-    Conv2d {
+    Conv2dGeometry {
         batch: 1,
         height: 1,
         width: 1,
@@ -152,7 +152,7 @@ fn pointwise(in_channels: usize, out_channels: usize) -> Conv2d {
 }
 
 #[test]
-fn products_are_those_of_the_normalised_numbers() {
+fn products_are_those_of_the_normalized_numbers() {
     for isa in each_isa() {
         for sizes in SIZES {
             let case = Case::new(sizes);
@@ -264,8 +264,15 @@ fn a_slot_is_taken_with_its_line() {
             };
             let wanted: Vec<f64> = (0..rows * width).map(value).collect();
             let mut out = Guarded::new(rows * width);
-            let features = Features { data: &x, row, channels: row };
-            take_slot(isa, &dx, features, start..start + width, Line { offset, slope, mean }, &mut out);
+            let features = ChannelView { data: &x, row, channels: row };
+            take_slot(
+                isa,
+                &dx,
+                features,
+                start..start + width,
+                StatisticsGradient { offset, slope, mean },
+                &mut out,
+            );
             assert_close(&out, &wanted, 1e-5, "slot");
         }
     }

@@ -10,7 +10,7 @@ simd! {
     FourLanes: __m128, lanes 4, tile 8 x 3, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     splat _mm_set1_ps; add _mm_add_ps; sub _mm_sub_ps; mul _mm_mul_ps;
     mul_add |a, b, c| _mm_fmadd_ps(a, b, c);
-    gate |y, x| _mm_andnot_ps(_mm_cmple_ps(y, _mm_setzero_ps()), x);
+    relu_backward |y, x| _mm_andnot_ps(_mm_cmple_ps(y, _mm_setzero_ps()), x);
     load _mm_loadu_ps; store _mm_storeu_ps
 }
 
@@ -19,7 +19,7 @@ simd! {
     SixteenLanes: [__m256; 2], lanes 16, tile 14 x 2, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     splat twice::splat; add twice::add; sub twice::sub; mul twice::mul;
     mul_add |a, b, c| [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
-    gate |y, x| [twice::gate(y[0], x[0]), twice::gate(y[1], x[1])];
+    relu_backward |y, x| [twice::relu_backward(y[0], x[0]), twice::relu_backward(y[1], x[1])];
     load twice::load; store twice::store
 }
 
@@ -48,7 +48,7 @@ mod twice {
         unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
     }
     #[inline(always)]
-    pub(super) unsafe fn gate(y: __m256, x: __m256) -> __m256 {
+    pub(super) unsafe fn relu_backward(y: __m256, x: __m256) -> __m256 {
         // SAFETY: the caller holds a token.
         unsafe { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(y, _mm256_setzero_ps()), x) }
     }

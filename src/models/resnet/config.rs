@@ -135,7 +135,7 @@ impl Naming {
 /// ```
 /// use skipgrad::{Rng, autograd::State, models::{ResNet, ResNetConfig}};
 /// let config = ResNetConfig { stages: vec![(8, 1), (16, 1), (32, 1)], ..ResNetConfig::cifar_paper(8, 10)? };
-/// assert_eq!(ResNet::new(&config, &mut Rng::seed(0))?.parameters(), 19_218);
+/// assert_eq!(ResNet::new(&config, &mut Rng::seed(0))?.num_parameters(), 19_218);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -159,11 +159,11 @@ pub struct ResNetConfig {
     pub groups: usize,
     /// See [`BlockOptions::width_per_group`](crate::blocks::BlockOptions::width_per_group).
     pub width_per_group: usize,
-    /// See [`ModelOptions::zero_last_gamma`].
-    pub zero_last_gamma: bool,
+    /// See [`ModelOptions::zero_init_residual`].
+    pub zero_init_residual: bool,
     /// See [`ModelOptions::drop_path`].
     pub drop_path: f32,
-    /// How convolutions are initialised; by fan-in, the classifier is Kaiming-normal too.
+    /// How convolutions are initialized; by fan-in, the classifier is Kaiming-normal too.
     pub fan: Fan,
     /// The classifier's name in weights files.
     pub head: &'static str,
@@ -172,7 +172,7 @@ pub struct ResNetConfig {
 }
 
 impl ResNetConfig {
-    /// ResNet-18, -34, -50, -101 or -152 for ImageNet, initialised as torchvision's.
+    /// ResNet-18, -34, -50, -101 or -152 for ImageNet, initialized as torchvision's.
     ///
     /// # Errors
     /// [`Error::UnknownName`] for another depth.
@@ -245,7 +245,7 @@ impl ResNetConfig {
             channels: options.channels,
             classes: options.classes,
             stem: options.stem.unwrap_or(self.stem),
-            zero_last_gamma: options.zero_last_gamma,
+            zero_init_residual: options.zero_init_residual,
             drop_path: options.drop_path,
             ..self
         })
@@ -267,7 +267,7 @@ impl Row {
             shortcut: self.shortcut,
             groups: self.groups,
             width_per_group: self.width_per_group,
-            zero_last_gamma: false,
+            zero_init_residual: false,
             drop_path: 0.0,
             fan: Fan::Out,
             head,

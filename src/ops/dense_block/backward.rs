@@ -5,8 +5,8 @@ use crate::{
     Tensor,
     autograd::Var,
     kernels::{
-        self, Algorithm, BatchNormSums, DenseGradient, Features, Isa, Line, NormGradient, NormRelu,
-        Normalised, ProductGradient,
+        self, Algorithm, BatchNormSums, ChannelView, DenseGradient, Isa, NormGradient, NormRelu, Normalized,
+        ProductGradient, StatisticsGradient,
     },
     ops::{
         Moments,
@@ -16,7 +16,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// A normalisation as a multiplication and an addition.
+/// A normalization as a multiplication and an addition.
 pub(super) struct Norm {
     pub(super) affine: Affine,
     /// Whether the statistics are constants.
@@ -55,7 +55,7 @@ pub(super) struct LayerRule {
     pub(super) norm: Norm,
     pub(super) bottleneck: Option<Bottleneck>,
     /// The 3x3 convolution.
-    pub(super) convolution: kernels::Conv2d,
+    pub(super) convolution: kernels::Conv2dGeometry,
     pub(super) weight: Tensor,
     pub(super) algorithm: Algorithm,
     /// Probability and seed.
@@ -76,7 +76,7 @@ pub(super) struct Rule {
 impl Rule {
     /// The gradients of all operands that need one.
     pub(super) fn gradients(self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
-        kernels::on_pool(|| self.sweep(dy, needs))
+        kernels::install(|| self.sweep(dy, needs))
     }
 
     fn sweep(mut self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
@@ -131,7 +131,7 @@ impl Sweep {
         let slot = start..start + width;
         let [offset, slope] = [&self.offset, &self.slope]
             .map(|line| line[slot.clone()].iter().map(|&x| x as f32).collect::<Vec<_>>());
-        let line = Line { offset: &offset, slope: &slope, mean: &self.mean[slot.clone()] };
+        let line = StatisticsGradient { offset: &offset, slope: &slope, mean: &self.mean[slot.clone()] };
         Tensor::build(with_channels(&self.maps, width), |out| {
             kernels::take_slot(
                 Isa::active(),
@@ -145,8 +145,8 @@ impl Sweep {
     }
 
     /// The first channels of the maps.
-    fn features(&self, channels: usize) -> Features<'_> {
-        Features { data: self.maps.data(), row: self.mean.len(), channels }
+    fn features(&self, channels: usize) -> ChannelView<'_> {
+        ChannelView { data: self.maps.data(), row: self.mean.len(), channels }
     }
 
     /// Takes the last layers back. Each needs the gradient of what it made complete before, so what later layers of the group
@@ -160,7 +160,7 @@ impl Sweep {
             let operands = layer.operands();
             let mut product = layer.gradients(self, &needs[operands.clone()], below, &mut results[operands]);
             if let Some(product) = &mut product {
-                self.add_products(shared..product.channels(), std::slice::from_mut(product));
+                self.add_products(shared..product.num_channels(), std::slice::from_mut(product));
             }
             products.extend(product);
         }
@@ -189,17 +189,17 @@ impl Sweep {
         }
     }
 
-    /// Adds to the gradient of the maps what reaches them through a normalisation and a ReLU, from the gradient behind.
+    /// Adds to the gradient of the maps what reaches them through a normalization and a ReLU, from the gradient behind.
     fn add_activation(&mut self, norm: &Norm, da: &Tensor) -> BatchNormSums {
         let gradient = norm.gradient_of(self.maps.data(), self.mean.len());
         let sums = gradient.of_activation(Isa::active(), da.data(), self.gradient.data_mut());
-        self.add_line(norm, 0..norm.channels(), &sums);
+        self.add_line(norm, 0..norm.num_channels(), &sums);
         sums
     }
 
     /// Notes what the batch statistics of a norm add to the gradient of some channels.
     fn add_line(&mut self, norm: &Norm, channels: Range<usize>, sums: &BatchNormSums) {
-        let line = norm.line(channels.clone(), sums, self.maps.shape().rows());
+        let line = norm.line(channels.clone(), sums, self.maps.shape().num_rows());
         for (all, line) in [&mut self.offset, &mut self.slope].into_iter().zip(line) {
             all[channels.clone()].iter_mut().zip(line).for_each(|(all, line)| *all += line);
         }
@@ -223,15 +223,15 @@ struct Product {
 
 impl Product {
     /// Channels that it read.
-    fn channels(&self) -> usize {
-        self.norm.channels()
+    fn num_channels(&self) -> usize {
+        self.norm.num_channels()
     }
 
     /// For the kernel; the maps have `row` channels.
     fn kernel<'a>(&'a mut self, maps: &'a [f32], row: usize) -> ProductGradient<'a> {
         let Bottleneck { weight, z, norm } = &self.bottleneck;
         let [offset, slope] = self.line.each_ref().map(Tensor::data);
-        let line = Line { offset, slope, mean: norm.affine.mean.data() };
+        let line = StatisticsGradient { offset, slope, mean: norm.affine.mean.data() };
         ProductGradient {
             features: self.norm.gradient_of(maps, row),
             w: weight.data(),
@@ -323,8 +323,8 @@ impl LayerRule {
             bottleneck => {
                 let (x, norm) = match bottleneck {
                     Some(Bottleneck { z, norm, .. }) => {
-                        let channels = z.shape().channels();
-                        (Features { data: z.data(), row: channels, channels }, norm)
+                        let channels = z.shape().num_channels();
+                        (ChannelView { data: z.data(), row: channels, channels }, norm)
                     }
                     None => (sweep.features(self.channels), &self.norm),
                 };
@@ -338,17 +338,17 @@ impl LayerRule {
 }
 
 impl Norm {
-    fn channels(&self) -> usize {
+    fn num_channels(&self) -> usize {
         self.affine.scale.data().len()
     }
 
-    /// The maps that it normalises, which have `row` channels, with it.
+    /// The maps that it normalizes, which have `row` channels, with it.
     fn gradient_of<'a>(&'a self, maps: &'a [f32], row: usize) -> DenseGradient<'a> {
-        let x = Features { data: maps, row, channels: self.channels() };
+        let x = ChannelView { data: maps, row, channels: self.num_channels() };
         DenseGradient { x, norm: self.relu(), mean: self.affine.mean.data() }
     }
 
-    /// What batch statistics of so many rows add to the gradient of some channels of what is normalised: offset and slope, see [`Line`].
+    /// What batch statistics of so many rows add to the gradient of some channels of what is normalized: offset and slope, see [`StatisticsGradient`].
     fn line(&self, channels: Range<usize>, sums: &BatchNormSums, rows: usize) -> [Vec<f64>; 2] {
         let [scale, inverse_std] =
             [&self.affine.scale, &self.affine.inverse_std].map(|all| &all.data()[channels.clone()]);
@@ -362,13 +362,13 @@ impl Norm {
 
 impl Bottleneck {
     /// What the 3x3 convolution stands behind.
-    fn behind(&self) -> Normalised<'_> {
-        Normalised { x: self.z.data(), norm: self.norm.relu(), mean: self.norm.affine.mean.data() }
+    fn behind(&self) -> Normalized<'_> {
+        Normalized { x: self.z.data(), norm: self.norm.relu(), mean: self.norm.affine.mean.data() }
     }
 
     /// What batch statistics add to the gradient of z, from the sums of the second norm.
     fn line(&self, sums: &BatchNormSums) -> [Tensor; 2] {
-        let line = self.norm.line(0..self.norm.channels(), sums, self.z.shape().rows());
+        let line = self.norm.line(0..self.norm.num_channels(), sums, self.z.shape().num_rows());
         line.map(|line| vector(*self.norm.affine.mean.shape(), |c| line[c]))
     }
 }

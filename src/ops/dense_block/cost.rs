@@ -1,42 +1,42 @@
-//! What the block takes, for dry passes.
+//! What the block takes, for meta passes.
 
 use super::{DenseBlockLayer, DenseBlockNorm, backward::taken_together};
 use crate::{
     Shape,
-    autograd::{Cost, Kept},
-    kernels::{Conv2d, Isa, Packing},
+    autograd::{Cost, Saved},
+    kernels::{Conv2dGeometry, Isa, Packing},
 };
 
 /// Of layers whose 3x3 convolutions are these, on maps of this shape; `recorded` says whether backward may follow.
 pub(super) fn cost(
     layers: &[DenseBlockLayer<'_>],
-    convolutions: &[Conv2d],
+    convolutions: &[Conv2dGeometry],
     maps: &Shape,
     recorded: bool,
 ) -> Cost {
-    let mut cost = Cost { keeps_output: true, ..Cost::default() };
+    let mut cost = Cost { saves_output: true, ..Cost::default() };
     let [mut inner, mut copies, mut new] = [0; 3];
     for (layer, sizes) in layers.iter().zip(convolutions) {
-        let pixels = maps.rows() as u64;
+        let pixels = maps.num_rows() as u64;
         let (channels, read, made) = (layer.norm1.gamma.shape()[0], sizes.in_channels, sizes.out_channels);
         (inner, new) = (inner.max(read), new.max(made));
-        cost.multiply_adds += pixels * layer.weight.shape().elements() as u64;
-        cost.keeps.push(Kept::from(layer.weight.value().clone()));
+        cost.multiply_adds += pixels * layer.weight.shape().num_elements() as u64;
+        cost.saves.push(Saved::from(layer.weight.value().clone()));
         cost.makes.extend(vectors(&layer.norm1));
         if let Some((weight, norm2)) = &layer.bottleneck {
-            cost.multiply_adds += pixels * weight.shape().elements() as u64;
-            cost.keeps.push(Kept::from(weight.value().clone()));
+            cost.multiply_adds += pixels * weight.shape().num_elements() as u64;
+            cost.saves.push(Saved::from(weight.value().clone()));
             cost.makes.extend(vectors(norm2));
             if recorded {
                 cost.makes.extend(of_channels(maps, read));
             }
         }
-        // What stands in front of a 3x3 convolution is copied, if the kernel does not normalise as it reads.
+        // What stands in front of a 3x3 convolution is copied, if the kernel does not normalize as it reads.
         if layer.bottleneck.is_none() || !layer.algorithm.takes_norm(sizes) {
             copies = copies.max(read);
         }
         if !recorded {
-            let product = layer.bottleneck.as_ref().map(|_| Conv2d {
+            let product = layer.bottleneck.as_ref().map(|_| Conv2dGeometry {
                 in_channels: channels,
                 out_channels: read,
                 kernel: [1, 1],
@@ -57,7 +57,7 @@ pub(super) fn cost(
 }
 
 /// The most channels of gradients, of what 3x3 convolutions read, that exist at the same time.
-fn gradients_at_once(mut layers: &[DenseBlockLayer<'_>], convolutions: &[Conv2d]) -> usize {
+fn gradients_at_once(mut layers: &[DenseBlockLayer<'_>], convolutions: &[Conv2dGeometry]) -> usize {
     let mut most = 0;
     while !layers.is_empty() {
         let widths = convolutions[..layers.len()].iter().map(|sizes| sizes.in_channels);

@@ -3,7 +3,7 @@
 use super::{DenseBlockLayer, DenseBlockNorm, check_channels, with_channels};
 use crate::{
     At, Error, Result, Shape, Tensor,
-    kernels::{self, Conv2d, Features, Isa, Packing, Slot},
+    kernels::{self, ChannelView, ChannelViewMut, Conv2dGeometry, Isa, Packing},
     ops::{Conv2dOptions, Padding, batch_norm::Affine, folded_conv2d::FoldedWeight},
 };
 
@@ -43,7 +43,7 @@ struct Layer {
 /// A layer's convolutions, of maps of some size.
 struct Convolutions<'a> {
     bottleneck: Option<&'a Tensor>,
-    sizes: Conv2d,
+    sizes: Conv2dGeometry,
     packing: Packing,
     packed: &'a Tensor,
 }
@@ -80,11 +80,11 @@ impl FoldedDenseBlock {
             convolutions.push(convolution);
         }
         let shape = images(channels)?;
-        Ok(kernels::on_pool(|| self.compute(x, shape, &convolutions)))
+        Ok(kernels::install(|| self.compute(x, shape, &convolutions)))
     }
 
     fn compute(&self, x: &Tensor, shape: Shape, convolutions: &[Convolutions<'_>]) -> Tensor {
-        let (isa, row) = (Isa::active(), shape.channels());
+        let (isa, row) = (Isa::active(), shape.num_channels());
         let mut maps = Tensor::build(shape, |maps| {
             kernels::put_channels(isa, x.data(), self.inputs, maps, row, 0);
         });
@@ -93,7 +93,7 @@ impl FoldedDenseBlock {
             self.layers.iter().zip(convolutions)
         {
             let inner = Tensor::build(with_channels(&maps, sizes.in_channels), |a| {
-                let features = Features { data: maps.data(), row, channels };
+                let features = ChannelView { data: maps.data(), row, channels };
                 let norm = layer.norm.relu();
                 match (bottleneck, &layer.bottleneck) {
                     (Some(weight), Some((_, shift))) => {
@@ -103,7 +103,7 @@ impl FoldedDenseBlock {
                     _ => kernels::activate(isa, features, norm, a),
                 }
             });
-            let slot = Slot { data: maps.data_mut(), row, first: channels };
+            let slot = ChannelViewMut { data: maps.data_mut(), row, first: channels };
             packing.conv2d_into(isa, sizes, inner.data(), packed.data(), slot);
             channels += sizes.out_channels;
         }

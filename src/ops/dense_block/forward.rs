@@ -4,7 +4,7 @@ use super::backward::{Bottleneck, LayerRule, Norm, Rule};
 use super::{DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, with_channels};
 use crate::{
     Shape, Tensor,
-    kernels::{self, Features, Isa, Slot},
+    kernels::{self, ChannelView, ChannelViewMut, Isa},
     ops::{Moments, batch_norm::vector, dropout::drop_elements},
 };
 
@@ -12,7 +12,7 @@ use crate::{
 pub(super) struct Forward<'v, 't> {
     layers: &'v [DenseBlockLayer<'t>],
     /// Of the layers' 3x3 convolutions.
-    convolutions: Vec<kernels::Conv2d>,
+    convolutions: Vec<kernels::Conv2dGeometry>,
     /// Of the layers that drop, the probability and the seed.
     drops: Vec<Option<(f32, u64)>>,
     /// Whether backward may follow.
@@ -33,11 +33,11 @@ impl<'v, 't> Forward<'v, 't> {
         x: &Tensor,
         layers: &'v [DenseBlockLayer<'t>],
         shape: Shape,
-        convolutions: Vec<kernels::Conv2d>,
+        convolutions: Vec<kernels::Conv2dGeometry>,
         drops: Vec<Option<(f32, u64)>>,
         recorded: bool,
     ) -> Self {
-        let (inputs, channels) = (x.shape().channels(), shape.channels());
+        let (inputs, channels) = (x.shape().num_channels(), shape.num_channels());
         let maps = Tensor::build(shape, |maps| {
             kernels::put_channels(Isa::active(), x.data(), inputs, maps, channels, 0);
         });
@@ -63,7 +63,7 @@ impl<'v, 't> Forward<'v, 't> {
             rules.extend(rule);
         }
         let [mean, var] = [&self.mean, &self.var];
-        let (width, count) = (self.maps.shape().channels(), self.maps.shape().rows());
+        let (width, count) = (self.maps.shape().num_channels(), self.maps.shape().num_rows());
         let vector = |all: &[f32]| Tensor::new([width], all.to_vec()).expect("as many numbers as channels");
         let of_maps = self.observes.then(|| Moments { mean: vector(mean), var: vector(var), count });
         let moments = DenseBlockMoments { layers, maps: of_maps };
@@ -91,7 +91,7 @@ impl<'v, 't> Forward<'v, 't> {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
         let norm1_moments = self.moments_of_maps(&layer.norm1);
         let norm1 = Norm::new(&layer.norm1, &norm1_moments);
-        let features = Features { data: self.maps.data(), row: self.mean.len(), channels };
+        let features = ChannelView { data: self.maps.data(), row: self.mean.len(), channels };
         let inner = with_channels(&self.maps, convolution.in_channels);
         let weight = layer.weight.value().clone();
         let (norm2_moments, bottleneck) = match &layer.bottleneck {
@@ -122,24 +122,31 @@ impl<'v, 't> Forward<'v, 't> {
         (DenseBlockLayerMoments { norm1: norm1_moments, norm2: norm2_moments }, rule)
     }
 
-    /// The 3x3 convolution of a layer, of a normalised input if there is a norm, into the channels from `start` on.
+    /// The 3x3 convolution of a layer, of a normalized input if there is a norm, into the channels from `start` on.
     fn convolve(&mut self, i: usize, x: &Tensor, norm: Option<&Norm>, start: usize) {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
         let (algorithm, weight, channels) =
             (layer.algorithm, layer.weight.value().data(), convolution.out_channels);
         let within = norm.filter(|_| algorithm.takes_norm(&convolution)).map(Norm::relu);
-        let normalised = norm.filter(|_| within.is_none()).map(|norm| norm.affine.apply(x, None, true));
-        let x = normalised.as_ref().unwrap_or(x).data();
+        let normalized = norm.filter(|_| within.is_none()).map(|norm| norm.affine.apply(x, None, true));
+        let x = normalized.as_ref().unwrap_or(x).data();
         let row = self.mean.len();
         let moments = match self.drops[i] {
             None => {
-                let slot = Slot { data: self.maps.data_mut(), row, first: start };
+                let slot = ChannelViewMut { data: self.maps.data_mut(), row, first: start };
                 algorithm.conv2d_into(isa, &convolution, x, within, weight, slot)
             }
             Some((p, seed)) => {
                 // What is dropped depends on where a number is in the new maps by themselves.
                 let mut new = Tensor::build(with_channels(&self.maps, channels), |y| {
-                    algorithm.conv2d_into(isa, &convolution, x, within, weight, Slot::whole(y, channels));
+                    algorithm.conv2d_into(
+                        isa,
+                        &convolution,
+                        x,
+                        within,
+                        weight,
+                        ChannelViewMut::whole(y, channels),
+                    );
                 });
                 drop_elements(p, seed, &mut new);
                 kernels::put_channels(isa, new.data(), channels, self.maps.data_mut(), row, start);
@@ -154,7 +161,7 @@ impl<'v, 't> Forward<'v, 't> {
     /// The product of a bottleneck layer, and the statistics of the second norm.
     fn product(
         &self,
-        features: Features<'_>,
+        features: ChannelView<'_>,
         norm1: &Norm,
         weight: &Tensor,
         norm2: &DenseBlockNorm<'t>,
@@ -167,15 +174,15 @@ impl<'v, 't> Forward<'v, 't> {
             None => moments = kernels::activate_product_moments(isa, features, relu, weight, z),
         });
         let moments = match &norm2.given {
-            Some(given) => constant(given, shape.rows()),
-            None => Moments::new(*norm2.gamma.shape(), moments, shape.rows()),
+            Some(given) => constant(given, shape.num_rows()),
+            None => Moments::new(*norm2.gamma.shape(), moments, shape.num_rows()),
         };
         (z, moments)
     }
 
     /// The statistics that the first norm of a layer uses.
     fn moments_of_maps(&self, norm: &DenseBlockNorm<'t>) -> Moments {
-        let count = self.maps.shape().rows();
+        let count = self.maps.shape().num_rows();
         let first = |all: &[f32]| vector(*norm.gamma.shape(), |c| f64::from(all[c]));
         match &norm.given {
             Some(given) => constant(given, count),

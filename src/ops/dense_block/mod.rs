@@ -6,14 +6,14 @@
 //! x_l = H_l([x_0, x_1, ... x_(l-1)])      H_l = BN, ReLU, 1x1, BN, ReLU, 3x3,  or  BN, ReLU, 3x3
 //! ```
 //!
-//! and computed so (`concat`, `batch_norm`, `conv2d`), every layer copies what all others made, normalises it once more, and
+//! and computed so (`concat`, `batch_norm`, `conv2d`), every layer copies what all others made, normalizes it once more, and
 //! backward keeps each copy: for L layers L²/2 times the maps of one. Here it is done otherwise.
 //!
 //! * All maps lie in one tensor of the block's final width, which is the result. A layer writes its own channels into their
 //!   slot and reads those before it where they lie, through the stride of a pixel.
 //! * Mean and variance of a channel are computed once, by the layer that made it. The norms of the block differ in gamma and
 //!   beta only.
-//! * BN and ReLU are applied while a 1x1 convolution fetches a block of pixels, in either direction, so the normalised maps
+//! * BN and ReLU are applied while a 1x1 convolution fetches a block of pixels, in either direction, so the normalized maps
 //!   exist only in the cache.
 //! * Backward adds to one tensor of gradients, from the last layer to the first. When it comes to a layer, the gradient of that
 //!   layer's channels is complete; but for what batch statistics contribute, which for all norms together is a line in x,
@@ -41,7 +41,7 @@ use crate::{
 pub use folded::FoldedDenseBlock;
 use forward::Forward;
 
-/// A batch normalisation inside of [`Var::dense_block`]; its vectors have a number for each channel that it reads.
+/// A batch normalization inside of [`Var::dense_block`]; its vectors have a number for each channel that it reads.
 #[derive(Clone, Debug)]
 pub struct DenseBlockNorm<'t> {
     /// The factor of each channel.
@@ -57,9 +57,9 @@ pub struct DenseBlockNorm<'t> {
 /// One layer of [`Var::dense_block`], which reads C channels and makes k.
 #[derive(Clone, Debug)]
 pub struct DenseBlockLayer<'t> {
-    /// The normalisation of what comes in, in front of a ReLU.
+    /// The normalization of what comes in, in front of a ReLU.
     pub norm1: DenseBlockNorm<'t>,
-    /// In the bottleneck form the weight `[1, 1, C, B]`, and the normalisation of its result, in front of a ReLU.
+    /// In the bottleneck form the weight `[1, 1, C, B]`, and the normalization of its result, in front of a ReLU.
     pub bottleneck: Option<(Var<'t>, DenseBlockNorm<'t>)>,
     /// The weight `[3, 3, B, k]`, or without a bottleneck `[3, 3, C, k]`; the image is padded with a zero on each side.
     pub weight: Var<'t>,
@@ -173,7 +173,7 @@ impl<'t> DenseBlockNorm<'t> {
 
 impl<'t> DenseBlockLayer<'t> {
     /// Refuses what does not fit an input; returns the sizes of the 3x3 convolution.
-    fn check(&self, input: [usize; 4]) -> Result<kernels::Conv2d> {
+    fn check(&self, input: [usize; 4]) -> Result<kernels::Conv2dGeometry> {
         let [batch, height, width, mut channels] = input;
         let rows = batch * height * width;
         self.norm1.check(rows, channels)?;

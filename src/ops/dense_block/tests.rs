@@ -109,7 +109,8 @@ impl Case {
             let (y, moments) = block(&vars[0], &self.layers(&values, &vars[1..]));
             let dy = Tensor::normal(y.shape(), 1.0, &mut Rng::seed(8)).unwrap();
             let updates: Updates = y.backward_from(dy).unwrap();
-            let gradients: Vec<Option<Tensor>> = vars.iter().map(|var| updates.wrt(var).cloned()).collect();
+            let gradients: Vec<Option<Tensor>> =
+                vars.iter().map(|var| updates.grad_of(var).cloned()).collect();
             (y.value().clone(), moments, gradients)
         };
         let (y, moments, gradients) = run(|x, layers| x.dense_block(layers).unwrap());
@@ -164,7 +165,7 @@ type Block = for<'t> fn(&Var<'t>, &[DenseBlockLayer<'t>]) -> (Var<'t>, DenseBloc
 
 /// A one for each channel.
 fn ones<'t>(x: &Var<'t>) -> Var<'t> {
-    x.tape().input(Tensor::full([x.shape().channels()], 1.0).unwrap())
+    x.tape().input(Tensor::full([x.shape().num_channels()], 1.0).unwrap())
 }
 
 /// The block as the paper defines it.
@@ -266,9 +267,9 @@ fn what_is_folded_refuses_other_images() {
     let vars: Vec<Var> =
         values.iter().flat_map(|values| &values.operands).map(|value| tape.input(value.clone())).collect();
     let folded = FoldedDenseBlock::new(6, &case.layers(&values, &vars)).unwrap();
-    let refusal = |input: &[usize]| folded.apply(&Tensor::zeros(input).unwrap()).unwrap_err().to_string();
-    assert_eq!(refusal(&[1, 2, 2, 5]), "dense_block: input: expected [N, H, W, 6], found [1, 2, 2, 5]");
-    assert_eq!(refusal(&[2, 6]), "dense_block: input: expected [N, H, W, C], found [2, 6]");
+    let error = |input: &[usize]| folded.apply(&Tensor::zeros(input).unwrap()).unwrap_err().to_string();
+    assert_eq!(error(&[1, 2, 2, 5]), "dense_block: input: expected [N, H, W, 6], found [1, 2, 2, 5]");
+    assert_eq!(error(&[2, 6]), "dense_block: input: expected [N, H, W, C], found [2, 6]");
     let given = FoldedDenseBlock::new(6, &CASE.layers(&values, &vars)).unwrap_err().to_string();
     assert!(given.starts_with("layer 0: dense_block: "), "{given}");
 }
@@ -308,7 +309,7 @@ fn no_layers_are_the_input_and_no_images_are_no_trouble() {
 #[test]
 fn what_does_not_fit_is_refused_and_the_layer_named() {
     let values = CASE.values(&mut Rng::seed(3));
-    let refusal = |input: &[usize], change: &dyn Fn(&mut Vec<Var>)| {
+    let error = |input: &[usize], change: &dyn Fn(&mut Vec<Var>)| {
         let tape = CASE.tape();
         let mut vars: Vec<Var> = values
             .iter()
@@ -320,26 +321,26 @@ fn what_does_not_fit_is_refused_and_the_layer_named() {
         x.dense_block(&CASE.layers(&values, &vars)).unwrap_err().to_string()
     };
     let input = &CASE.input;
-    assert!(refusal(&[2, 3], &|_| ()).starts_with("dense_block: input: expected [N, H, W, C]"));
+    assert!(error(&[2, 3], &|_| ()).starts_with("dense_block: input: expected [N, H, W, C]"));
     assert_eq!(
-        refusal(&[2, 3, 3, 0], &|_| ()),
+        error(&[2, 3, 3, 0], &|_| ()),
         "dense_block: input: expected at least one channel, found [2, 3, 3, 0]"
     );
-    assert_eq!(refusal(&[2, 3, 3, 5], &|_| ()), "layer 0: dense_block: gamma: expected [5], found [6]");
+    assert_eq!(error(&[2, 3, 3, 5], &|_| ()), "layer 0: dense_block: gamma: expected [5], found [6]");
     assert_eq!(
-        refusal(&[1, 1, 1, 6], &|_| ()),
+        error(&[1, 1, 1, 6], &|_| ()),
         "layer 0: dense_block: input: expected more than one value per channel, to have a variance, found 1"
     );
     assert_eq!(
-        refusal(input, &|vars| vars[7] = vars[6].clone().tape().input(Tensor::zeros([8]).unwrap())),
+        error(input, &|vars| vars[7] = vars[6].clone().tape().input(Tensor::zeros([8]).unwrap())),
         "layer 1: dense_block: beta: expected [9], found [8]"
     );
     assert_eq!(
-        refusal(input, &|vars| vars[8] = vars[2].clone()),
+        error(input, &|vars| vars[8] = vars[2].clone()),
         "layer 1: dense_block: weight: expected [1, 1, 9, 1 or more], found [1, 1, 6, 8]"
     );
     assert_eq!(
-        refusal(input, &|vars| vars[17] = vars[14].clone()),
+        error(input, &|vars| vars[17] = vars[14].clone()),
         "layer 2: dense_block: weight: expected [3, 3, 8, 1 or more], found [1, 1, 12, 8]"
     );
     let tape = CASE.tape();

@@ -3,7 +3,7 @@
 
 use crate::{
     Result, Shape, Tensor,
-    kernels::{Conv2d, Isa, Packing},
+    kernels::{Conv2dGeometry, Isa, Packing},
     ops::Conv2dOptions,
 };
 use std::sync::OnceLock;
@@ -39,7 +39,7 @@ impl FoldedWeight {
     }
 
     /// The sizes of the convolution of an input, which may not fit.
-    pub(in crate::ops) fn sizes(&self, x: &Shape) -> Result<Conv2d> {
+    pub(in crate::ops) fn sizes(&self, x: &Shape) -> Result<Conv2dGeometry> {
         self.options.geometry(x, self.weight.shape())
     }
 
@@ -60,20 +60,25 @@ impl FoldedWeight {
     }
 
     /// The way that is fastest for these sizes, and the shape of packed weights.
-    pub(in crate::ops) fn packing(&self, sizes: &Conv2d) -> Result<(Packing, Shape)> {
+    pub(in crate::ops) fn packing(&self, sizes: &Conv2dGeometry) -> Result<(Packing, Shape)> {
         let packing = Packing::fastest(self.options.algorithm, sizes);
         Ok((packing, Shape::new(&[packing.len(Isa::active(), sizes)])?))
     }
 
     /// The way that is fastest for these sizes, and the folded weights in its order. No thread waits for another's work inside of
     /// `get_or_init`, in which it might come upon the same weights again.
-    pub(in crate::ops) fn packed(&self, sizes: &Conv2d) -> Result<(Packing, &Tensor)> {
+    pub(in crate::ops) fn packed(&self, sizes: &Conv2dGeometry) -> Result<(Packing, &Tensor)> {
         let (packing, shape) = self.packing(sizes)?;
         Ok((packing, self.packed_as(packing, shape, sizes)))
     }
 
     /// The folded weights as [`FoldedWeight::packing`] says.
-    pub(in crate::ops) fn packed_as(&self, packing: Packing, shape: Shape, sizes: &Conv2d) -> &Tensor {
+    pub(in crate::ops) fn packed_as(
+        &self,
+        packing: Packing,
+        shape: Shape,
+        sizes: &Conv2dGeometry,
+    ) -> &Tensor {
         self.packed[packing as usize].get_or_init(|| {
             let folded = self.fold();
             Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))

@@ -24,13 +24,13 @@ use super::transforms::{F, Filtering};
 use super::weights::Weights;
 use super::{INPUTS, OUTPUTS, spread};
 use crate::kernels::Isa;
-use crate::kernels::conv::Conv2d;
-use crate::kernels::dense::{NormRelu, Slot};
-use crate::kernels::epilogue::{Block, Ending, Epilogue};
+use crate::kernels::conv::Conv2dGeometry;
+use crate::kernels::dense::{ChannelViewMut, NormRelu};
+use crate::kernels::epilogue::{Block, BlockVisitor, Epilogue};
 use crate::kernels::microkernel::{Layout, PanelProduct, RowMajor, Start, TileShape};
 use crate::kernels::moments::{TakeMoments, merge_blocks};
 use crate::kernels::scratch;
-use crate::kernels::split::{Output as Shared, Split};
+use crate::kernels::split::{Split, SyncMutPtr};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -45,31 +45,31 @@ const FEWEST_COLUMNS: usize = 64;
 const TASKS: usize = 16;
 
 /// y of the convolution, and what the epilogue finds out about the ended blocks.
-pub(in super::super) fn forward<E: Epilogue>(
+pub(in super::super) fn forward<E: BlockVisitor>(
     isa: Isa,
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     x: &[f32],
     w: &[f32],
-    ending: Ending<'_>,
-    epilogue: &E,
+    epilogue: Epilogue<'_>,
+    visitor: &E,
     y: &mut [f32],
 ) -> Vec<E::Output> {
-    let y = Slot::whole(y, sizes.out_channels);
-    convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), ending).compute(isa, epilogue, y)
+    let y = ChannelViewMut::whole(y, sizes.out_channels);
+    convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), epilogue).compute(isa, visitor, y)
 }
 
-/// y of the convolution of x, of the normalised x if there is a norm, and mean and biased variance of every channel of y, in f64,
+/// y of the convolution of x, of the normalized x if there is a norm, and mean and biased variance of every channel of y, in f64,
 /// taken while y is in the cache.
 pub(in super::super) fn forward_into(
     isa: Isa,
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     x: &[f32],
     norm: Option<NormRelu<'_>>,
     w: &[f32],
-    y: Slot<'_>,
+    y: ChannelViewMut<'_>,
 ) -> (Vec<f64>, Vec<f64>) {
     let mut convolution =
-        convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), Ending::default());
+        convolution::<INPUTS, OUTPUTS>(sizes, x, U::Of(weights(sizes, w)), Epilogue::default());
     convolution.inputs.norm = norm;
     let blocks = convolution.compute(isa, &TakeMoments { first: 0 }, y);
     merge_blocks(sizes.out_channels, blocks)
@@ -78,26 +78,26 @@ pub(in super::super) fn forward_into(
 /// y of the convolution, with weights that [`pack`] made.
 pub(in super::super) fn forward_packed<const I: usize, const O: usize>(
     isa: Isa,
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     x: &[f32],
     packed: &[f32],
-    ending: Ending<'_>,
-    y: Slot<'_>,
+    epilogue: Epilogue<'_>,
+    y: ChannelViewMut<'_>,
 ) where
     F: Filtering<I, O>,
 {
-    convolution(sizes, x, U::Ready(packed), ending).compute(isa, &(), y);
+    convolution(sizes, x, U::Ready(packed), epilogue).compute(isa, &(), y);
 }
 
 /// How many numbers [`pack`] makes for tiles of `I` x `I` inputs.
-pub(in super::super) fn packed_len<const I: usize>(isa: Isa, sizes: &Conv2d) -> usize {
+pub(in super::super) fn packed_len<const I: usize>(isa: Isa, sizes: &Conv2dGeometry) -> usize {
     I * I * sizes.in_channels * sizes.out_channels.next_multiple_of(TileShape::of(isa).lanes)
 }
 
 /// Transforms all weights on the calling thread, for [`forward_packed`].
 pub(in super::super) fn pack<const I: usize, const O: usize>(
     isa: Isa,
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     w: &[f32],
     packed: &mut [f32],
 ) where
@@ -109,15 +109,15 @@ pub(in super::super) fn pack<const I: usize, const O: usize>(
     }
 }
 
-fn weights<'a>(sizes: &Conv2d, w: &'a [f32]) -> Weights<'a> {
+fn weights<'a>(sizes: &Conv2dGeometry, w: &'a [f32]) -> Weights<'a> {
     Weights { w, channels: [sizes.in_channels, sizes.out_channels], turned: false }
 }
 
 fn convolution<'a, const I: usize, const O: usize>(
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     x: &'a [f32],
     u: U<'a>,
-    ending: Ending<'a>,
+    epilogue: Epilogue<'a>,
 ) -> Convolution<'a, I, O> {
     let (height, width) = (sizes.out_height(), sizes.out_width());
     Convolution {
@@ -129,18 +129,18 @@ fn convolution<'a, const I: usize, const O: usize>(
             tiles: Tiles::covering(sizes.batch, height, width, O),
         },
         u,
-        ending,
+        epilogue,
         to: Image::new(height, width, sizes.out_channels),
     }
 }
 
 /// dx of the convolution: dy convolved with the kernel turned round; and what the epilogue finds out about its blocks.
-pub(in super::super) fn input_gradient<E: Epilogue>(
+pub(in super::super) fn input_gradient<E: BlockVisitor>(
     isa: Isa,
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     dy: &[f32],
     w: &[f32],
-    epilogue: &E,
+    visitor: &E,
     dx: &mut [f32],
 ) -> Vec<E::Output> {
     Convolution::<INPUTS, OUTPUTS> {
@@ -152,10 +152,10 @@ pub(in super::super) fn input_gradient<E: Epilogue>(
             tiles: Tiles::covering(sizes.batch, sizes.height, sizes.width, OUTPUTS),
         },
         u: U::Of(Weights { turned: true, ..weights(sizes, w) }),
-        ending: Ending::default(),
+        epilogue: Epilogue::default(),
         to: Image::new(sizes.height, sizes.width, sizes.in_channels),
     }
-    .compute(isa, epilogue, Slot::whole(dx, sizes.in_channels))
+    .compute(isa, visitor, ChannelViewMut::whole(dx, sizes.in_channels))
 }
 
 /// The weights at the points.
@@ -183,7 +183,7 @@ fn blocks_of_depth(inputs: usize, numbers: usize, ready: &mut [f32]) -> Vec<(Ran
 struct Convolution<'a, const I: usize, const O: usize> {
     inputs: Inputs<'a>,
     u: U<'a>,
-    ending: Ending<'a>,
+    epilogue: Epilogue<'a>,
     to: Image,
 }
 
@@ -226,7 +226,7 @@ where
     const POINTS: usize = I * I;
 
     /// Computes it into the channels of a slot, for which there is no residual unless the slot is all of y.
-    fn compute<E: Epilogue>(mut self, isa: Isa, epilogue: &E, y: Slot<'_>) -> Vec<E::Output> {
+    fn compute<E: BlockVisitor>(mut self, isa: Isa, visitor: &E, y: ChannelViewMut<'_>) -> Vec<E::Output> {
         self.to.pixel = y.row;
         let Inputs { image, tiles: all, .. } = self.inputs;
         let (tiles, depth, columns) = (all.count(), image.channels, self.to.channels);
@@ -236,35 +236,35 @@ where
         assert!(depth > 0, "no channels to sum over");
         self.inputs.check();
         y.check(all.images * self.to.height * self.to.width, columns);
-        self.ending.check(columns, y.data.len());
+        self.epilogue.check(columns, y.data.len());
         let plan = Plan::new(isa, tiles, depth, columns);
         let ready = Self::POINTS * depth * plan.padded(columns);
         match &self.u {
             U::Ready(u) => {
                 assert!(u.len() >= ready, "weights that do not fit the geometry");
-                self.parts(isa, &plan, Some(u), epilogue, y)
+                self.parts(isa, &plan, Some(u), visitor, y)
             }
-            U::Of(_) if plan.tiles.parts == 1 => self.parts(isa, &plan, None, epilogue, y),
+            U::Of(_) if plan.tiles.parts == 1 => self.parts(isa, &plan, None, visitor, y),
             U::Of(weights) => scratch::with(ready, |ready| {
                 let blocks = blocks_of_depth(depth, Self::POINTS * plan.padded(columns), ready);
                 blocks.into_par_iter().with_max_len(1).for_each(|(depth, piece)| {
                     weights.transform::<I, O>(isa, depth, 0..columns, piece);
                 });
-                self.parts(isa, &plan, Some(ready), epilogue, y)
+                self.parts(isa, &plan, Some(ready), visitor, y)
             }),
         }
     }
 
     /// All blocks of the tiles and parts of the output channels, with the transformed weights, if they are.
-    fn parts<E: Epilogue>(
+    fn parts<E: BlockVisitor>(
         &self,
         isa: Isa,
         plan: &Plan,
         ready: Option<&[f32]>,
-        epilogue: &E,
-        y: Slot<'_>,
+        visitor: &E,
+        y: ChannelViewMut<'_>,
     ) -> Vec<E::Output> {
-        let y = Shared(y.data[y.first..].as_mut_ptr());
+        let y = SyncMutPtr(y.data[y.first..].as_mut_ptr());
         let tasks = (0..plan.tiles.parts * plan.columns.parts).into_par_iter().with_max_len(1).map(|task| {
             let tiles = plan.tiles.range(task / plan.columns.parts);
             let columns = plan.columns.range(task % plan.columns.parts);
@@ -273,7 +273,7 @@ where
             // SAFETY: tasks differ in their tiles or their channels, and tiles do not share outputs.
             unsafe {
                 self.task(isa, plan, tiles, ready, &block);
-                epilogue.apply(isa, &block)
+                visitor.apply(isa, &block)
             }
         });
         tasks.collect()

@@ -88,7 +88,7 @@ where
                 let to = to[row * L::PITCH + first..].as_mut_ptr();
                 let to = Panels { first: to, tile: L::PITCH, point: panel };
                 // SAFETY: `check` asserts that x has the images that the window is made for; channels are in range. A row of
-                // a panel has room for the channels in whole vectors, see the asserts.
+                // a panel has module for the channels in whole vectors, see the asserts.
                 unsafe {
                     match inputs.norm {
                         None => {

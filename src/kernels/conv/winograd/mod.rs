@@ -67,7 +67,7 @@ mod weights;
 pub(super) use forward::{forward, forward_into, forward_packed, input_gradient, pack, packed_len};
 pub(super) use weight_gradient::weight_gradient;
 
-use super::Conv2d;
+use super::Conv2dGeometry;
 use crate::kernels::simd::LINE;
 
 /// The points of a tile: 6x6.
@@ -78,7 +78,7 @@ const INPUTS: usize = 6;
 const OUTPUTS: usize = 4;
 
 /// Whether this is a convolution that can be done so.
-pub(super) fn possible(sizes: &Conv2d) -> bool {
+pub(super) fn possible(sizes: &Conv2dGeometry) -> bool {
     sizes.kernel == [3, 3] && sizes.stride == [1, 1] && sizes.dilation == [1, 1] && sizes.groups == 1
 }
 
@@ -86,7 +86,7 @@ pub(super) fn possible(sizes: &Conv2d) -> bool {
 /// weights) and 12 channels on both sides. Small problems, of fewer than 12 000 tiles times channels, are done directly all
 /// the same: there is little time to win, and a network in training mode on two or three images amplifies any rounding, as
 /// its batch statistics rest on few pixels.
-pub(super) fn worthwhile(sizes: &Conv2d) -> bool {
+pub(super) fn worthwhile(sizes: &Conv2dGeometry) -> bool {
     let (tiles, channels) = extent(sizes);
     tiles >= 16 && channels >= 12 && tiles * channels >= 12_000
 }
@@ -96,7 +96,7 @@ pub(super) fn worthwhile(sizes: &Conv2d) -> bool {
 ///
 /// The weights of inference are read from memory once an image. Each serves for as many multiplications as there are tiles, and
 /// reading it takes about as long as [`READING`] of those. Larger tiles need fewer multiplications, but more weights.
-pub(super) fn fastest_packed(sizes: &Conv2d) -> Option<usize> {
+pub(super) fn fastest_packed(sizes: &Conv2dGeometry) -> Option<usize> {
     let (height, width) = (sizes.out_height(), sizes.out_width());
     let cost = |outputs: usize| {
         let points = (outputs + 2).pow(2);
@@ -111,7 +111,7 @@ pub(super) fn fastest_packed(sizes: &Conv2d) -> Option<usize> {
 const READING: usize = 20;
 
 /// The tiles, and the channels of the side that has fewer.
-fn extent(sizes: &Conv2d) -> (usize, usize) {
+fn extent(sizes: &Conv2dGeometry) -> (usize, usize) {
     let tiles = sizes.batch * sizes.out_height().div_ceil(OUTPUTS) * sizes.out_width().div_ceil(OUTPUTS);
     (tiles, sizes.in_channels.min(sizes.out_channels))
 }

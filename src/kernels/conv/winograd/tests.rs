@@ -2,10 +2,10 @@
 
 use super::transforms::{F, Filtering};
 use super::*;
-use crate::kernels::conv::tests::endings;
+use crate::kernels::conv::tests::epilogues;
 use crate::kernels::naive::{self, Input, Output, Sum};
 use crate::kernels::testing::each_isa;
-use crate::kernels::{Ending, Isa, NormRelu, Slot};
+use crate::kernels::{ChannelViewMut, Epilogue, Isa, NormRelu};
 
 /// The largest error that is allowed, relative to the largest number of the result; see `mod` for what was measured.
 const BOUND: f64 = 3e-6;
@@ -25,7 +25,7 @@ fn assert_close(got: &[f32], want: &[Sum], case: &dyn std::fmt::Debug) {
 }
 
 /// Holds the three directions of one geometry against the oracle.
-fn check_all(sizes: &Conv2d) {
+fn check_all(sizes: &Conv2dGeometry) {
     let x = Input::random(sizes.x_len(), 1);
     let w = Input::random(sizes.w_len(), 2);
     let dy = Input::random(sizes.y_len(), 3);
@@ -36,16 +36,16 @@ fn check_all(sizes: &Conv2d) {
     let [scale, shift] = [6, 7].map(|seed| Input::random(sizes.in_channels, seed));
     let channels = sizes.in_channels;
     let norm = |(i, x): (usize, &f32)| (x * scale[i % channels] + shift[i % channels]).max(0.0);
-    let normalised: Vec<f32> = x.iter().enumerate().map(norm).collect();
+    let normalized: Vec<f32> = x.iter().enumerate().map(norm).collect();
     for isa in each_isa() {
         let case = (isa, sizes);
-        for ending in endings(&bias, &residual) {
+        for epilogue in epilogues(&bias, &residual) {
             let mut y = Output::filled(sizes.y_len(), f32::NAN);
-            forward(isa, sizes, &x, &w, ending, &(), y.slice());
+            forward(isa, sizes, &x, &w, epilogue, &(), y.slice());
             assert_close(
                 &y.checked(),
-                &naive::end(&y_want, sizes.out_channels, ending),
-                &("y", ending.relu, case),
+                &naive::end(&y_want, sizes.out_channels, epilogue),
+                &("y", epilogue.relu, case),
             );
         }
         check_packed::<6, 4>(isa, sizes, &x, &w, &y_want);
@@ -59,30 +59,35 @@ fn check_all(sizes: &Conv2d) {
 
         let norm = NormRelu { scale: &scale, shift: &shift };
         let mut y = Output::filled(sizes.y_len(), f32::NAN);
-        forward_into(isa, sizes, &x, Some(norm), &w, Slot::whole(y.slice(), sizes.out_channels));
-        assert_close(&y.checked(), &naive::conv2d(sizes, &normalised, &w), &("y of a norm", case));
+        forward_into(isa, sizes, &x, Some(norm), &w, ChannelViewMut::whole(y.slice(), sizes.out_channels));
+        assert_close(&y.checked(), &naive::conv2d(sizes, &normalized, &w), &("y of a norm", case));
         let mut dw = Output::filled(sizes.w_len(), f32::NAN);
         weight_gradient(isa, sizes, &x, Some(norm), &dy, dw.slice());
-        let want = naive::conv2d_weight_gradient(sizes, &normalised, &dy);
+        let want = naive::conv2d_weight_gradient(sizes, &normalized, &dy);
         assert_close(&dw.checked(), &want, &("dw of a norm", case));
     }
 }
 
 /// Holds the forward direction with packed weights, for tiles of `O` x `O` outputs, against the oracle.
-fn check_packed<const I: usize, const O: usize>(isa: Isa, sizes: &Conv2d, x: &[f32], w: &[f32], want: &[Sum])
-where
+fn check_packed<const I: usize, const O: usize>(
+    isa: Isa,
+    sizes: &Conv2dGeometry,
+    x: &[f32],
+    w: &[f32],
+    want: &[Sum],
+) where
     F: Filtering<I, O>,
 {
     let mut y = Output::filled(sizes.y_len(), f32::NAN);
     let mut packed = Output::filled(packed_len::<I>(isa, sizes), f32::NAN);
     pack::<I, O>(isa, sizes, w, packed.slice());
-    let slot = Slot::whole(y.slice(), sizes.out_channels);
-    forward_packed::<I, O>(isa, sizes, x, &packed.checked(), Ending::default(), slot);
+    let slot = ChannelViewMut::whole(y.slice(), sizes.out_channels);
+    forward_packed::<I, O>(isa, sizes, x, &packed.checked(), Epilogue::default(), slot);
     assert_close(&y.checked(), want, &("y of packed weights", O, isa, sizes));
 }
 
-fn square(batch: usize, size: usize, channels: [usize; 2], padding: usize) -> Conv2d {
-    Conv2d {
+fn square(batch: usize, size: usize, channels: [usize; 2], padding: usize) -> Conv2dGeometry {
+    Conv2dGeometry {
         batch,
         height: size,
         width: size,
@@ -100,14 +105,14 @@ fn square(batch: usize, size: usize, channels: [usize; 2], padding: usize) -> Co
 fn every_image_size_and_padding_is_as_the_oracle_says() {
     for height in 1..=10 {
         for (width, padding) in [(3, 1), (8, 0), (5, 2), (13, 1), (4, 3), (1, 1)] {
-            let sizes = Conv2d { height, width, ..square(2, 0, [3, 5], padding) };
+            let sizes = Conv2dGeometry { height, width, ..square(2, 0, [3, 5], padding) };
             if height + 2 * padding >= 3 && width + 2 * padding >= 3 {
                 check_all(&sizes);
             }
         }
     }
-    check_all(&Conv2d { padding: [[0, 2], [1, 4]], ..square(1, 6, [3, 5], 0) });
-    check_all(&Conv2d { padding: [[5, 0], [2, 0]], ..square(1, 6, [3, 5], 0) });
+    check_all(&Conv2dGeometry { padding: [[0, 2], [1, 4]], ..square(1, 6, [3, 5], 0) });
+    check_all(&Conv2dGeometry { padding: [[5, 0], [2, 0]], ..square(1, 6, [3, 5], 0) });
 }
 
 #[test]
@@ -142,7 +147,7 @@ fn any_number_of_threads_gives_the_same_bits() {
                     let mut results =
                         [vec![0.0; sizes.y_len()], vec![0.0; sizes.x_len()], vec![0.0; sizes.w_len()]];
                     let [y, dx, dw] = &mut results;
-                    forward(isa, &sizes, &x, &w, Ending::default(), &(), y);
+                    forward(isa, &sizes, &x, &w, Epilogue::default(), &(), y);
                     input_gradient(isa, &sizes, &dy, &w, &(), dx);
                     weight_gradient(isa, &sizes, &x, None, &dy, dw);
                     results.map(|result| result.into_iter().map(f32::to_bits).collect::<Vec<_>>())

@@ -159,7 +159,7 @@ impl<S: Simd, const P: usize> Columns<S, P> {
 
 impl Window {
     /// Transforms tiles of `I` x `I` pixels to their values at `P` x `P` points, pixels behind `map` where they are inside of the
-    /// image, zero outside. Neighbouring tiles share columns of pixels, each of which is transformed once; `columns` is room for
+    /// image, zero outside. Neighboring tiles share columns of pixels, each of which is transformed once; `columns` is module for
     /// them.
     ///
     /// # Safety

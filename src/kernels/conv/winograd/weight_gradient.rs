@@ -19,12 +19,12 @@ use super::inputs::Inputs;
 use super::tiles::{Channels, Columns, Image, Panels, Tiles};
 use super::transforms::{OutputGradient, Transform, WeightGradient};
 use super::{INPUTS, OUTPUTS, POINTS, spread};
-use crate::kernels::conv::Conv2d;
+use crate::kernels::conv::Conv2dGeometry;
 use crate::kernels::dense::NormRelu;
 use crate::kernels::microkernel::{DepthMajor, Layout, PanelProduct, Start, TileShape};
 use crate::kernels::reduce::add_in_order;
 use crate::kernels::simd::Simd;
-use crate::kernels::split::{Output as Shared, Split};
+use crate::kernels::split::{Split, SyncMutPtr};
 use crate::kernels::{Isa, Task, scratch};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -39,10 +39,10 @@ const FEWEST_TILES: usize = 128;
 /// Tasks wanted.
 const TASKS: usize = 16;
 
-/// dw of the convolution, of the normalised x if there is a norm.
+/// dw of the convolution, of the normalized x if there is a norm.
 pub(in super::super) fn weight_gradient(
     isa: Isa,
-    sizes: &Conv2d,
+    sizes: &Conv2dGeometry,
     x: &[f32],
     norm: Option<NormRelu<'_>>,
     dy: &[f32],
@@ -100,7 +100,7 @@ impl Gradient<'_> {
             chunks: Split::new(tiles, 1, usize::MAX, chunks),
         };
         scratch::with((plan.chunks.parts - 1) * dw.len(), |partial| {
-            let (to_dw, to_partial) = (Shared(dw.as_mut_ptr()), Shared(partial.as_mut_ptr()));
+            let (to_dw, to_partial) = (SyncMutPtr(dw.as_mut_ptr()), SyncMutPtr(partial.as_mut_ptr()));
             let parts = plan.inputs.parts * plan.outputs.parts;
             (0..plan.chunks.parts * parts).into_par_iter().with_max_len(1).for_each(|task| {
                 let (chunk, part) = (task / parts, task % parts);
@@ -108,7 +108,9 @@ impl Gradient<'_> {
                 let outputs = plan.outputs.range(part % plan.outputs.parts);
                 let to = match chunk.checked_sub(1) {
                     None => to_dw,
-                    Some(chunk) => Shared(to_partial.offset(chunk * 9 * image.channels * self.to.channels)),
+                    Some(chunk) => {
+                        SyncMutPtr(to_partial.offset(chunk * 9 * image.channels * self.to.channels))
+                    }
                 };
                 // SAFETY: tasks of a chunk differ in their channels, and each chunk has a dw of its own.
                 unsafe { self.task(isa, &plan, plan.chunks.range(chunk), inputs, outputs, to) };
@@ -120,7 +122,7 @@ impl Gradient<'_> {
     /// A chunk of the tiles, a part of the channels on both sides.
     ///
     /// # Safety
-    /// No other task may have the same channels of `dw`, which has room for all.
+    /// No other task may have the same channels of `dw`, which has module for all.
     unsafe fn task(
         &self,
         isa: Isa,
@@ -128,7 +130,7 @@ impl Gradient<'_> {
         tiles: Range<usize>,
         inputs: Range<usize>,
         outputs: Range<usize>,
-        dw: Shared,
+        dw: SyncMutPtr,
     ) {
         let width = outputs.len().next_multiple_of(plan.lanes);
         let blocks = Split::new(tiles.len(), 1, BLOCK, 1);
@@ -221,7 +223,7 @@ impl Task for ReadDy<'_, '_> {
                 let to = to[depth * column + row * width + first - column..].as_mut_ptr();
                 let to = Panels { first: to, tile: width, point: panel };
                 // SAFETY: `compute` asserts that dy has the images that the window is made for; channels are in range. A panel
-                // has room for all tiles and the channels in whole vectors, see the asserts.
+                // has module for all tiles and the channels in whole vectors, see the asserts.
                 unsafe {
                     window.transform::<S, OutputGradient, OUTPUTS, INPUTS>(
                         simd,
@@ -247,14 +249,14 @@ struct WriteDw<'a> {
     outputs: Range<usize>,
     /// C and OC.
     channels: [usize; 2],
-    dw: Shared,
+    dw: SyncMutPtr,
 }
 
 impl WriteDw<'_> {
     /// Computes it.
     ///
     /// # Safety
-    /// `dw` has room for `[3, 3, C, OC]`, and nobody else may access these channels of it meanwhile.
+    /// `dw` has module for `[3, 3, C, OC]`, and nobody else may access these channels of it meanwhile.
     unsafe fn compute(self, isa: Isa) {
         isa.dispatch(Write(self));
     }

@@ -112,7 +112,7 @@ where
                         for (j, value) in
                             <F as Filtering<I, O>>::Weight::apply(simd, *half).into_iter().enumerate()
                         {
-                            // SAFETY: there is room for the columns in whole vectors, see the assert.
+                            // SAFETY: there is module for the columns in whole vectors, see the assert.
                             unsafe { simd.store(to.add((i * I + j) * point), value) };
                         }
                     }

@@ -3,7 +3,7 @@
 use super::Convolution;
 use crate::kernels::conv::winograd::transforms::{F, Filtering, Transform};
 use crate::kernels::simd::Simd;
-use crate::kernels::split::Output as Shared;
+use crate::kernels::split::SyncMutPtr;
 use crate::kernels::{Isa, Task};
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(super) struct WriteTiles<'a, const I: usize, const O: usize> {
     pub(super) m_row: usize,
     /// Numbers from a panel to the next.
     pub(super) m_panel: usize,
-    pub(super) y: Shared,
+    pub(super) y: SyncMutPtr,
 }
 
 impl<const I: usize, const O: usize> WriteTiles<'_, I, O>
@@ -68,14 +68,14 @@ where
                 }
                 let channel = channels.start + first;
                 let count = count.min(S::LANES);
-                let bias = convolution.ending.bias_at(simd, channel, count);
+                let bias = convolution.epilogue.bias_at(simd, channel, count);
                 for (i, half) in half.iter().enumerate() {
                     let values = <F as Filtering<I, O>>::Output::apply(simd, *half);
-                    // SAFETY: y, and so a residual (see `Ending::check`), has the images that the window is made for, and
+                    // SAFETY: y, and so a residual (see `Epilogue::check`), has the images that the window is made for, and
                     // nobody else has the tile.
                     unsafe {
                         window.write(simd, y.offset(0), channel..channel + count, i, values, |value, at| {
-                            convolution.ending.of(simd, value, bias, at, count)
+                            convolution.epilogue.of(simd, value, bias, at, count)
                         });
                     }
                 }

@@ -37,7 +37,7 @@ pub(super) fn direction(rng: &mut Rng) -> Point {
 pub(super) struct Figure {
     class: usize,
     /// In pixels.
-    centre: Point,
+    center: Point,
     radius: f32,
     /// The direction of the figure's own x axis.
     axis: Point,
@@ -56,7 +56,7 @@ impl Figure {
         let reach = 0.95 * radius;
         Figure {
             class,
-            centre: [between(rng, reach, side - reach), between(rng, reach, side - reach)],
+            center: [between(rng, reach, side - reach), between(rng, reach, side - reach)],
             radius,
             axis: direction(rng),
             stretch: between(rng, 1.0, 1.25),
@@ -67,7 +67,7 @@ impl Figure {
 
     /// How much of a pixel the figure covers, in [0, 1].
     pub(super) fn coverage(&self, [x, y]: Point) -> f32 {
-        let from_centre = [(x - self.centre[0]) / self.radius, (y - self.centre[1]) / self.radius];
+        let from_centre = [(x - self.center[0]) / self.radius, (y - self.center[1]) / self.radius];
         let point =
             [dot(from_centre, self.axis) * self.stretch, dot(from_centre, [-self.axis[1], self.axis[0]])];
         (0.5 - self.distance(point) * self.radius).clamp(0.0, 1.0)

@@ -1,16 +1,16 @@
 //! A pass on shapes alone: nothing is computed, and what it would take is added up.
 //!
-//! On a dry tape the door that all operations go through does not call the closure that computes. An output is a tensor without
+//! On a meta tape the entry point that all operations go through does not call the closure that computes. An output is a tensor without
 //! numbers, whose bytes count for as long as it exists. What an operation says that it keeps and needs, its [`Cost`], is held
 //! and let go as on any tape, by the same sweep; so what counts at any time is what would be live, and the most of it is what
 //! the pass would take.
 
 use super::{
-    kept::Kept,
     param::StateId,
+    saved::Saved,
     tape::{Backward, Node, Tape, Var},
 };
-use crate::{Error, Result, Shape, Tensor, tensor::Ledger};
+use crate::{Error, Result, Shape, Tensor, tensor::MemoryTracker};
 use std::{
     any::Any,
     cell::{Cell, RefCell},
@@ -21,10 +21,10 @@ use std::{
 pub struct Cost {
     /// Products that are added to a sum.
     pub multiply_adds: u64,
-    /// Inputs that backward keeps: values, or what [`Var::keep`] gave.
-    pub keeps: Vec<Kept>,
+    /// Inputs that backward keeps: values, or what [`Var::save`] gave.
+    pub saves: Vec<Saved>,
     /// Whether backward keeps the output.
-    pub keeps_output: bool,
+    pub saves_output: bool,
     /// What else forward makes and backward keeps.
     pub makes: Vec<Shape>,
     /// Tensors that exist while forward runs, and no longer.
@@ -52,7 +52,7 @@ pub enum GradientMemory {
     Made,
 }
 
-/// What a dry tape has seen of an operation.
+/// What a meta tape has seen of an operation.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "some of it is for translators only"))]
 pub(crate) struct Operation {
     /// Its name.
@@ -69,7 +69,7 @@ pub(crate) struct Operation {
     pub(crate) shape: Shape,
     /// Products that are added to a sum.
     pub(crate) multiply_adds: u64,
-    account: usize,
+    tag: usize,
 }
 
 /// An input of an operation.
@@ -92,7 +92,7 @@ impl Operand {
     }
 
     fn of(var: &Var<'_>) -> Operand {
-        match var.value.is_dry() {
+        match var.value.is_meta() {
             true => Operand::Computed(var.id, *var.shape()),
             false => Operand::Given(var.id, var.value.clone()),
         }
@@ -109,53 +109,53 @@ impl Operation {
     }
 }
 
-/// What a dry tape has besides.
-pub(super) struct Dry {
-    ledger: Ledger,
+/// What a meta tape has besides.
+pub(super) struct Meta {
+    tracker: MemoryTracker,
     /// Of what no operation made: inputs, gradients, updates.
-    account: usize,
+    tag: usize,
     operations: RefCell<Vec<Operation>>,
     packed: RefCell<Vec<Tensor>>,
-    /// How many refusals are left to be forgiven.
-    forgives: Cell<usize>,
+    /// How many errors are left to be forgiven.
+    recoveries: Cell<usize>,
 }
 
-impl Default for Dry {
-    fn default() -> Dry {
-        let ledger = Ledger::default();
-        let account = ledger.open_account();
+impl Default for Meta {
+    fn default() -> Meta {
+        let tracker = MemoryTracker::default();
+        let tag = tracker.new_tag();
         let (operations, packed) = Default::default();
-        Dry { ledger, account, operations, packed, forgives: Cell::new(0) }
+        Meta { tracker, tag, operations, packed, recoveries: Cell::new(0) }
     }
 }
 
-impl Dry {
+impl Meta {
     /// On no operation's account.
     pub(super) fn tensor(&self, shape: Shape) -> Tensor {
-        Tensor::dry(shape, &self.ledger, self.account)
+        Tensor::meta(shape, &self.tracker, self.tag)
     }
 
     /// What computes a value again, in place of what does it on other tapes: each pass makes a tensor of its size, and the last
     /// is the value. It is not called, but what it captured exists.
-    pub(super) fn again<C: 'static>(
+    pub(super) fn recompute<C: 'static>(
         &self,
         passes: usize,
         shape: Shape,
         compute: C,
     ) -> impl Fn() -> Tensor + use<C> {
-        let (ledger, account) = (self.ledger.clone(), self.account);
+        let (tracker, tag) = (self.tracker.clone(), self.tag);
         move || {
             let _captured = &compute;
             let mut all: Vec<Tensor> =
-                (0..passes.max(1)).map(|_| Tensor::dry(shape, &ledger, account)).collect();
+                (0..passes.max(1)).map(|_| Tensor::meta(shape, &tracker, tag)).collect();
             all.swap_remove(0)
         }
     }
 
-    /// [`Var::op_many`] on a dry tape. An operation that never says what it costs keeps all that it could.
+    /// [`Var::op_many`] on a meta tape. An operation that never says what it costs keeps all that it could.
     pub(super) fn op<'t>(&self, name: &'static str, inputs: &[&Var<'t>], shape: Shape) -> Var<'t> {
         let tape = inputs[0].tape;
-        let account = self.ledger.open_account();
+        let tag = self.tracker.new_tag();
         let output = StateId::fresh();
         self.operations.borrow_mut().push(Operation {
             name,
@@ -165,29 +165,29 @@ impl Dry {
             output,
             shape,
             multiply_adds: 0,
-            account,
+            tag,
         });
-        let value = Tensor::dry(shape, &self.ledger, account);
+        let value = Tensor::meta(shape, &self.tracker, tag);
         let node = inputs.iter().any(|v| v.node.is_some()).then(|| {
-            let keeps = inputs.iter().map(|v| v.value.clone().into()).collect();
-            let cost = Cost { keeps, keeps_output: true, ..Cost::default() };
+            let saves = inputs.iter().map(|v| v.value.clone().into()).collect();
+            let cost = Cost { saves, saves_output: true, ..Cost::default() };
             let inputs: Vec<_> = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
             let backward = self.rule(cost, &inputs, &value);
             tape.push(Node::Op { name, inputs, backward })
         });
-        Var { value, node, id: Some(output), again: None, tape }
+        Var { value, node, id: Some(output), recompute: None, tape }
     }
 
     /// A rule that takes the memory of an operation's.
     fn rule(&self, cost: Cost, inputs: &[Option<(usize, Shape)>], output: &Tensor) -> Backward {
-        let (ledger, account) = (self.ledger.clone(), self.account);
-        let operation = output.account().unwrap_or(account);
+        let (tracker, tag) = (self.tracker.clone(), self.tag);
+        let operation = output.tag().unwrap_or(tag);
         let inputs: Vec<Option<Shape>> = inputs.iter().map(|input| input.map(|(_, shape)| shape)).collect();
-        let output = cost.keeps_output.then(|| output.clone());
+        let output = cost.saves_output.then(|| output.clone());
         let mut made: Vec<Tensor> =
-            cost.makes.iter().map(|shape| Tensor::dry(*shape, &ledger, operation)).collect();
+            cost.makes.iter().map(|shape| Tensor::meta(*shape, &tracker, operation)).collect();
         Box::new(move |mut dy: Tensor, _| {
-            let dry = |shape: Shape| Tensor::dry(shape, &ledger, account);
+            let meta = |shape: Shape| Tensor::meta(shape, &tracker, tag);
             let mut gradient = |(i, shape): (usize, Shape)| match cost.gradients.get(i) {
                 Some(GradientMemory::InPlace) => {
                     dy.data_mut();
@@ -196,13 +196,13 @@ impl Dry {
                 // The shapes of a view and of what it shows differ, and their numbers of elements do not.
                 Some(GradientMemory::Shared) => dy.reshape(shape).ok(),
                 Some(GradientMemory::Made) if !made.is_empty() => Some(made.remove(0)),
-                Some(GradientMemory::New | GradientMemory::Made) | None => Some(dry(shape)),
+                Some(GradientMemory::New | GradientMemory::Made) | None => Some(meta(shape)),
             };
             let gradients = inputs.iter().enumerate().map(|(i, shape)| gradient((i, (*shape)?))).collect();
             // Behind the gradients: computing an input again may take more on the way than in the end.
-            let kept: Vec<Tensor> = cost.keeps.iter().map(Kept::value).collect();
-            let used: Vec<Tensor> = cost.backward.iter().copied().map(dry).collect();
-            drop((kept, used, output, made));
+            let saved: Vec<Tensor> = cost.saves.iter().map(Saved::value).collect();
+            let used: Vec<Tensor> = cost.backward.iter().copied().map(meta).collect();
+            drop((saved, used, output, made));
             gradients
         })
     }
@@ -230,13 +230,13 @@ impl Dry {
 }
 
 impl<'t> Var<'t> {
-    /// Says what the operation that made this value takes, for dry passes; elsewhere `cost` is not called. For the result of
-    /// [`Var::op`], before anything else is done with it. Of an operation that says nothing, a dry pass assumes that it keeps its
+    /// Says what the operation that made this value takes, for meta passes; elsewhere `cost` is not called. For the result of
+    /// [`Var::op`], before anything else is done with it. Of an operation that says nothing, a meta pass assumes that it keeps its
     /// inputs and its output and multiplies nothing.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::{Cost, GradientMemory, Mode, Tape, Var}};
-    /// /// Element-wise negation, which keeps nothing.
+    /// /// Element-wise negation, which saves nothing.
     /// fn negate<'t>(x: &Var<'t>) -> Var<'t> {
     ///     Var::op("negate", [x], *x.shape(), |[x]| {
     ///         let mut y = x.clone();
@@ -248,90 +248,92 @@ impl<'t> Var<'t> {
     ///     })
     ///     .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() })
     /// }
-    /// let tape = Tape::dry(Mode::Train);
+    /// let tape = Tape::meta(Mode::Train);
     /// let x = tape.placeholder(&[1 << 20])?;
     /// assert_eq!(negate(&x).shape()[..], [1 << 20]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn costs(mut self, cost: impl FnOnce() -> Cost) -> Var<'t> {
-        if let Some(dry) = &self.tape.dry {
-            dry.settle(&mut self, cost());
+        if let Some(meta) = &self.tape.meta {
+            meta.settle(&mut self, cost());
         }
         self
     }
 
-    /// Says with which settings the operation that made this value ran, for translators of dry passes; elsewhere `settings` is not
+    /// Says with which settings the operation that made this value ran, for translators of meta passes; elsewhere `settings` is not
     /// called.
     pub(crate) fn settings<S: Any>(self, settings: impl FnOnce() -> S) -> Var<'t> {
-        if let Some(dry) = &self.tape.dry {
-            dry.amend(&self, |operation| operation.settings = Some(Box::new(settings())));
+        if let Some(meta) = &self.tape.meta {
+            meta.amend(&self, |operation| operation.settings = Some(Box::new(settings())));
         }
         self
     }
 
-    /// Which value this is: a parameter, a watched one, or one of a dry pass.
+    /// Which value this is: a parameter, a watched one, or one of a meta pass.
     #[cfg(feature = "onnx")]
     pub(crate) fn id(&self) -> Option<StateId> {
         self.id
     }
 }
 
-/// Of dry tapes.
+/// Of meta tapes.
 impl Tape {
     /// Whether nothing is computed on it.
-    pub fn is_dry(&self) -> bool {
-        self.dry.is_some()
+    pub fn is_meta(&self) -> bool {
+        self.meta.is_some()
     }
 
-    /// A value of this shape without numbers: what stands for images on a dry tape.
+    /// A value of this shape without numbers: what stands for images on a meta tape.
     ///
     /// # Errors
     /// [`Error::Argument`] for an absurd shape, or if the tape is not dry.
     pub fn placeholder(&self, shape: &[usize]) -> Result<Var<'_>> {
-        match &self.dry {
-            Some(dry) => Ok(Var { id: Some(StateId::fresh()), ..self.input(dry.tensor(Shape::new(shape)?)) }),
-            None => Err(Error::argument("placeholder", "tape", "a dry tape", "one that computes")),
+        match &self.meta {
+            Some(meta) => {
+                Ok(Var { id: Some(StateId::fresh()), ..self.input(meta.tensor(Shape::new(shape)?)) })
+            }
+            None => Err(Error::argument("placeholder", "tape", "a meta tape", "one that computes")),
         }
     }
 
-    /// What an operation that refuses its arguments returns: the refusal, unless a dry pass looks for what else does not fit. Then
+    /// What an operation that refuses its arguments returns: the error, unless a meta pass looks for what else does not fit. Then
     /// it is a value of the shape that the output would have if all fitted.
     ///
     /// # Errors
-    /// The refusal.
-    pub fn forgive(&self, refusal: Error, assumed: Option<Shape>) -> Result<Var<'_>> {
-        match (&self.dry, assumed) {
-            (Some(dry), Some(shape)) if dry.forgives.get() > 0 => {
-                dry.forgives.set(dry.forgives.get() - 1);
+    /// The error.
+    pub fn recover(&self, error: Error, inferred_shape: Option<Shape>) -> Result<Var<'_>> {
+        match (&self.meta, inferred_shape) {
+            (Some(meta), Some(shape)) if meta.recoveries.get() > 0 => {
+                meta.recoveries.set(meta.recoveries.get() - 1);
                 self.placeholder(&shape)
             }
-            _ => Err(refusal),
+            _ => Err(error),
         }
     }
 
-    /// The same dry tape, forgiving so many refusals.
-    pub(crate) fn forgiving(self, refusals: usize) -> Tape {
-        self.dry.iter().for_each(|dry| dry.forgives.set(refusals));
+    /// The same meta tape, forgiving so many errors.
+    pub(crate) fn with_error_recovery(self, errors: usize) -> Tape {
+        self.meta.iter().for_each(|meta| meta.recoveries.set(errors));
         self
     }
 
-    /// How many refusals are left to be forgiven.
-    pub(crate) fn forgives(&self) -> usize {
-        self.dry.as_ref().map_or(0, |dry| dry.forgives.get())
+    /// How many errors are left to be forgiven.
+    pub(crate) fn recoveries(&self) -> usize {
+        self.meta.as_ref().map_or(0, |meta| meta.recoveries.get())
     }
 
-    /// The operations of a dry pass so far, each with the bytes that exist of what it made.
+    /// The operations of a meta pass so far, each with the bytes that exist of what it made.
     pub(crate) fn operations(&self) -> Vec<(Operation, usize)> {
-        let Some(dry) = &self.dry else { return vec![] };
+        let Some(meta) = &self.meta else { return vec![] };
         let with_bytes = |operation: Operation| {
-            let bytes = dry.ledger.balance(operation.account);
+            let bytes = meta.tracker.live_bytes_of(operation.tag);
             (operation, bytes)
         };
-        dry.operations.take().into_iter().map(with_bytes).collect()
+        meta.operations.take().into_iter().map(with_bytes).collect()
     }
 
-    /// Bytes that exist now, and the most that did, of a dry pass.
+    /// Bytes that exist now, and the most that did, of a meta pass.
     pub(crate) fn bytes(&self) -> [usize; 2] {
-        self.dry.as_ref().map_or([0; 2], |dry| [dry.ledger.live(), dry.ledger.peak()])
+        self.meta.as_ref().map_or([0; 2], |meta| [meta.tracker.live(), meta.tracker.peak()])
     }
 }

@@ -1,19 +1,19 @@
-//! Variations of training images, and the normalisation that test images get as well.
+//! Variations of training images, and the normalization that test images get as well.
 
 use super::Dataset;
 use crate::{Error, Result, Rng, Shape};
 use std::{fmt, sync::Arc};
 
-/// One step of a [`Pipeline`]: changes an image `[H, W, C]` in place.
+/// One step of a [`Compose`]: changes an image `[H, W, C]` in place.
 ///
 /// ```
-/// use skipgrad::{Rng, data::{Augment, Pipeline}};
+/// use skipgrad::{Rng, data::{Transform, Compose}};
 ///
 /// /// Turns an image into its negative, half of the time.
 /// #[derive(Debug)]
 /// struct Negative;
 ///
-/// impl Augment for Negative {
+/// impl Transform for Negative {
 ///     fn apply(&self, pixels: &mut [f32], _shape: [usize; 3], rng: &mut Rng) {
 ///         if rng.chance(0.5) {
 ///             pixels.iter_mut().for_each(|x| *x = 1.0 - *x);
@@ -22,10 +22,10 @@ use std::{fmt, sync::Arc};
 /// }
 ///
 /// let mut pixels = [0.25; 4];
-/// Pipeline::new().then(Negative).then(Negative).eval().apply(&mut pixels, [2, 2, 1], &mut Rng::seed(0));
+/// Compose::new().then(Negative).then(Negative).eval().apply(&mut pixels, [2, 2, 1], &mut Rng::seed(0));
 /// assert_eq!(pixels, [0.25; 4], "nothing random happens to test images");
 /// ```
-pub trait Augment: fmt::Debug + Send + Sync {
+pub trait Transform: fmt::Debug + Send + Sync {
     /// Changes the pixels. `shape` is `[H, W, C]`, none of them 0, and there are as many pixels as it says; everything
     /// random comes from `rng`.
     fn apply(&self, pixels: &mut [f32], shape: [usize; 3], rng: &mut Rng);
@@ -46,35 +46,35 @@ pub trait Augment: fmt::Debug + Send + Sync {
 
 /// Steps that are applied one after the other to every image.
 ///
-/// The order is yours, and matters: padding and cutting out write zeros, so in front of [`Normalise`] they write black
-/// (the recipe of He et al. 2015, section 4.2, as its public implementations run it), and behind it the mean colour.
+/// The order is yours, and matters: padding and cutting out write zeros, so in front of [`Normalize`] they write black
+/// (the recipe of He et al. 2015, section 4.2, as its public implementations run it), and behind it the mean color.
 ///
 /// ```
-/// use skipgrad::data::{Flip, Normalise, PadCrop, Pipeline};
-/// let train = Pipeline::new().then(PadCrop(4)).then(Flip).then(Normalise::cifar10());
+/// use skipgrad::data::{RandomHorizontalFlip, Normalize, RandomCrop, Compose};
+/// let train = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
 /// let test = train.eval();
 /// assert_eq!((train.len(), test.len()), (3, 1));
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Pipeline(Vec<Arc<dyn Augment>>);
+pub struct Compose(Vec<Arc<dyn Transform>>);
 
-impl Pipeline {
+impl Compose {
     /// No steps: images stay as they are.
-    pub fn new() -> Pipeline {
-        Pipeline::default()
+    pub fn new() -> Compose {
+        Compose::default()
     }
 
     /// The pipeline with one more step at its end.
     #[must_use]
-    pub fn then(mut self, step: impl Augment + 'static) -> Pipeline {
+    pub fn then(mut self, step: impl Transform + 'static) -> Compose {
         self.0.push(Arc::new(step));
         self
     }
 
     /// The pipeline for evaluation: the same without its random steps.
     #[must_use]
-    pub fn eval(&self) -> Pipeline {
-        Pipeline(self.0.iter().filter(|step| !step.is_random()).cloned().collect())
+    pub fn eval(&self) -> Compose {
+        Compose(self.0.iter().filter(|step| !step.is_random()).cloned().collect())
     }
 
     /// Applies every step to an image `[H, W, C]`.
@@ -104,12 +104,12 @@ impl Pipeline {
 /// Pads the image with this many zeros on each side and crops it to its size again, at a random place: the image is
 /// shifted by up to so many pixels along each axis, every shift equally likely (He et al. 2015, section 4.2, with 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PadCrop(
+pub struct RandomCrop(
     /// The most an image is shifted, in pixels.
     pub usize,
 );
 
-impl Augment for PadCrop {
+impl Transform for RandomCrop {
     fn apply(&self, pixels: &mut [f32], shape: [usize; 3], rng: &mut Rng) {
         let offset = |rng: &mut Rng| rng.below(2 * self.0 + 1) as isize - self.0 as isize;
         let (rows, columns) = (offset(rng), offset(rng));
@@ -148,9 +148,9 @@ fn shift(pixels: &mut [f32], [h, w, c]: [usize; 3], rows: isize, columns: isize)
 
 /// Mirrors the image, left to right, with probability one half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flip;
+pub struct RandomHorizontalFlip;
 
-impl Augment for Flip {
+impl Transform for RandomHorizontalFlip {
     fn apply(&self, pixels: &mut [f32], [_, w, c]: [usize; 3], rng: &mut Rng) {
         if rng.chance(0.5) {
             pixels.chunks_exact_mut(w * c).for_each(|row| mirror(row, c));
@@ -167,7 +167,7 @@ fn mirror(row: &mut [f32], c: usize) {
     }
 }
 
-/// Sets a square of this side, centred at a random pixel and cut off at the image's edge, to zero (DeVries and Taylor
+/// Sets a square of this side, centered at a random pixel and cut off at the image's edge, to zero (DeVries and Taylor
 /// 2017, "Improved Regularization of Convolutional Neural Networks with Cutout"; they take 16 for CIFAR-10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cutout(
@@ -175,11 +175,11 @@ pub struct Cutout(
     pub usize,
 );
 
-impl Augment for Cutout {
+impl Transform for Cutout {
     fn apply(&self, pixels: &mut [f32], [h, w, c]: [usize; 3], rng: &mut Rng) {
         let span = |size: usize, rng: &mut Rng| {
-            let centre = rng.below(size);
-            centre.saturating_sub(self.0 / 2)..centre.saturating_add(self.0.div_ceil(2)).min(size)
+            let center = rng.below(size);
+            center.saturating_sub(self.0 / 2)..center.saturating_add(self.0.div_ceil(2)).min(size)
         };
         let (rows, columns) = (span(h, rng), span(w, rng));
         for row in pixels.chunks_exact_mut(w * c).take(rows.end).skip(rows.start) {
@@ -191,34 +191,34 @@ impl Augment for Cutout {
 /// Brings every channel to mean 0 and standard deviation 1: `(x - mean) / std`. Not random: test images get it too.
 ///
 /// ```
-/// use skipgrad::{Rng, data::{Augment, Normalise}};
+/// use skipgrad::{Rng, data::{Transform, Normalize}};
 /// let mut pixels = [0.5, 0.5, 0.5];
-/// let step = Normalise { mean: vec![0.5, 0.25, 0.0], std: vec![1.0, 0.25, 0.5] };
+/// let step = Normalize { mean: vec![0.5, 0.25, 0.0], std: vec![1.0, 0.25, 0.5] };
 /// step.apply(&mut pixels, [1, 1, 3], &mut Rng::seed(0));
 /// assert_eq!(pixels, [0.0, 1.0, 1.0]);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Normalise {
+pub struct Normalize {
     /// The mean of each channel, `C` of them.
     pub mean: Vec<f32>,
     /// The standard deviation of each channel, `C` of them, above 0.
     pub std: Vec<f32>,
 }
 
-impl Normalise {
+impl Normalize {
     /// CIFAR-10's training images: mean 0.4914, 0.4822, 0.4465 and deviation 0.2470, 0.2435, 0.2616.
-    pub fn cifar10() -> Normalise {
-        Normalise { mean: vec![0.4914, 0.4822, 0.4465], std: vec![0.2470, 0.2435, 0.2616] }
+    pub fn cifar10() -> Normalize {
+        Normalize { mean: vec![0.4914, 0.4822, 0.4465], std: vec![0.2470, 0.2435, 0.2616] }
     }
 
     /// CIFAR-100's training images: mean 0.5071, 0.4865, 0.4409 and deviation 0.2673, 0.2564, 0.2762.
-    pub fn cifar100() -> Normalise {
-        Normalise { mean: vec![0.5071, 0.4865, 0.4409], std: vec![0.2673, 0.2564, 0.2762] }
+    pub fn cifar100() -> Normalize {
+        Normalize { mean: vec![0.5071, 0.4865, 0.4409], std: vec![0.2673, 0.2564, 0.2762] }
     }
 
     /// ImageNet's training images: mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225.
-    pub fn imagenet() -> Normalise {
-        Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+    pub fn imagenet() -> Normalize {
+        Normalize { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
     }
 
     /// What the images of a dataset need, measured over all their pixels.
@@ -227,24 +227,24 @@ impl Normalise {
     /// [`Error::Argument`] if there are no images, and whatever reading them gives.
     ///
     /// ```
-    /// use skipgrad::{Tensor, data::{Images, Normalise}};
+    /// use skipgrad::{Tensor, data::{Images, Normalize}};
     /// let images = Images::new(Tensor::new([2, 1, 1, 1], vec![0.25, 0.75])?, vec![0, 0], ["grey"])?;
-    /// assert_eq!(Normalise::measure(&images)?, Normalise { mean: vec![0.5], std: vec![0.25] });
+    /// assert_eq!(Normalize::measure(&images)?, Normalize { mean: vec![0.5], std: vec![0.25] });
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
-    pub fn measure(data: &dyn Dataset) -> Result<Normalise> {
+    pub fn measure(data: &dyn Dataset) -> Result<Normalize> {
         let shape @ [h, w, c] = data.image_shape();
-        let size = Shape::new(&shape)?.elements();
+        let size = Shape::new(&shape)?.num_elements();
         if data.is_empty() || size == 0 {
             let found = format!("{} images of {shape:?}", data.len());
-            return Err(Error::argument("normalise", "data", "at least one image with pixels", found));
+            return Err(Error::argument("normalize", "data", "at least one image with pixels", found));
         }
         let mut pixels = vec![0.0; size];
         let mut sums = vec![[0.0f64; 2]; c];
         let mut images = 0;
         for index in 0..data.len() {
             match data.read(index, &mut pixels) {
-                Err(error) if data.leaves_out(&error) => continue,
+                Err(error) if data.should_skip(&error) => continue,
                 read => read?,
             };
             images += 1;
@@ -256,19 +256,19 @@ impl Normalise {
             }
         }
         if images == 0 {
-            return Err(Error::argument("normalise", "data", "an image that can be read", "none"));
+            return Err(Error::argument("normalize", "data", "an image that can be read", "none"));
         }
         let count = (images * h * w) as f64;
         let deviation =
             |&[sum, squares]: &[f64; 2]| (squares / count - (sum / count).powi(2)).max(0.0).sqrt();
-        Ok(Normalise {
+        Ok(Normalize {
             mean: sums.iter().map(|[sum, _]| (sum / count) as f32).collect(),
             std: sums.iter().map(|moments| deviation(moments) as f32).collect(),
         })
     }
 }
 
-impl Augment for Normalise {
+impl Transform for Normalize {
     fn apply(&self, pixels: &mut [f32], [_, _, c]: [usize; 3], _rng: &mut Rng) {
         for pixel in pixels.chunks_exact_mut(c) {
             for ((x, mean), std) in pixel.iter_mut().zip(&self.mean).zip(&self.std) {
@@ -285,14 +285,14 @@ impl Augment for Normalise {
         for (argument, values) in [("mean", &self.mean), ("std", &self.std)] {
             if values.len() != c {
                 let expected = format!("{c} values, one a channel");
-                return Err(Error::argument("normalise", argument, expected, values.len()));
+                return Err(Error::argument("normalize", argument, expected, values.len()));
             }
         }
         if let Some(mean) = self.mean.iter().find(|x| !x.is_finite()) {
-            return Err(Error::argument("normalise", "mean", "finite values", mean));
+            return Err(Error::argument("normalize", "mean", "finite values", mean));
         }
         match self.std.iter().find(|&&x| !(x.is_finite() && x > 0.0)) {
-            Some(std) => Err(Error::argument("normalise", "std", "finite values above 0", std)),
+            Some(std) => Err(Error::argument("normalize", "std", "finite values above 0", std)),
             None => Ok(()),
         }
     }
@@ -344,7 +344,7 @@ mod tests {
             // The only bright pixel is in the middle of 9 x 9: where it goes tells the offsets.
             let mut image = vec![0.0; 81];
             image[40] = 1.0;
-            PadCrop(4).apply(&mut image, [9, 9, 1], &mut rng);
+            RandomCrop(4).apply(&mut image, [9, 9, 1], &mut rng);
             seen.insert(image.iter().position(|&x| x == 1.0).unwrap());
         }
         assert_eq!(seen, (0..81).collect());
@@ -363,7 +363,7 @@ mod tests {
         let flipped = (0..1000)
             .filter(|_| {
                 let mut other = image.clone();
-                Flip.apply(&mut other, [2, 3, 2], &mut rng);
+                RandomHorizontalFlip.apply(&mut other, [2, 3, 2], &mut rng);
                 other != image
             })
             .count();
@@ -392,11 +392,11 @@ mod tests {
     }
 
     #[test]
-    fn padding_before_normalising_is_black() {
-        let step = Normalise { mean: vec![0.5], std: vec![0.5] };
-        let black = Pipeline::new().then(PadCrop(1)).then(step.clone());
-        let grey = Pipeline::new().then(step).then(PadCrop(1));
-        let corner = |pipeline: &Pipeline| {
+    fn padding_before_normalizing_is_black() {
+        let step = Normalize { mean: vec![0.5], std: vec![0.5] };
+        let black = Compose::new().then(RandomCrop(1)).then(step.clone());
+        let gray = Compose::new().then(step).then(RandomCrop(1));
+        let corner = |pipeline: &Compose| {
             let mut values = BTreeSet::new();
             for seed in 0..20 {
                 let mut image = [1.0; 9];
@@ -405,41 +405,45 @@ mod tests {
             }
             values
         };
-        assert_eq!((corner(&black), corner(&grey)), ([-1, 1].into(), [0, 1].into()));
+        assert_eq!((corner(&black), corner(&gray)), ([-1, 1].into(), [0, 1].into()));
     }
 
     #[test]
-    fn evaluation_keeps_the_normalisation_only() {
-        let train = Pipeline::new().then(PadCrop(1)).then(Flip).then(Normalise::cifar10()).then(Cutout(1));
-        assert_eq!(format!("{:?}", train.eval()), format!("Pipeline([{:?}])", Normalise::cifar10()));
+    fn evaluation_keeps_the_normalization_only() {
+        let train = Compose::new()
+            .then(RandomCrop(1))
+            .then(RandomHorizontalFlip)
+            .then(Normalize::cifar10())
+            .then(Cutout(1));
+        assert_eq!(format!("{:?}", train.eval()), format!("Compose([{:?}])", Normalize::cifar10()));
     }
 
     #[test]
-    fn a_measured_normalisation_gives_mean_0_and_deviation_1() {
+    fn a_measured_normalization_gives_mean_0_and_deviation_1() {
         let pixels = crate::Tensor::uniform([20, 4, 4, 3], 0.2, 0.9, &mut Rng::seed(2)).unwrap();
         let images = Images::new(pixels, vec![0; 20], ["noise"]).unwrap();
-        let step = Normalise::measure(&images).unwrap();
-        let mut normalised = images.images(0..20).unwrap().to_vec();
-        step.apply(&mut normalised, [320, 1, 3], &mut Rng::seed(0));
+        let step = Normalize::measure(&images).unwrap();
+        let mut normalized = images.images(0..20).unwrap().to_vec();
+        step.apply(&mut normalized, [320, 1, 3], &mut Rng::seed(0));
         for k in 0..3 {
-            let channel: Vec<f64> = normalised.iter().skip(k).step_by(3).map(|&x| f64::from(x)).collect();
+            let channel: Vec<f64> = normalized.iter().skip(k).step_by(3).map(|&x| f64::from(x)).collect();
             let mean = channel.iter().sum::<f64>() / 320.0;
             let variance = channel.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 320.0;
             assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
         }
-        assert!(Normalise::measure(&images.take(0)).is_err());
+        assert!(Normalize::measure(&images.take(0)).is_err());
     }
 
     #[test]
     fn steps_that_do_not_fit_are_refused() {
-        let check = |step: &dyn Augment| step.check([8, 6, 3]).unwrap_err().to_string();
-        assert!(check(&PadCrop(6)).contains("a padding below 6, the size of the image, found 6"));
-        let normalise = |mean: &[f32], std: &[f32]| Normalise { mean: mean.into(), std: std.into() };
-        assert!(check(&normalise(&[0.0], &[1.0; 3])).contains("mean: expected 3 values"));
-        assert!(check(&normalise(&[0.0; 3], &[1.0; 4])).contains("std: expected 3 values"));
-        assert!(check(&normalise(&[0.0; 3], &[1.0, 0.0, 1.0])).contains("finite values above 0, found 0"));
-        assert!(check(&normalise(&[f32::NAN; 3], &[1.0; 3])).contains("finite values, found NaN"));
-        assert!(Pipeline::new().then(Flip).then(PadCrop(9)).check([8, 6, 3]).is_err());
-        assert!(Pipeline::new().then(PadCrop(4)).then(Flip).check([8, 6, 3]).is_ok());
+        let check = |step: &dyn Transform| step.check([8, 6, 3]).unwrap_err().to_string();
+        assert!(check(&RandomCrop(6)).contains("a padding below 6, the size of the image, found 6"));
+        let normalize = |mean: &[f32], std: &[f32]| Normalize { mean: mean.into(), std: std.into() };
+        assert!(check(&normalize(&[0.0], &[1.0; 3])).contains("mean: expected 3 values"));
+        assert!(check(&normalize(&[0.0; 3], &[1.0; 4])).contains("std: expected 3 values"));
+        assert!(check(&normalize(&[0.0; 3], &[1.0, 0.0, 1.0])).contains("finite values above 0, found 0"));
+        assert!(check(&normalize(&[f32::NAN; 3], &[1.0; 3])).contains("finite values, found NaN"));
+        assert!(Compose::new().then(RandomHorizontalFlip).then(RandomCrop(9)).check([8, 6, 3]).is_err());
+        assert!(Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).check([8, 6, 3]).is_ok());
     }
 }

@@ -9,7 +9,7 @@
 pub(super) type Spelling = (String, bool);
 
 /// The names that a tensor of this name may mean besides its own.
-pub(super) fn spellings(name: &str) -> impl Iterator<Item = Spelling> {
+pub(super) fn candidate_keys(name: &str) -> impl Iterator<Item = Spelling> {
     let as_in_files = [old_densenet(name), shortcut(name), hugging_face(name)].into_iter().flatten();
     as_in_files.chain(heads(name)).map(|name| (name, false)).chain(keras(name))
 }
@@ -119,8 +119,8 @@ mod tests {
     use super::*;
 
     fn means(name: &str, expected: &str, as_in_memory: bool) {
-        let spellings: Vec<Spelling> = spellings(name).collect();
-        assert!(spellings.contains(&(expected.to_string(), as_in_memory)), "{name}: {spellings:?}");
+        let candidate_keys: Vec<Spelling> = candidate_keys(name).collect();
+        assert!(candidate_keys.contains(&(expected.to_string(), as_in_memory)), "{name}: {candidate_keys:?}");
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
             ".denselayer",
             "conv_block/kernel",
         ] {
-            assert_eq!(spellings(name).next(), None, "{name}");
+            assert_eq!(candidate_keys(name).next(), None, "{name}");
         }
     }
 }

@@ -13,7 +13,7 @@ const PIXELS: usize = SIDE * SIDE * 3;
 
 /// Ten classes of shapes and textures, 32 x 32 pixels in three channels, drawn from a seed.
 ///
-/// Where the figure is, how large, how it is turned, its colours, what is behind and in front of it, and the noise over
+/// Where the figure is, how large, how it is turned, its colors, what is behind and in front of it, and the noise over
 /// everything are random and say nothing about the class; so a linear classifier of the pixels learns next to nothing,
 /// and a network has to learn edges, corners and patterns, wherever they are. Image `i` is of class `i % 10`.
 ///
@@ -21,40 +21,40 @@ const PIXELS: usize = SIDE * SIDE * 3;
 /// adds, multiplies, divides, takes square roots and rounds, whose results the standard fixes, and nothing else.
 ///
 /// ```
-/// use skipgrad::data::Drawn;
-/// let data = Drawn::with_sizes(20, 10, 42)?;
+/// use skipgrad::data::SyntheticShapes;
+/// let data = SyntheticShapes::with_sizes(20, 10, 42)?;
 /// assert_eq!((data.train().len(), data.test().len()), (20, 10));
 /// assert_eq!(data.train().classes()[data.train().labels(0..20)?[15]], "star");
-/// assert_eq!(data.test().images(0..1)?, Drawn::with_sizes(0, 1, 42)?.test().images(0..1)?);
+/// assert_eq!(data.test().images(0..1)?, SyntheticShapes::with_sizes(0, 1, 42)?.test().images(0..1)?);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Drawn(Splits);
+pub struct SyntheticShapes(Splits);
 
-impl Drawn {
+impl SyntheticShapes {
     /// The names of the classes.
     pub const CLASSES: [&'static str; 10] = figure::NAMES;
 
-    /// The number of training and of test images that [`Drawn::new`] draws.
+    /// The number of training and of test images that [`SyntheticShapes::new`] draws.
     pub const SIZES: [usize; 2] = [8000, 2000];
 
     /// The images of a seed, in the default number.
-    pub fn new(seed: u64) -> Drawn {
-        let [train, test] = Drawn::SIZES.map(|count| vec![0; count * PIXELS]);
-        Drawn::on(train, test, seed)
+    pub fn new(seed: u64) -> SyntheticShapes {
+        let [train, test] = SyntheticShapes::SIZES.map(|count| vec![0; count * PIXELS]);
+        SyntheticShapes::on(train, test, seed)
     }
 
     /// The images of a seed: so many to learn from, so many to judge by. A smaller number gives the first ones of a larger.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the images do not fit the memory.
-    pub fn with_sizes(train: usize, test: usize, seed: u64) -> Result<Drawn> {
-        Ok(Drawn::on(canvases(train)?, canvases(test)?, seed))
+    pub fn with_sizes(train: usize, test: usize, seed: u64) -> Result<SyntheticShapes> {
+        Ok(SyntheticShapes::on(canvases(train)?, canvases(test)?, seed))
     }
 
     /// Draws over bytes, as many images as they hold.
-    fn on(train: Vec<u8>, test: Vec<u8>, seed: u64) -> Drawn {
-        Drawn(Splits::new(draw(train, seed, 0), draw(test, seed, 1)))
+    fn on(train: Vec<u8>, test: Vec<u8>, seed: u64) -> SyntheticShapes {
+        SyntheticShapes(Splits::new(draw(train, seed, 0), draw(test, seed, 1)))
     }
 
     /// The images to learn from.
@@ -68,8 +68,8 @@ impl Drawn {
     }
 }
 
-impl From<Drawn> for Splits {
-    fn from(data: Drawn) -> Splits {
+impl From<SyntheticShapes> for Splits {
+    fn from(data: SyntheticShapes) -> Splits {
         data.0
     }
 }
@@ -85,13 +85,17 @@ fn canvases(count: usize) -> Result<Vec<u8>> {
 
 /// Draws the images of a split. Each has a stream of its own, so it does not matter which thread draws it.
 fn draw(mut pixels: Vec<u8>, seed: u64, split: u64) -> Images {
-    let class = |index: usize| index % Drawn::CLASSES.len();
+    let class = |index: usize| index % SyntheticShapes::CLASSES.len();
     pixels.par_chunks_exact_mut(PIXELS).enumerate().for_each(|(index, pixels)| {
         scene::draw(class(index), &mut Rng::keyed(seed, STREAMS + split, index as u64), pixels);
     });
     let count = pixels.len() / PIXELS;
-    match Images::from_bytes([count, SIDE, SIDE, 3], pixels, (0..count).map(class).collect(), Drawn::CLASSES)
-    {
+    match Images::from_bytes(
+        [count, SIDE, SIDE, 3],
+        pixels,
+        (0..count).map(class).collect(),
+        SyntheticShapes::CLASSES,
+    ) {
         Ok(images) => images,
         Err(error) => unreachable!("sizes and labels are right by construction: {error}"),
     }
@@ -119,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_images_never_change() {
-        let data = Drawn::with_sizes(10, 10, 42).unwrap();
+        let data = SyntheticShapes::with_sizes(10, 10, 42).unwrap();
         let hashes = [data.train(), data.test()].map(|images| hash(bytes(&images)));
         assert_eq!(
             hashes,
@@ -132,7 +136,7 @@ mod tests {
     fn any_number_of_threads_draws_the_same() {
         let with_threads = |count| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap();
-            bytes(&pool.install(|| Drawn::with_sizes(40, 0, 7)).unwrap().train())
+            bytes(&pool.install(|| SyntheticShapes::with_sizes(40, 0, 7)).unwrap().train())
         };
         let one = with_threads(1);
         assert!([2, 3, 8].into_iter().all(|count| with_threads(count) == one));
@@ -140,7 +144,10 @@ mod tests {
 
     #[test]
     fn seeds_splits_and_indices_give_different_images_and_the_classes_take_turns() {
-        let (a, b) = (Drawn::with_sizes(30, 30, 1).unwrap(), Drawn::with_sizes(30, 30, 2).unwrap());
+        let (a, b) = (
+            SyntheticShapes::with_sizes(30, 30, 1).unwrap(),
+            SyntheticShapes::with_sizes(30, 30, 2).unwrap(),
+        );
         let images = [a.train(), a.test(), b.train(), b.test()];
         let all: BTreeSet<Vec<u8>> = images
             .iter()
@@ -148,20 +155,20 @@ mod tests {
             .collect();
         assert_eq!(all.len(), 120);
         assert_eq!(a.train().labels(8..12).unwrap(), [8, 9, 0, 1]);
-        assert_eq!(bytes(&a.train().take(7)), bytes(&Drawn::with_sizes(7, 0, 1).unwrap().train()));
+        assert_eq!(bytes(&a.train().take(7)), bytes(&SyntheticShapes::with_sizes(7, 0, 1).unwrap().train()));
     }
 
     #[test]
     fn absurd_sizes_are_refused() {
         for count in [usize::MAX, usize::MAX / PIXELS, 1 << 50] {
-            assert!(matches!(Drawn::with_sizes(count, 0, 0), Err(Error::OutOfMemory { .. })));
+            assert!(matches!(SyntheticShapes::with_sizes(count, 0, 0), Err(Error::OutOfMemory { .. })));
         }
     }
 
-    /// Figures are what tells the classes apart: the mean image of a class is as grey as that of another.
+    /// Figures are what tells the classes apart: the mean image of a class is as gray as that of another.
     #[test]
-    fn colours_and_brightness_say_nothing_about_the_class() {
-        let train = Drawn::with_sizes(4000, 0, 3).unwrap().train();
+    fn colors_and_brightness_say_nothing_about_the_class() {
+        let train = SyntheticShapes::with_sizes(4000, 0, 3).unwrap().train();
         let mut pixels = vec![0.0; PIXELS];
         let mut means = [[0.0f64; 3]; 10];
         for index in 0..train.len() {
@@ -178,7 +185,7 @@ mod tests {
     /// epoch, while it learns the training images by heart.
     #[test]
     fn a_linear_classifier_stays_under_60_percent() {
-        let data = Drawn::new(42);
+        let data = SyntheticShapes::new(42);
         let (train, test) = (data.train(), data.test());
         let mut weights = vec![[0.0f32; 10]; PIXELS + 1];
         let mut pixels = vec![0.0; PIXELS];
@@ -218,7 +225,7 @@ mod tests {
             best = best.max(accuracy(&weights, &test, &mut pixels));
         }
         let fitted = accuracy(&weights, &train, &mut pixels);
-        assert!(fitted > 0.4, "it has not learnt even the training images: {fitted}");
+        assert!(fitted > 0.4, "it has not learned even the training images: {fitted}");
         assert!(best < 0.6, "{best} of the test images, {fitted} of the training images");
     }
 }

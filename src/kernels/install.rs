@@ -5,13 +5,13 @@
 /// a network takes a few percent less time so.
 ///
 /// ```
-/// use skipgrad::{Rng, Tensor, autograd::Tape, kernels::on_pool, models::ResNet, nn::Module};
+/// use skipgrad::{Rng, Tensor, autograd::Tape, kernels::install, models::ResNet, nn::Module};
 /// let model = ResNet::cifar(18, 10, &mut Rng::seed(0))?;
 /// let images = Tensor::zeros([1, 32, 32, 3])?;
-/// let logits = on_pool(|| model.forward(&Tape::eval().input(images)).map(|y| y.value().clone()))?;
-/// assert_eq!(logits.shape().elements(), 10);
+/// let logits = install(|| model.forward(&Tape::eval().input(images)).map(|y| y.value().clone()))?;
+/// assert_eq!(logits.shape().num_elements(), 10);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-pub fn on_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+pub fn install<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| f())
 }

@@ -169,7 +169,7 @@ fn a_fault_of_a_module_ends_the_list() -> Result<()> {
         .named("fc", Linear::new(1, 1, rng)?)?;
     let Err(Error::Faults { faults }) = net.check(&[2, 8, 8, 3]) else { panic!("it passes") };
     assert_eq!(faults.iter().map(|fault| fault.path().unwrap()).collect::<Vec<_>>(), ["0", "picky"]);
-    assert!(faults[1].to_string().contains("found NaN"), "a dry value has no numbers");
+    assert!(faults[1].to_string().contains("found NaN"), "a meta value has no numbers");
     Ok(())
 }
 
@@ -194,7 +194,7 @@ fn sums_are_the_published_ones() -> Result<()> {
         let saved = |i: u32| {
             let weight = state.get(&format!("features.transition{i}.conv.weight"));
             let edge = 112_usize.pow(2) >> (2 * i);
-            weight.map_or(0, |weight| weight.shape().elements() * edge * 3 / 4)
+            weight.map_or(0, |weight| weight.shape().num_elements() * edge * 3 / 4)
         };
         let defined = summary.multiply_adds + (1..4).map(saved).sum::<usize>() as u64;
         assert_eq!((defined + 500_000) / 1_000_000, published, "{name}: {defined}");
@@ -224,6 +224,6 @@ fc     linear           [2, 10]                 90            160
 total                                          314        110,752  0.02 MiB
 ";
     assert_eq!(net.summary(&[2, 16, 16, 3])?.to_string(), expected);
-    assert_eq!(net.parameters(), 314);
+    assert_eq!(net.num_parameters(), 314);
     Ok(())
 }

@@ -5,7 +5,7 @@ use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{NamedTensors, State, Tape},
     blocks::{ConvNorm, ResBlock},
-    data::{Cifar10, Drawn, Images, Loader},
+    data::{Cifar10, Images, Loader, SyntheticShapes},
     io,
     models::{self, DenseNet, ModelOptions, ResNet},
     nn::{Conv2d, GlobalAvgPool, Linear, Module, Sequential, conv3x3},
@@ -19,7 +19,7 @@ use std::{
 
 #[track_caller]
 fn refused<T>(result: Result<T>, text: &str) -> Error {
-    let error = result.err().expect("a refusal");
+    let error = result.err().expect("a error");
     assert_eq!(error.to_string(), text);
     error
 }
@@ -38,7 +38,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("skipgrad-refusals-{name}-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("skipgrad-errors-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
@@ -62,10 +62,10 @@ fn images_of_the_wrong_channels() -> Result<()> {
         forward(&DenseNet::bc(10, 4, 10, &mut Rng::seed(0))?, &tape, [2, 32, 32, 4]),
         "features.conv0: conv2d: input: expected [N, H, W, 3] for the weight [3, 3, 3, 8], found [2, 32, 32, 4]",
     );
-    let grey =
+    let gray =
         models::build("resnet18", &ModelOptions { channels: 1, ..Default::default() }, &mut Rng::seed(0))?;
     refused(
-        forward(&grey, &tape, [2, 64, 64, 3]),
+        forward(&gray, &tape, [2, 64, 64, 3]),
         "conv1: conv2d: input: expected [N, H, W, 1] for the weight [7, 7, 1, 64], found [2, 64, 64, 3]",
     );
     refused(
@@ -182,7 +182,7 @@ fn labels_that_are_no_class() -> Result<()> {
     // Ten classes of images, a network for four.
     let mut model = ResNet::cifar_paper(8, 4, &mut Rng::seed(0))?;
     let before = model.export();
-    let data = Drawn::with_sizes(20, 10, 0)?;
+    let data = SyntheticShapes::with_sizes(20, 10, 0)?;
     let (train, test) = (Loader::new(data.train(), 5), Loader::new(data.test(), 10));
     let mut trainer = Trainer::new(1, Schedule::constant(0.1));
     refused(
@@ -267,7 +267,7 @@ fn a_weights_file_that_does_not_fit() -> Result<()> {
 
 /// A training of one epoch on a few drawn images that writes to a folder.
 fn train(model: &mut dyn Module, folder: &Path) -> Result<Trainer> {
-    let data = Drawn::with_sizes(8, 4, 0)?;
+    let data = SyntheticShapes::with_sizes(8, 4, 0)?;
     let (train, test) = (Loader::new(data.train(), 4), Loader::new(data.test(), 4));
     let mut trainer = Trainer::new(1, Schedule::constant(0.1)).folder(folder).model_name("tiny");
     trainer.run(model, &mut Sgd::new(0.1).momentum(0.9), &train, &test, |_| ())?;

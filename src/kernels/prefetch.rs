@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// Columns of some rows of a matrix, which will be read soon.
 #[derive(Clone, Debug)]
-pub(crate) struct Ahead {
+pub(crate) struct Prefetcher {
     /// Where the columns of the first row start.
     first: *const f32,
     /// Numbers from a row to the next.
@@ -24,14 +24,19 @@ pub(crate) struct Ahead {
     lines: usize,
 }
 
-impl Ahead {
+impl Prefetcher {
     /// Of a matrix with so many numbers from a row to the next.
-    pub(crate) fn new(matrix: *const f32, row: usize, rows: Range<usize>, columns: Range<usize>) -> Ahead {
+    pub(crate) fn new(
+        matrix: *const f32,
+        row: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Prefetcher {
         let first = matrix.wrapping_add(rows.start * row + columns.start);
-        Ahead { first, row, rows: rows.len(), columns: columns.len(), at: [0, 0], lines: 0 }
+        Prefetcher { first, row, rows: rows.len(), columns: columns.len(), at: [0, 0], lines: 0 }
     }
 
-    /// Has so many calls of [`Ahead::fetch`] ask for all of it.
+    /// Has so many calls of [`Prefetcher::fetch`] ask for all of it.
     pub(crate) fn share(&mut self, calls: usize) {
         self.lines = (self.rows * (self.columns.div_ceil(LINE) + 1)).div_ceil(calls.max(1));
     }
