@@ -20,18 +20,21 @@
 
 mod atomic;
 mod half;
+mod key_map;
 mod load;
 mod number;
 #[cfg(feature = "pth")]
 mod pth;
+mod regular_file;
 mod safetensors;
-mod key_map;
 mod weights;
 
 pub use atomic::write_atomically;
 pub use load::{LoadOptions, Loaded};
 pub use safetensors::{open, write};
 pub use weights::{Metadata, WeightsFile};
+
+pub(crate) use regular_file::open_regular_file;
 
 use crate::{
     Result,

@@ -2,7 +2,7 @@
 
 use super::{
     number::Number,
-    weights::{ALLOWANCE, Entry, Metadata, WeightsFile, malformed, shape},
+    weights::{ALLOWANCE, Entry, Metadata, WeightsFile, shape},
     write_atomically,
 };
 use crate::{Error, Result, Tensor, autograd::NamedTensors};
@@ -54,7 +54,8 @@ pub fn write(path: impl AsRef<Path>, tensors: &NamedTensors, metadata: &Metadata
 pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<(BTreeMap<String, Entry>, Metadata)> {
     let bytes = header(path, &mut file, size)?;
     let begin = LENGTH + bytes.len() as u64;
-    let refuse = |error: String| malformed(path, "header", "a header that describes the whole file", error);
+    let refuse =
+        |error: String| Error::malformed(path, "header", "a header that describes the whole file", error);
     let Header { mut tensors, texts } = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
     drop(bytes);
 
@@ -85,13 +86,18 @@ pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<(BTreeMa
 fn header(path: &Path, file: &mut File, size: u64) -> Result<Vec<u8>> {
     let cannot = |e| Error::io(path, "read", e);
     if size < LENGTH {
-        return Err(malformed(path, "size", format!("at least {LENGTH} bytes"), format!("{size} bytes")));
+        return Err(Error::malformed(
+            path,
+            "size",
+            format!("at least {LENGTH} bytes"),
+            format!("{size} bytes"),
+        ));
     }
     let mut length = [0; LENGTH as usize];
     file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut length)).map_err(cannot)?;
     let (length, most) = (u64::from_le_bytes(length), LONGEST_HEADER.min(size - LENGTH));
     if length > most {
-        return Err(malformed(path, "header length", format!("at most {most} bytes"), length));
+        return Err(Error::malformed(path, "header length", format!("at most {most} bytes"), length));
     }
     let mut bytes = Vec::new();
     let length = length as usize;
@@ -102,7 +108,7 @@ fn header(path: &Path, file: &mut File, size: u64) -> Result<Vec<u8>> {
     let most = (2 * size + ALLOWANCE - 2 * bytes.len() as u64) / BYTES_PER_ITEM;
     if items > most {
         let expected = format!("at most {most} items, in proportion to the file");
-        return Err(malformed(path, "header", expected, items));
+        return Err(Error::malformed(path, "header", expected, items));
     }
     Ok(bytes)
 }

@@ -2,11 +2,11 @@
 
 #[cfg(feature = "pth")]
 use super::pth;
-use super::{number::Number, safetensors};
+use super::{number::Number, open_regular_file, safetensors};
 use crate::{Error, Result, Shape, Tensor, autograd::NamedTensors};
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -55,7 +55,7 @@ impl WeightsFile {
     /// itself, has tensors of absurd shapes, or is a PyTorch file that wants to call anything but what rebuilds tensors.
     pub fn open(path: impl AsRef<Path>) -> Result<WeightsFile> {
         let path = path.as_ref();
-        let (mut file, size) = regular_file(path)?;
+        let (mut file, size) = open_regular_file(path)?;
         let mut head = vec![];
         (&mut file).take(HEAD).read_to_end(&mut head).map_err(|e| Error::io(path, "read", e))?;
         let (entries, texts) = if looks_like_pytorch(&head) {
@@ -119,7 +119,7 @@ impl WeightsFile {
         }
         if bytes > 2 * self.size {
             let found = format!("{bytes} bytes in a file of {}", self.size);
-            return Err(malformed(&self.path, "tensors", "at most twice the file", found));
+            return Err(Error::malformed(&self.path, "tensors", "at most twice the file", found));
         }
         let stored = names.iter().map(|name| self.stored(name)).collect::<Result<Vec<_>>>()?;
         stored.into_iter().map(Stored::tensor).collect()
@@ -130,14 +130,14 @@ impl WeightsFile {
         let (entry, number) = self.find(name)?;
         let bytes = (entry.bytes)().map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                malformed(&self.path, format!("tensor {name}"), "its numbers, whole", error)
+                Error::malformed(&self.path, format!("tensor {name}"), "its numbers, whole", error)
             }
             _ => Error::io(&self.path, "read", error),
         })?;
         if bytes.len() != entry.shape.num_elements() * number.size() {
             let expected = format!("{} numbers", entry.shape.num_elements());
             let found = format!("{} bytes", bytes.len());
-            return Err(malformed(&self.path, format!("tensor {name}"), expected, found));
+            return Err(Error::malformed(&self.path, format!("tensor {name}"), expected, found));
         }
         Ok(Stored { shape: entry.shape, number, bytes })
     }
@@ -152,7 +152,7 @@ impl WeightsFile {
             Ok(number) => Ok((entry, *number)),
             Err(found) => {
                 let expected = "type F32, F16, BF16, F64 or I64";
-                Err(malformed(&self.path, format!("tensor {name}"), expected, found))
+                Err(Error::malformed(&self.path, format!("tensor {name}"), expected, found))
             }
         }
     }
@@ -177,38 +177,14 @@ impl std::fmt::Debug for WeightsFile {
     }
 }
 
-/// An [`Error::Malformed`], from anything that can be shown. A hostile file's words are cut to a readable length.
-pub(super) fn malformed(
-    path: &Path,
-    at: impl Into<String>,
-    expected: impl Into<String>,
-    found: impl ToString,
-) -> Error {
-    let short = |text: String| match text.char_indices().nth(300) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    };
-    let (at, expected) = (short(at.into()), expected.into());
-    Error::Malformed { path: path.to_path_buf(), at, expected, found: short(found.to_string()) }
-}
-
 /// The shape of a tensor of a file.
 pub(super) fn shape(path: &Path, name: &str, sizes: &[usize]) -> Result<Shape> {
     Shape::new(sizes).map_err(|error| match error {
-        Error::Argument { expected, found, .. } => malformed(path, format!("tensor {name}"), expected, found),
+        Error::Argument { expected, found, .. } => {
+            Error::malformed(path, format!("tensor {name}"), expected, found)
+        }
         other => other,
     })
-}
-
-/// Opens a file that is one, and gives its size.
-fn regular_file(path: &Path) -> Result<(File, u64)> {
-    let cannot = |e| Error::io(path, "read", e);
-    // Before it is opened: opening a pipe would wait for its writer.
-    let about = fs::metadata(path).map_err(cannot)?;
-    if !about.is_file() {
-        return Err(cannot(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-    }
-    Ok((File::open(path).map_err(cannot)?, about.len()))
 }
 
 /// What is read of a file before its numbers may take this much more in memory than twice the file.
@@ -234,5 +210,10 @@ fn pytorch(path: &Path, file: File, size: u64) -> Result<BTreeMap<String, Entry>
 
 #[cfg(not(feature = "pth"))]
 fn pytorch(path: &Path, _file: File, _size: u64) -> Result<BTreeMap<String, Entry>> {
-    Err(malformed(path, "format", "safetensors", "a PyTorch file, which the crate's feature `pth` reads"))
+    Err(Error::malformed(
+        path,
+        "format",
+        "safetensors",
+        "a PyTorch file, which the crate's feature `pth` reads",
+    ))
 }

@@ -1,6 +1,6 @@
 //! The zip archive around a pickle, as `torch.save` writes it: nothing compressed, nothing twice, nothing behind its end.
 
-use crate::{Error, Result, io::weights::malformed};
+use crate::{Error, Result};
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -38,11 +38,11 @@ pub(super) fn find_pickle(path: &Path, file: &mut File, size: u64) -> Result<Opt
         let mut bytes = vec![0; len];
         let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes));
         read.map(|()| bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => malformed(path, "archive", "a whole file", "its end"),
+            io::ErrorKind::UnexpectedEof => Error::malformed(path, "archive", "a whole file", "its end"),
             _ => Error::io(path, "read", error),
         })
     };
-    let broken = |expected: &str, found: String| malformed(path, "archive", expected, found);
+    let broken = |expected: &str, found: String| Error::malformed(path, "archive", expected, found);
 
     if size < 4 || at(0, 4, file)? != b"PK\x03\x04" {
         file.seek(SeekFrom::Start(0)).map_err(|e| Error::io(path, "read", e))?;
@@ -124,7 +124,7 @@ struct Place {
 
 /// Goes through the directory's bytes for the one pickle.
 fn find(path: &Path, bytes: &[u8], directory: Directory) -> Result<Place> {
-    let broken = |expected: &str, found: String| malformed(path, "archive", expected, found);
+    let broken = |expected: &str, found: String| Error::malformed(path, "archive", expected, found);
     let (mut rest, mut names, mut pickle, mut total) = (bytes, BTreeSet::new(), None, 0u64);
     for _ in 0..directory.entries {
         let Some((entry, behind)) =

@@ -13,7 +13,7 @@ mod value;
 
 use super::{
     number::Number,
-    weights::{ALLOWANCE, Entry, malformed, shape},
+    weights::{ALLOWANCE, Entry, shape},
 };
 use crate::{Error, Result};
 use pickle::Limit;
@@ -44,7 +44,7 @@ pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<BTreeMap
     // The reader keeps any one of several tensors that come to the same name.
     if tensors.len() as u64 != count {
         let found = format!("{} names of {count}", tensors.len());
-        return Err(malformed(path, "pickle", "a name for every tensor", found));
+        return Err(Error::malformed(path, "pickle", "a name for every tensor", found));
     }
     tensors.into_iter().map(|(name, tensor)| entry(path, size, name, tensor)).collect()
 }
@@ -94,6 +94,6 @@ fn entry(path: &Path, size: u64, name: String, tensor: pytorch_reader::Tensor) -
 fn refused(path: &Path, error: PytorchError) -> Error {
     match error {
         PytorchError::Io(error) if error.raw_os_error().is_some() => Error::io(path, "read", error),
-        error => malformed(path, "content", "tensors that PyTorch saved", error),
+        error => Error::malformed(path, "content", "tensors that PyTorch saved", error),
     }
 }

@@ -11,7 +11,7 @@ use super::{
     names,
     value::{self, Kind, VALUE, Value},
 };
-use crate::{Error, Result, io::weights::malformed};
+use crate::{Error, Result};
 use std::{
     collections::HashMap,
     io::{self, BufRead, Read},
@@ -53,14 +53,14 @@ pub(super) fn check(path: &Path, pickle: &mut impl BufRead, limit: Limit) -> Res
     let mut machine = Machine { most: limit.heap, ..Machine::default() };
     let made = machine.run(pickle).map_err(|fault| match fault {
         Fault::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            malformed(path, "pickle", "its last instruction", "the end of the file")
+            Error::malformed(path, "pickle", "its last instruction", "the end of the file")
         }
         Fault::Read(error) => Error::io(path, "read", error),
-        Fault::Pickle(expected, found) => malformed(path, "pickle", expected, found),
+        Fault::Pickle(expected, found) => Error::malformed(path, "pickle", expected, found),
     })?;
     match limit.kind {
         Some(kind) if kind != made.kind => {
-            Err(malformed(path, "pickle", format!("{kind:?}"), format!("{:?}", made.kind)))
+            Err(Error::malformed(path, "pickle", format!("{kind:?}"), format!("{:?}", made.kind)))
         }
         _ => Ok(made),
     }
