@@ -188,12 +188,11 @@ impl Error {
 }
 
 /// The first 300 characters of a text, and an ellipsis where there are more.
-fn truncated(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(300) {
-        text.truncate(end);
-        text.push_str("...");
+fn truncated(text: String) -> String {
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
-    text
 }
 
 fn listed(faults: &[Error]) -> String {
