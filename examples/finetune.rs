@@ -184,7 +184,7 @@ fn load(options: &Options, model: &mut Box<dyn Model>) -> Result<Option<Vec<Stri
             false => Ok(None),
         };
     };
-    let head = LoadOptions::new().new_head().load(model, &weights)?.kept;
+    let head = LoadOptions::new().new_head().load(model, &weights)?.missing_keys;
     println!(
         "{} with the weights of {}, and a new head: {}",
         options.model,

@@ -139,6 +139,18 @@ impl Error {
         Error::Io { path: path.into(), action, source }
     }
 
+    /// Builds an [`Error::Malformed`] about the file at `path`. Text that a hostile file may have
+    /// chosen (`at` and `found`) is cut after 300 characters.
+    pub fn malformed(
+        path: impl Into<PathBuf>,
+        at: impl fmt::Display,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Error {
+        let (at, found) = (truncated(at.to_string()), truncated(found.to_string()));
+        Error::Malformed { path: path.into(), at, expected: expected.to_string(), found }
+    }
+
     /// An [`Error::State`] from its lists, or nothing where they are empty.
     pub(crate) fn state(
         missing: Vec<String>,
@@ -172,6 +184,14 @@ impl Error {
             Error::Module { path, .. } => Some(path),
             _ => None,
         }
+    }
+}
+
+/// The first 300 characters of a text, and an ellipsis where there are more.
+fn truncated(text: String) -> String {
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 
