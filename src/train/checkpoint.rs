@@ -68,7 +68,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn of_loader(loader: &Loader) -> [usize; 2] {
-        [loader.samples(), loader.batch_size()]
+        [loader.num_samples(), loader.batch_size()]
     }
 }
 
