@@ -1,8 +1,11 @@
-//! A training on disk: one file from which it goes on as if it had never stopped.
+//! Checkpoints: a training in one file, from which it continues as if it had never stopped.
 //!
-//! The file is safetensors: the model's tensors under `model.`, what the optimizer remembers under `optimizer.`, and one text,
-//! `checkpoint`, with a line for each number and the history behind them. Everything random is keyed by the seed and the
-//! position, so those two are the random state.
+//! The file is in the safetensors format. It holds the model's tensors under `model.`, the
+//! optimizer's under `optimizer.`, and the settings, the position and the history as texts in its
+//! metadata. Random numbers are keyed by the seed and the position, so no other random state is
+//! needed.
+
+mod text;
 
 use super::History;
 use crate::{
@@ -10,80 +13,94 @@ use crate::{
     autograd::{NamedTensors, State},
     data::Loader,
     io,
-    optim::{Optimizer, Schedule},
+    optim::{Optimizer, Schedule, null_as_infinity},
 };
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::path::{Path, PathBuf};
 
-/// What is the same in every step of a training, and kept in its checkpoints.
-#[derive(Clone, Debug, PartialEq)]
+/// The settings of a training that hold for all of its steps and are part of its checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Settings {
-    /// The model's name, as a person or [`models::build`](crate::models::build) knows it; nothing else looks at it.
+    /// Name of the model, as in [`models::build`](crate::models::build). The trainer does not use
+    /// it.
     pub model: String,
-    /// How often the training images are gone through.
+    /// Number of passes over the training images.
     pub epochs: usize,
-    /// The learning rate of every step.
+    /// Learning rate of every step.
     pub schedule: Schedule,
-    /// Where everything random in a step comes from, keyed by (seed, epoch, batch).
+    /// Seed of the random numbers of a step, which are keyed by (seed, epoch, batch).
     pub seed: u64,
-    /// How much of each target is spread over all classes, in [0, 1).
+    /// Fraction of each target that is spread over all classes, in [0, 1).
     pub label_smoothing: f32,
-    /// The largest Euclidean norm of all gradients together.
+    /// Largest Euclidean norm of all gradients together, if they are clipped.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_or_infinity")]
     pub clip_norm: Option<f32>,
-    /// The parts that a batch is computed in, at least 1.
+    /// Number of parts in which a batch is computed, at least 1.
     pub micro_batches: usize,
 }
 
-/// How far a training is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+fn some_or_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+    null_as_infinity(deserializer).map(Some)
+}
+
+/// The position of a training: the number of epochs and batches that are finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Epochs that are finished.
+    /// Number of finished epochs.
     pub epoch: usize,
-    /// Batches of the next epoch that are finished.
+    /// Number of finished batches of the next epoch.
     pub batch: usize,
 }
 
-/// The sums of the epoch that is running.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Sums over the finished batches of the current epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sums {
     pub(super) images: usize,
-    pub(super) right: usize,
+    pub(super) correct: usize,
     pub(super) loss: f64,
     pub(super) seconds: f64,
 }
 
-/// Everything that changes from step to step, but for the model and the optimizer.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Progress {
-    pub(super) position: Position,
-    pub(super) sums: Sums,
-    pub(super) history: History,
-    /// Images of an epoch and of a batch: another loader would not go on with the same batches.
-    pub(super) data: Option<[usize; 2]>,
+/// The sizes of the training loader. A loader of other sizes would not continue with the same
+/// batches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct LoaderSizes {
+    pub(super) images: usize,
+    pub(super) batch_size: usize,
 }
 
-impl Progress {
-    pub(super) fn of_loader(loader: &Loader) -> [usize; 2] {
-        [loader.samples(), loader.batch_size()]
+impl LoaderSizes {
+    pub(super) fn of(loader: &Loader) -> LoaderSizes {
+        LoaderSizes { images: loader.samples(), batch_size: loader.batch_size() }
     }
 }
 
-/// A training as it stood after some step.
+/// Everything that changes from step to step, apart from the model and the optimizer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub(super) position: Position,
+    pub(super) sums: Sums,
+    /// Sizes of the training loader, once there was one.
+    pub(super) loader: Option<LoaderSizes>,
+    #[serde(skip)]
+    pub(super) history: History,
+}
+
+/// The state of a training after one of its steps: settings, position, history, model and
+/// optimizer.
 ///
 /// ```no_run
 /// use skipgrad::{Rng, models::{self, ModelOptions}, train::Checkpoint};
 /// let checkpoint = Checkpoint::read("out/best.checkpoint")?;
-/// let mut model = models::build(&checkpoint.settings().model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
+/// let name = &checkpoint.settings().model;
+/// let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0))?;
 /// checkpoint.load_model(&mut model)?;
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The file that it was read from.
+    /// The file that the checkpoint was read from.
     file: Option<PathBuf>,
     settings: Settings,
     progress: Progress,
@@ -91,8 +108,6 @@ pub struct Checkpoint {
     optimizer: NamedTensors,
 }
 
-const FORMAT: usize = 1;
-const TEXT: &str = "checkpoint";
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
 
@@ -115,15 +130,12 @@ impl Checkpoint {
     /// Reads a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it is no checkpoint, is cut short, or of another
-    /// version.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it is not a checkpoint, is
+    /// truncated or has another version.
     pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         let (tensors, metadata) = io::open(path)?;
-        let Some(text) = metadata.get(TEXT) else {
-            return Err(malformed(path, "header", "the text of a checkpoint", "none"));
-        };
-        let (settings, progress) = parse(path, text)?;
+        let (settings, progress) = text::decode(path, &metadata)?;
         let mut checkpoint = Checkpoint {
             file: Some(path.to_path_buf()),
             settings,
@@ -137,13 +149,14 @@ impl Checkpoint {
             } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
                 checkpoint.optimizer.insert(name.to_string(), tensor);
             } else {
-                return Err(malformed(path, "names", "model.* or optimizer.*", &name));
+                return Err(Error::malformed(path, "names", "model.* or optimizer.*", name));
             }
         }
         Ok(checkpoint)
     }
 
-    /// Writes the checkpoint, atomically: at every moment the path holds the old file or the new.
+    /// Writes the checkpoint atomically: at every moment the path holds the old file or the new
+    /// one.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
@@ -154,38 +167,38 @@ impl Checkpoint {
         };
         let mut tensors = prefixed(MODEL, &self.model);
         tensors.append(&mut prefixed(OPTIMIZER, &self.optimizer));
-        let text = text(&self.settings, &self.progress);
-        io::write(path, &tensors, &io::Metadata::from([(TEXT.to_string(), text)]))
+        io::write(path, &tensors, &text::encode(&self.settings, &self.progress))
     }
 
-    /// What the training was made with.
+    /// Returns the settings of the training.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// How far the training was.
+    /// Returns the position of the training.
     pub fn position(&self) -> Position {
         self.progress.position
     }
 
-    /// The epochs until then.
+    /// Returns the records of all finished epochs.
     pub fn history(&self) -> &History {
         &self.progress.history
     }
 
-    /// Takes the weights and statistics into a model.
+    /// Copies the checkpoint's weights and statistics into a model.
     ///
     /// # Errors
-    /// [`Error::State`] that names the file and lists everything that does not fit, if the checkpoint is of another model;
-    /// the model is unchanged then.
+    /// [`Error::State`] that names the file and lists everything that does not fit if the
+    /// checkpoint is of another model; the model is unchanged then.
     pub fn load_model(&self, model: &mut (impl State + ?Sized)) -> Result<()> {
         model.import(self.model.clone()).map_err(|error| error.with_file(self.file.as_deref()))
     }
 
-    /// Takes everything up where it was.
+    /// Restores the model and the optimizer, and returns the settings and the progress.
     ///
     /// # Errors
-    /// [`Error::State`] that names the file if the checkpoint is of another model or optimizer; neither is changed then.
+    /// [`Error::State`] that names the file if the checkpoint is of another model or optimizer;
+    /// neither is changed then.
     pub(super) fn restore(
         self,
         model: &mut dyn State,
@@ -199,166 +212,5 @@ impl Checkpoint {
             return Err(named(error));
         }
         Ok((self.settings, self.progress))
-    }
-}
-
-fn malformed(path: &Path, at: &str, expected: &str, found: &str) -> Error {
-    Error::Malformed {
-        path: path.to_path_buf(),
-        at: at.to_string(),
-        expected: expected.to_string(),
-        found: found.to_string(),
-    }
-}
-
-/// The text of a checkpoint: lines of a key and a value, then the history as a table.
-fn text(settings: &Settings, progress: &Progress) -> String {
-    let Settings { model, epochs, schedule, seed, label_smoothing, clip_norm, micro_batches } = settings;
-    let Progress { position, sums, history, data } = progress;
-    let [images, batch_size] = data.unwrap_or_default();
-    let lines = [
-        ("format", FORMAT.to_string()),
-        ("model", model.replace(['\n', '\r'], " ")),
-        ("epochs", epochs.to_string()),
-        ("schedule", schedule.to_string()),
-        ("seed", seed.to_string()),
-        ("label_smoothing", label_smoothing.to_string()),
-        ("clip_norm", clip_norm.map_or("none".to_string(), |norm| norm.to_string())),
-        ("micro_batches", micro_batches.to_string()),
-        ("images", images.to_string()),
-        ("batch_size", batch_size.to_string()),
-        ("epoch", position.epoch.to_string()),
-        ("batch", position.batch.to_string()),
-        ("sum.images", sums.images.to_string()),
-        ("sum.right", sums.right.to_string()),
-        ("sum.loss", sums.loss.to_string()),
-        ("sum.seconds", sums.seconds.to_string()),
-    ];
-    let mut text = String::new();
-    for (key, value) in lines {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{key} {value}");
-    }
-    text + HISTORY + &history.to_csv()
-}
-
-/// What stands between the lines and the history.
-const HISTORY: &str = "\n";
-
-fn parse(path: &Path, text: &str) -> Result<(Settings, Progress)> {
-    let (lines, history) = text.split_once("\n\n").unwrap_or((text, ""));
-    let lines: BTreeMap<&str, &str> = lines.lines().filter_map(|line| line.split_once(' ')).collect();
-    let lines = Lines { path, lines };
-    let format: usize = lines.get("format")?;
-    if format != FORMAT {
-        return Err(malformed(path, "format", &FORMAT.to_string(), &format.to_string()));
-    }
-    let clip_norm = match lines.text("clip_norm")? {
-        "none" => None,
-        _ => Some(lines.get("clip_norm")?),
-    };
-    let settings = Settings {
-        model: lines.text("model")?.to_string(),
-        epochs: lines.get("epochs")?,
-        schedule: lines.get("schedule")?,
-        seed: lines.get("seed")?,
-        label_smoothing: lines.get("label_smoothing")?,
-        clip_norm,
-        micro_batches: lines.get("micro_batches")?,
-    };
-    let progress = Progress {
-        position: Position { epoch: lines.get("epoch")?, batch: lines.get("batch")? },
-        sums: Sums {
-            images: lines.get("sum.images")?,
-            right: lines.get("sum.right")?,
-            loss: lines.get("sum.loss")?,
-            seconds: lines.get("sum.seconds")?,
-        },
-        history: history.parse().map_err(|e: Error| malformed(path, TEXT, "a history", &e.to_string()))?,
-        data: Some([lines.get("images")?, lines.get("batch_size")?]),
-    };
-    Ok((settings, progress))
-}
-
-/// The lines of a checkpoint's text by key.
-struct Lines<'a> {
-    path: &'a Path,
-    lines: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Lines<'a> {
-    fn text(&self, key: &str) -> Result<&'a str> {
-        let found = self.lines.get(key).copied();
-        found.ok_or_else(|| malformed(self.path, TEXT, &format!("a line for {key}"), "none"))
-    }
-
-    fn get<T: FromStr>(&self, key: &str) -> Result<T> {
-        let text = self.text(key)?;
-        text.parse().map_err(|_| malformed(self.path, TEXT, &format!("a value for {key}"), text))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::train::Record;
-
-    fn settings() -> Settings {
-        Settings {
-            model: "a net of\nmine".to_string(),
-            epochs: 5,
-            schedule: Schedule::one_cycle(0.4, 1950).warm_up(3),
-            seed: u64::MAX,
-            label_smoothing: 0.1,
-            clip_norm: Some(1.5),
-            micro_batches: 2,
-        }
-    }
-
-    fn progress() -> Progress {
-        let record = Record {
-            epoch: 1,
-            seconds: 1.0 / 3.0,
-            lr: 0.1,
-            train_loss: 2.0,
-            train_accuracy: 0.25,
-            test_loss: f32::NAN,
-            test_accuracy: 0.125,
-            test_top5: 0.5,
-        };
-        Progress {
-            position: Position { epoch: 1, batch: 17 },
-            sums: Sums { images: 2176, right: 99, loss: 0.1 + 0.2, seconds: 1e-9 },
-            history: History { records: vec![record] },
-            data: Some([50_000, 128]),
-        }
-    }
-
-    #[test]
-    fn text_and_back_is_the_same() {
-        let text = text(&settings(), &progress());
-        let (read_settings, read_progress) = parse(Path::new("x"), &text).unwrap();
-        assert_eq!(read_settings, Settings { model: "a net of mine".into(), ..settings() });
-        // The record holds a NaN, which equals nothing.
-        assert_eq!(format!("{read_progress:?}"), format!("{:?}", progress()));
-        let fresh = Progress { data: Some([0, 0]), ..Progress::default() };
-        let plain = Settings { model: String::new(), clip_norm: None, ..settings() };
-        let again = parse(Path::new("x"), &super::text(&plain, &fresh)).unwrap();
-        assert_eq!(again, (plain, fresh));
-    }
-
-    #[test]
-    fn a_damaged_text_names_the_line() {
-        let text = text(&settings(), &progress());
-        let refused = |text: &str, expected: &str| {
-            let error = parse(Path::new("a.checkpoint"), text).unwrap_err().to_string();
-            assert!(error.starts_with("a.checkpoint: ") && error.contains(expected), "{error}");
-        };
-        refused("", "a line for format, found none");
-        refused(&text.replace("format 1", "format 2"), "expected 1, found 2");
-        refused(&text.replace("seed 1", "seed -"), "a value for seed, found -8446744073709551615");
-        refused(&text.replace("one-cycle", "two-cycle"), "a value for schedule, found two-cycle");
-        refused(&text.replace("\nbatch 17", ""), "a line for batch, found none");
-        refused(&text[..text.len() - 8], "a history");
     }
 }
