@@ -1,93 +1,90 @@
-//! Takes a trained network over to pictures of one's own, a folder a class.
+//! Fine-tunes a trained network on pictures of your own, in one folder per class.
 //!
 //! ```sh
-//! cargo run --release --features image --example finetune                    # on a folder that it draws: nothing needed
-//! cargo run --release --features image --example finetune -- pictures        # pictures/cat/1.jpg, pictures/dog/1.jpg, ...
-//! cargo run --release --features image,pth --example finetune -- --model resnet50 --weights resnet50.pth --size 224 pictures
+//! # Without arguments it draws a folder of pictures; nothing else is needed.
+//! cargo run --release --features image --example finetune
+//! # On your pictures: pictures/cat/1.jpg, pictures/dog/1.jpg, ...
+//! cargo run --release --features image --example finetune -- pictures
+//! cargo run --release --features image,pth --example finetune -- \
+//!     --model resnet50 --weights resnet50.pth --size 224 pictures
 //! ```
 //!
-//! The network gets a new head for the folder's classes, which learns at the full rate; what was trained before learns at a tenth of
-//! it, or not at all with `--head-only` or `--freeze`. A part of the pictures is kept to judge by, unless the folder has parts of its
-//! own, `train` and `val` or `test`. Pictures that cannot be read are listed at the end. Left in `--out` are the weights, the names
-//! of the classes, the history and its curves, and the last line says how to predict with them.
+//! The network gets a new head for the folder's classes, which is trained at the full learning
+//! rate. The pretrained layers are trained at a tenth of it, or frozen with `--head-only` or
+//! `--freeze`. A part of the pictures is used for evaluation only, unless the folder has the
+//! subfolders `train` and `val` or `test`. Pictures that cannot be decoded are listed at the end.
+//! The folder `--out` receives the weights, the names of the classes, the history and its curves;
+//! the last lines of the output show how to predict with them.
 
-#[path = "common/curves.rs"]
+#[path = "../common/curves.rs"]
 mod curves;
-#[path = "common/progress.rs"]
+mod pictures;
+#[path = "../common/progress.rs"]
 mod progress;
 
 use clap::Parser;
-use image::RgbImage;
 use skipgrad::{
     Rng,
     autograd::State as _,
-    data::{
-        Compose, Dataset as _, ImageFolder, Loader, Normalize, RandomHorizontalFlip, RandomResizedCrop,
-        SyntheticShapes,
-    },
+    data::{Compose, Dataset as _, ImageFolder, Loader, Normalize, RandomHorizontalFlip, RandomResizedCrop},
     io::{self, LoadOptions},
     models::{self, Model, ModelOptions},
     optim::{Group, Schedule, Sgd},
-    train::{Event, Trainer, evaluate},
+    train::{Event, History, Trainer, evaluate},
 };
-use std::{
-    collections::BTreeMap,
-    error::Error,
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, process::ExitCode};
 
 /// Fine-tunes a network on a folder of pictures.
 #[derive(Parser)]
 struct Options {
-    /// The folder, with a folder for each class in it; without, one is drawn.
+    /// Folder with one subfolder per class; if it is not given, a folder is drawn.
     data: Option<PathBuf>,
-    /// The network, by name.
+    /// Name of the network.
     #[arg(long, default_value = "resnet20")]
     model: String,
-    /// Weights to begin with, of any number of classes; without, what the example cifar10 left.
+    /// Pretrained weights, of any number of classes; by default those that the example cifar10
+    /// wrote.
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// The edge of the images that the network sees, in pixels.
+    /// Height and width of the network's input, in pixels.
     #[arg(long, default_value_t = 32)]
     size: usize,
-    /// The part of each class that is learned from.
+    /// Fraction of each class that is trained on.
     #[arg(long, default_value_t = 0.8)]
     part: f32,
-    /// How often the pictures are gone through.
+    /// Number of epochs.
     #[arg(long, default_value_t = 8)]
     epochs: usize,
-    /// Images in a step.
+    /// Batch size.
     #[arg(long, default_value_t = 32)]
     batch: usize,
-    /// The highest learning rate, the head's.
+    /// Highest learning rate of the schedule, which the head is trained with.
     #[arg(long, default_value_t = 0.05)]
     lr: f32,
-    /// What it is multiplied by for what was trained before.
+    /// Factor of the learning rate for the pretrained layers.
     #[arg(long, default_value_t = 0.1)]
     lr_scale: f32,
-    /// Parameters that stay as they are: `conv1.*`, `layer1.*`. May be repeated.
+    /// Parameters to freeze: `conv1.*`, `layer1.*`. May be repeated.
     #[arg(long)]
     freeze: Vec<String>,
-    /// Let the head learn and nothing else.
+    /// Train only the head.
     #[arg(long, conflicts_with = "freeze")]
     head_only: bool,
-    /// Let batch normalizations keep the statistics that they were trained with.
+    /// Freeze the running statistics of batch normalizations.
     #[arg(long)]
     freeze_statistics: bool,
-    /// Stop at a picture that cannot be read.
+    /// Stop at a picture that cannot be decoded.
     #[arg(long)]
     strict: bool,
-    /// Where everything random comes from.
+    /// Seed of all random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where to write.
+    /// Output folder.
     #[arg(long, default_value = "runs/finetune")]
     out: PathBuf,
 }
 
-/// Where the example cifar10 leaves its weights.
+/// The weights that the example cifar10 writes.
 const TRAINED: &str = "runs/cifar10/weights.safetensors";
 
 fn main() -> ExitCode {
@@ -102,34 +99,23 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&options.out)?;
-    let (train, test) = pictures(options)?;
+    let (train, test) = pictures::open(options)?;
     println!(
-        "{} classes: {}; {} pictures to learn from, {} to judge by",
+        "{} classes: {}; {} training and {} test pictures",
         train.classes().len(),
         train.classes().join(", "),
         train.len(),
         test.len()
     );
-    // The small networks were trained on CIFAR's colors, the large ones on ImageNet's.
-    let small = options.size <= 64;
-    let normalize = if small { Normalize::cifar10() } else { Normalize::imagenet() };
-    let crop = RandomResizedCrop { scale: [0.5, 1.0], ..RandomResizedCrop::default() };
-    let steps = Compose::new().then(crop).then(RandomHorizontalFlip).then(normalize);
-    let batch = options.batch.min(train.len());
-    let loader = Loader::new(train.clone(), batch)
-        .shuffle(options.seed)
-        .transform(steps.clone())
-        .workers(2)
-        .drop_last(true);
-    let evaluation = Loader::new(test.clone(), batch).transform(steps.eval()).workers(2);
+    let (loader, evaluation) = loaders(options, &train, &test);
 
     let mut rng = Rng::seed(options.seed);
     let mut model = models::build(&options.model, &ModelOptions::classes(train.classes().len()), &mut rng)?;
     let mut sgd =
         Sgd::new(options.lr).momentum(0.9).nesterov(true).weight_decay(1e-4).no_decay_on_norms_and_biases();
     if let Some(head) = load(options, &mut model)? {
-        let group = Group { lr_scale: options.lr_scale, ..Group::default() };
-        sgd = sgd.group(move |name, _| !head.iter().any(|of_head| of_head == name), group);
+        let pretrained = move |name: &str| !head.iter().any(|of_head| of_head == name);
+        sgd = sgd.group(move |name, _| pretrained(name), Group::new().lr_scale(options.lr_scale));
     }
 
     let schedule = Schedule::one_cycle(options.lr, options.epochs * loader.num_batches());
@@ -142,45 +128,53 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     trainer.run(&mut model, &mut sgd, &loader, &evaluation, |event| match event {
         Event::Step(step) => progress.step(&step),
         Event::Epoch(record) => progress.epoch(&record, options.epochs),
+        _ => {}
     })?;
     progress.finish();
 
-    // The parts of one folder share the list, two folders do not.
+    // The two parts of one folder share this list; two folders do not.
     let unreadable: BTreeMap<_, _> = train.unreadable().into_iter().chain(test.unreadable()).collect();
-    for why in unreadable.values() {
-        println!("left out: {why}");
+    for reason in unreadable.values() {
+        println!("left out: {reason}");
     }
-    println!("{} pictures could not be read", unreadable.len());
-    let weights = options.out.join("weights.safetensors");
-    let classes = options.out.join("classes.txt");
-    io::save(&model, &weights)?;
-    io::write_atomically(&classes, (train.classes().join("\n") + "\n").as_bytes())?;
-    curves::curves(trainer.history(), &options.out.join("curves.svg"))?;
-    println!("written to {}: weights, classes, history, curves, checkpoints", options.out.display());
-    println!(
-        "to predict: cargo run --release --features image --example predict -- --model {} --weights {} --preset {} --resize {} \
-         PICTURE...",
-        options.model,
-        weights.display(),
-        if small { "cifar10" } else { "imagenet" },
-        options.size
-    );
+    println!("{} pictures could not be decoded", unreadable.len());
+    write(options, &*model, train.classes(), trainer.history())?;
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(())
 }
 
-/// Takes over what was trained, if there is something, and freezes what shall stay. Returns the names of the head's parameters, which
-/// are new.
+/// Whether the network is one for CIFAR's image sizes, normalized with CIFAR's statistics.
+fn is_small(options: &Options) -> bool {
+    options.size <= 64
+}
+
+/// Builds the loaders of the training and of the test pictures.
+fn loaders(options: &Options, train: &ImageFolder, test: &ImageFolder) -> (Loader, Loader) {
+    let normalize = if is_small(options) { Normalize::cifar10() } else { Normalize::imagenet() };
+    let crop = RandomResizedCrop { scale: [0.5, 1.0], ..RandomResizedCrop::default() };
+    let transform = Compose::new().then(crop).then(RandomHorizontalFlip).then(normalize);
+    let batch = options.batch.min(train.len());
+    let evaluation = Loader::new(test.clone(), batch).transform(transform.eval()).workers(2);
+    let loader = Loader::new(train.clone(), batch)
+        .shuffle(options.seed)
+        .transform(transform)
+        .workers(2)
+        .drop_last(true);
+    (loader, evaluation)
+}
+
+/// Loads pretrained weights, if there are any, and freezes layers as the options say. Returns the
+/// names of the parameters of the new head.
 fn load(options: &Options, model: &mut Box<dyn Model>) -> Result<Option<Vec<String>>, Box<dyn Error>> {
     let trained = || Some(PathBuf::from(TRAINED)).filter(|path| path.exists() && options.model == "resnet20");
     let Some(weights) = options.weights.clone().or_else(trained) else {
         println!(
-            "NO WEIGHTS: everything is learned from the folder alone. --weights names a file; the example cifar10 leaves one\n\
-             in {TRAINED}, which is taken if nothing is said."
+            "NO WEIGHTS: all layers are trained from scratch. --weights names a file of pretrained weights; by\n\
+             default it is {TRAINED}, which the example cifar10 writes."
         );
         return match options.head_only || options.freeze_statistics || !options.freeze.is_empty() {
-            true => Err("without weights there is nothing worth freezing".into()),
+            true => Err("freezing needs pretrained weights".into()),
             false => Ok(None),
         };
     };
@@ -209,52 +203,26 @@ fn load(options: &Options, model: &mut Box<dyn Model>) -> Result<Option<Vec<Stri
     Ok(Some(head))
 }
 
-/// Pictures to learn from and to judge by.
-fn pictures(options: &Options) -> Result<(ImageFolder, ImageFolder), Box<dyn Error>> {
-    let root = match &options.data {
-        Some(root) => root.clone(),
-        None => {
-            let root = options.out.join("pictures");
-            println!("no folder named: drawing pictures into {}", root.display());
-            draw(&root, options.seed)?;
-            root
-        }
-    };
-    let open = |folder: &Path| -> skipgrad::Result<ImageFolder> {
-        Ok(ImageFolder::open(folder, options.size)?.strict(options.strict))
-    };
-    let judged = ["val", "test"].map(|name| root.join(name)).into_iter().find(|folder| folder.is_dir());
-    if let Some(judged) = judged.filter(|_| root.join("train").is_dir()) {
-        let (train, test) = (open(&root.join("train"))?, open(&judged)?);
-        if train.classes() != test.classes() {
-            return Err(format!(
-                "{} has other classes than {}",
-                judged.display(),
-                root.join("train").display()
-            )
-            .into());
-        }
-        return Ok((train, test));
-    }
-    Ok(open(&root)?.split(options.part, Rng::seed(options.seed))?)
-}
-
-/// The classes of the drawn folder, and how many pictures each has.
-const CLASSES: [usize; 4] = [0, 3, 5, 8];
-const EACH: usize = 100;
-
-/// Draws pictures of some of the library's classes into folders, and writes a file that is no picture among them, as happens.
-fn draw(root: &Path, seed: u64) -> Result<(), Box<dyn Error>> {
-    let images = SyntheticShapes::with_sizes(10 * EACH, 0, seed ^ 1)?.train();
-    for class in CLASSES {
-        let folder = root.join(&images.classes()[class]);
-        fs::create_dir_all(&folder)?;
-        for i in (class..images.len()).step_by(10) {
-            let bytes = images.images(i..i + 1)?.data().iter().map(|x| (x * 255.0).round() as u8).collect();
-            let picture = RgbImage::from_raw(32, 32, bytes).ok_or("a drawn image is 32 x 32")?;
-            picture.save(folder.join(format!("{i:04}.png")))?;
-        }
-    }
-    fs::write(root.join(&images.classes()[CLASSES[0]]).join("broken.jpg"), "cut short on its way")?;
+/// Writes the weights, the names of the classes and the curves, and prints how to predict with
+/// them.
+fn write(
+    options: &Options,
+    model: &dyn Model,
+    classes: &[String],
+    history: &History,
+) -> Result<(), Box<dyn Error>> {
+    let weights = options.out.join("weights.safetensors");
+    io::save(model, &weights)?;
+    io::write_atomically(options.out.join("classes.txt"), (classes.join("\n") + "\n").as_bytes())?;
+    curves::curves(history, &options.out.join("curves.svg"))?;
+    println!("written to {}: weights, classes, history, curves, checkpoints", options.out.display());
+    println!(
+        "to predict: cargo run --release --features image --example predict -- --model {} --weights {} \
+         --preset {} --resize {} PICTURE...",
+        options.model,
+        weights.display(),
+        if is_small(options) { "cifar10" } else { "imagenet" },
+        options.size
+    );
     Ok(())
 }

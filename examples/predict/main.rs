@@ -1,65 +1,71 @@
-//! What is in these pictures? A table on the terminal, and a sheet of the pictures with the network's guesses.
+//! Classifies pictures: prints a table, and draws a sheet of the pictures with their likeliest
+//! classes.
 //!
 //! ```sh
-//! cargo run --release --features image --example predict                      # drawn pictures: nothing needed
-//! cargo run --release --features image --example predict -- cat.jpg dog.png   # by what the example cifar10 trained
-//! cargo run --release --features image,pth --example predict -- --model resnet50 --weights resnet50.pth cat.jpg
+//! # Without arguments it classifies synthetic pictures; nothing else is needed.
+//! cargo run --release --features image --example predict
+//! # With the weights that the example cifar10 wrote:
+//! cargo run --release --features image --example predict -- cat.jpg dog.png
+//! cargo run --release --features image,pth --example predict -- \
+//!     --model resnet50 --weights resnet50.pth cat.jpg
 //! ```
 //!
-//! The size and the colors that the network wants and the names of its classes follow from the number of its classes: 1000 are
-//! ImageNet's, 10 and 100 CIFAR's; `--preset`, `--resize` and `--mean` say otherwise. Names are taken from `--classes`, or from a file
-//! `classes.txt` beside the weights, as the examples cifar10 and finetune leave it. A picture that cannot be read is
-//! reported, and the others are predicted.
+//! The preprocessing and the names of the classes follow from the number of classes: 1000 are those
+//! of ImageNet, 10 and 100 those of CIFAR. `--preset`, `--resize` and `--mean` override this. The
+//! names are read from `--classes`, or from the file `classes.txt` in the folder of the weights,
+//! which the examples cifar10 and finetune write. A picture that cannot be decoded is reported, and
+//! the others are classified.
 
-use base64::prelude::{BASE64_STANDARD, Engine};
+mod sheet;
+
 use clap::{Parser, ValueEnum};
-use image::{DynamicImage, ImageFormat, RgbImage};
+use image::{DynamicImage, RgbImage};
 use skipgrad::{
     Rng,
     data::{Normalize, Preset, SyntheticShapes, open_picture},
     io::{self, WeightsFile},
     models::{self, ModelOptions},
-    predict::{Prediction, Predictor},
+    predict::Predictor,
 };
 use std::{
     error::Error,
-    fmt::Write as _,
     fs,
-    io::Cursor,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-/// Says what is in pictures.
+/// Classifies pictures.
 #[derive(Parser)]
 struct Options {
-    /// PNG and JPEG files; without any, some are drawn.
+    /// PNG and JPEG files; if none is given, some pictures are drawn.
     pictures: Vec<PathBuf>,
-    /// The network, by name.
+    /// Name of the network.
     #[arg(long, default_value = "resnet20")]
     model: String,
-    /// Its weights: safetensors, or with the feature `pth` PyTorch's; without, what the example cifar10 left.
+    /// Weights: safetensors, or with the feature `pth` a PyTorch file; by default those that the
+    /// example cifar10 wrote.
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// What the network was trained on; follows from the number of its classes where that is known.
+    /// Dataset that the network was trained on; by default it follows from the number of classes.
     #[arg(long, value_enum)]
     preset: Option<PresetName>,
-    /// The names of its classes, if they are others: a text file with one on each line. Without, `classes.txt` beside the weights.
+    /// Text file with the name of one class per line; by default `classes.txt` in the folder of the
+    /// weights, if it exists.
     #[arg(long)]
     classes: Option<PathBuf>,
-    /// The pixels that the shorter side becomes, and that are cut out, if they are others: `256,224`.
+    /// Size of the shorter side after resizing, and of the center crop, in pixels: `256,224`.
     #[arg(long, value_delimiter = ',', num_args = 1..=2)]
     resize: Vec<usize>,
-    /// What is subtracted from pixels in [0, 1], for red, green and blue, if it is something else.
+    /// Means of red, green and blue, subtracted from pixels in [0, 1].
     #[arg(long, value_delimiter = ',', requires = "std")]
     mean: Vec<f32>,
-    /// What they are then divided by.
+    /// Standard deviations of red, green and blue.
     #[arg(long, value_delimiter = ',', requires = "mean")]
     std: Vec<f32>,
-    /// How many classes are shown for each picture.
+    /// Number of classes shown for each picture.
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Where the sheet is written.
+    /// Path of the sheet.
     #[arg(long, default_value = "runs/predictions.svg")]
     out: PathBuf,
 }
@@ -71,7 +77,7 @@ enum PresetName {
     Cifar100,
 }
 
-/// Where the example cifar10 leaves its weights.
+/// The weights that the example cifar10 writes.
 const TRAINED: &str = "runs/cifar10/weights.safetensors";
 
 fn main() -> ExitCode {
@@ -96,8 +102,8 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             println!("{} with the weights of {}", options.model, path.display());
         }
         None => println!(
-            "NO WEIGHTS: this {} never saw a picture and its guesses mean nothing. --weights names a file; the example\n\
-             cifar10 leaves one in {TRAINED}, which is taken if nothing is said.",
+            "NO WEIGHTS: this {} is untrained, and its predictions mean nothing. --weights names a file of\n\
+             weights; by default it is {TRAINED}, which the example cifar10 writes.",
             options.model
         ),
     }
@@ -107,25 +113,27 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let predictions = predictor.predict(pictures.iter().map(|(_, picture)| picture))?;
     for ((name, picture), prediction) in pictures.iter().zip(&predictions) {
         println!("\n{name} ({} x {})", picture.width(), picture.height());
-        for guess in prediction.top(options.top) {
-            let bar = "#".repeat((guess.probability * 40.0).round() as usize);
-            println!("  {:>5.1} %  {:<24} {bar}", 100.0 * guess.probability, guess.name);
+        for class in prediction.top(options.top) {
+            let bar = "#".repeat((class.probability * 40.0).round() as usize);
+            println!("  {:>5.1} %  {:<24} {bar}", 100.0 * class.probability, class.name);
         }
     }
     if !pictures.is_empty() {
         if let Some(folder) = options.out.parent() {
             fs::create_dir_all(folder)?;
         }
-        io::write_atomically(&options.out, sheet(&pictures, &predictions, options.top)?.as_bytes())?;
+        let svg = sheet::svg(&pictures, &predictions, options.top)?;
+        io::write_atomically(&options.out, svg.as_bytes())?;
         println!("\nwritten: {}", options.out.display());
     }
     Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the network was trained on, as far as its weights tell, and as the options say.
+/// The preset that follows from the number of classes in the weights, with the changes of the
+/// options.
 fn preset(options: &Options, weights: Option<&Path>) -> Result<Preset, Box<dyn Error>> {
     let classes = match weights {
-        Some(path) => outputs(&WeightsFile::open(path)?),
+        Some(path) => num_classes(&WeightsFile::open(path)?),
         None => None,
     };
     let beside = weights.map(|path| path.with_file_name("classes.txt")).filter(|path| path.exists());
@@ -137,7 +145,7 @@ fn preset(options: &Options, weights: Option<&Path>) -> Result<Preset, Box<dyn E
         (None, Some(_)) if names.is_some() => Preset::imagenet(),
         (None, Some(classes)) => {
             return Err(format!(
-                "{classes} classes are neither ImageNet's nor CIFAR's: --classes names them"
+                "{classes} classes are neither ImageNet's nor CIFAR's: name them with --classes"
             )
             .into());
         }
@@ -156,18 +164,18 @@ fn preset(options: &Options, weights: Option<&Path>) -> Result<Preset, Box<dyn E
     Ok(preset)
 }
 
-/// The number of classes: the rows of the one matrix among a network's weights.
-fn outputs(file: &WeightsFile) -> Option<usize> {
+/// The number of classes: the rows of the first weight matrix in the file.
+fn num_classes(file: &WeightsFile) -> Option<usize> {
     let mut matrices = file.iter().filter(|(name, shape)| name.ends_with("weight") && shape.rank() == 2);
     matrices.next().map(|(_, shape)| shape[0])
 }
 
-/// The pictures that can be read, each with a name, and how many cannot.
+/// The decoded pictures, each with a name, and the number of pictures that could not be decoded.
 type Pictures = (Vec<(String, DynamicImage)>, usize);
 
 fn pictures(options: &Options) -> Result<Pictures, Box<dyn Error>> {
     if options.pictures.is_empty() {
-        println!("no pictures named: some are drawn");
+        println!("no pictures named: drawing some");
         return Ok((drawn(6)?, 0));
     }
     let mut readable = vec![];
@@ -181,71 +189,14 @@ fn pictures(options: &Options) -> Result<Pictures, Box<dyn Error>> {
     Ok((readable, unreadable))
 }
 
-/// Pictures of known classes that the library draws.
+/// Draws synthetic pictures of known classes.
 fn drawn(count: usize) -> Result<Vec<(String, DynamicImage)>, Box<dyn Error>> {
     let images = SyntheticShapes::with_sizes(0, count, 7)?.test();
     let picture = |i: usize| -> Result<(String, DynamicImage), Box<dyn Error>> {
         let bytes = images.images(i..i + 1)?.data().iter().map(|x| (x * 255.0).round() as u8).collect();
-        let picture = RgbImage::from_raw(32, 32, bytes).ok_or("a drawn image is 32 x 32")?;
+        let picture = RgbImage::from_raw(32, 32, bytes).ok_or("a synthetic image is 32 x 32")?;
         let class = &images.classes()[images.labels(i..i + 1)?[0]];
-        Ok((format!("a drawn {class}"), DynamicImage::ImageRgb8(picture)))
+        Ok((format!("a synthetic {class}"), DynamicImage::ImageRgb8(picture)))
     };
     (0..count).map(picture).collect()
-}
-
-/// The edge that a picture is scaled into, and the width of a cell of the sheet, in screen pixels.
-const EDGE: u32 = 220;
-const CELL: u32 = 300;
-
-/// The pictures three in a row, each with bars for its likeliest classes below.
-fn sheet(
-    pictures: &[(String, DynamicImage)],
-    predictions: &[Prediction],
-    top: usize,
-) -> Result<String, Box<dyn Error>> {
-    let columns = pictures.len().clamp(1, 3) as u32;
-    let height = EDGE + 50 + 20 * top as u32;
-    let rows = (pictures.len() as u32).div_ceil(columns);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-        columns * CELL,
-        rows * height
-    );
-    for (i, ((name, picture), prediction)) in (0..).zip(pictures.iter().zip(predictions)) {
-        let (left, y) = (i % columns * CELL + 12, i / columns * height + 10);
-        let side = picture.width().max(picture.height());
-        let mut png = Cursor::new(vec![]);
-        let thumbnail =
-            if side <= 2 * EDGE { picture.clone() } else { picture.thumbnail(2 * EDGE, 2 * EDGE) };
-        thumbnail.to_rgb8().write_to(&mut png, ImageFormat::Png)?;
-        let rendering = if side <= 64 { "pixelated" } else { "auto" };
-        writeln!(
-            svg,
-            "<image x=\"{left}\" y=\"{y}\" width=\"{EDGE}\" height=\"{EDGE}\" preserveAspectRatio=\"xMinYMid\" \
-             style=\"image-rendering:{rendering}\" href=\"data:image/png;base64,{}\"/>",
-            BASE64_STANDARD.encode(png.into_inner())
-        )?;
-        let title =
-            escaped(Path::new(name).file_name().map_or(name.into(), |name| name.to_string_lossy()).as_ref());
-        writeln!(svg, "<text x=\"{left}\" y=\"{}\" fill=\"#666\">{title}</text>", y + EDGE + 17)?;
-        for (row, guess) in (0..).zip(prediction.top(top)) {
-            let y = y + EDGE + 24 + 20 * row;
-            let width = (guess.probability * (CELL - 24) as f32).max(1.0);
-            let label = escaped(&format!("{:.1} % {}", 100.0 * guess.probability, guess.name));
-            writeln!(
-                svg,
-                "<rect x=\"{left}\" y=\"{y}\" width=\"{width:.1}\" height=\"18\" fill=\"#9cf\"/>\
-                 <text x=\"{}\" y=\"{}\">{label}</text>",
-                left + 4,
-                y + 14
-            )?;
-        }
-    }
-    svg.push_str("</svg>\n");
-    Ok(svg)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
