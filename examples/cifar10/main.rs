@@ -120,7 +120,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         train.samples(),
         test.len(),
         rayon::current_num_threads(),
-        skipgrad::kernels::Isa::active().name()
+        skipgrad::cpu::Isa::active().name()
     );
 
     let mut trainer = Trainer::new(options.epochs, schedule(options, train.num_batches()))

@@ -4,7 +4,7 @@ use crate::Options;
 use image::RgbImage;
 use skipgrad::{
     Rng,
-    data::{Dataset as _, ImageFolder, SyntheticShapes},
+    data::{ImageFolder, SyntheticShapes},
 };
 use std::{error::Error, fs, path::Path};
 

@@ -155,8 +155,8 @@ pub(crate) struct HeatMap {
 }
 
 /// Computes the heat map of each image. For the feature maps A of a layer and the logit y of the
-/// predicted class, the weights are α[k] = mean over the pixels of ∂y / ∂A[k] (equation 1). The
-/// heat map is relu(Σ α[k] A[k]) (equation 2), divided by its largest value.
+/// predicted class, the weights are α[k] = mean of ∂y / ∂A[k] over the pixels (equation 1).
+/// The heat map is relu(Σ α[k] A[k]) (equation 2), divided by its largest value.
 fn grad_cam(model: &dyn Model, images: &Tensor, layer: &str) -> Result<Vec<HeatMap>> {
     let tape = Tape::eval().recording(true);
     let found = model.feature_maps(&tape.input(images.clone()), &[layer, ""])?;

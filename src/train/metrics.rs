@@ -1,6 +1,6 @@
 //! Metrics of a classifier: accuracy, mean loss and confusion matrix.
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, kernels::install, nn::Module};
+use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, install, nn::Module};
 
 /// Counts over classified images, from which accuracy and mean loss follow.
 ///

@@ -9,7 +9,7 @@ use crate::{
     Error, Result, Rng,
     autograd::{Tape, Updates},
     data::{Batch, Loader},
-    kernels,
+    install,
     nn::Module,
     ops::Targets,
     optim::{Optimizer, Schedule},
@@ -290,7 +290,7 @@ impl Trainer {
         optimizer.set_lr(self.settings.schedule.lr(first_step + number));
         // The split separates this stream from that of an augmentation keyed by the same numbers.
         let rng = Rng::keyed(self.settings.seed, epoch as u64, number as u64).split();
-        let (mut updates, loss, correct) = kernels::install(|| self.gradients(model, batch, rng))?;
+        let (mut updates, loss, correct) = install(|| self.gradients(model, batch, rng))?;
         self.check_finite("loss", loss, optimizer.lr())?;
         if let Some(norm) = self.settings.clip_norm {
             let norm = updates.clip_global_norm(norm);
