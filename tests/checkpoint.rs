@@ -1,4 +1,5 @@
-//! A training that is stopped, killed or crashes goes on with the same bits, or says what is wrong and changes nothing.
+//! A training that is stopped or killed resumes with the same bits; a checkpoint that does not fit
+//! is an error and changes nothing.
 
 use skipgrad::{
     Error, Rng, Tensor,
@@ -18,7 +19,8 @@ use std::{
     },
 };
 
-/// A small network with everything that a step can leave behind: weights, running statistics, random dropping.
+/// A small network with all kinds of state that a step changes: weights, running statistics, random
+/// numbers of dropout.
 fn model(seed: u64) -> Sequential {
     let mut rng = Rng::seed(seed);
     Sequential::new()
@@ -31,16 +33,16 @@ fn model(seed: u64) -> Sequential {
         .unwrap()
 }
 
-/// Seven batches an epoch, the last one smaller, shuffled and varied.
+/// Seven batches per epoch, the last one smaller, shuffled and augmented.
 fn loaders(workers: usize) -> (Loader, Loader) {
     let data = SyntheticShapes::with_sizes(50, 20, 3).unwrap();
-    let augment = Compose::new().then(RandomCrop::with_padding(4)).then(RandomHorizontalFlip);
-    let train = Loader::new(data.train(), 8).shuffle(7).transform(augment).num_workers(workers);
+    let transform = Compose::new().then(RandomCrop::with_padding(4)).then(RandomHorizontalFlip);
+    let train = Loader::new(data.train(), 8).shuffle(7).transform(transform).num_workers(workers);
     (train, Loader::new(data.test(), 20))
 }
 
 fn trainer() -> Trainer {
-    let schedule = Schedule::one_cycle(0.1, 21).warm_up(2);
+    let schedule = Schedule::one_cycle(0.1, 21).warmup(2);
     Trainer::new(3, schedule)
         .seed(11)
         .label_smoothing(0.1)
@@ -59,13 +61,13 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// All bits of a model and of what an optimizer remembers.
+/// All bits of the state of a model and of an optimizer.
 fn bits(model: &dyn State, optimizer: &dyn Optimizer) -> Vec<(String, Vec<u32>)> {
     let bits = |(name, tensor): (String, Tensor)| (name, tensor.data().iter().map(|x| x.to_bits()).collect());
     model.export().into_iter().chain(optimizer.export()).map(bits).collect()
 }
 
-/// The table of the epochs without the times, which no two runs share.
+/// The history without the durations, which differ from run to run.
 fn epochs(trainer: &Trainer) -> Vec<[f32; 6]> {
     let numbers = trainer
         .history()
@@ -77,32 +79,32 @@ fn epochs(trainer: &Trainer) -> Vec<[f32; 6]> {
 
 type Bits = Vec<(String, Vec<u32>)>;
 
-/// Trains to the end without a stop.
+/// Trains to the end without stopping.
 fn uninterrupted(optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
     let ((train, test), mut model, mut trainer) = (loaders(2), model(1), trainer());
     assert_eq!(trainer.run(&mut model, optimizer, &train, &test, |_| ()).unwrap(), Outcome::Finished);
     (bits(&model, optimizer), epochs(&trainer))
 }
 
-/// Trains until the flag is set after `stop` steps in all, and returns where that was.
+/// Trains for `stop` steps, then stops, and returns the position.
 fn train_until(stop: usize, folder: &PathBuf, optimizer: &mut dyn Optimizer) -> Position {
     let ((train, test), mut model) = (loaders(2), model(1));
     let flag = Arc::new(AtomicBool::new(false));
     let mut trainer = trainer().folder(folder).stop(flag.clone());
     let mut steps = 0;
-    let ended = trainer.run(&mut model, optimizer, &train, &test, |event| {
+    let outcome = trainer.run(&mut model, optimizer, &train, &test, |event| {
         if let Event::Step(_) = event {
             steps += 1;
             flag.store(steps == stop, Ordering::Relaxed);
         }
     });
-    match ended.unwrap() {
+    match outcome.unwrap() {
         Outcome::Stopped(position) => position,
-        Outcome::Finished => panic!("not stopped after {stop} steps"),
+        outcome => panic!("{outcome:?}, not stopped after {stop} steps"),
     }
 }
 
-/// Goes on in another process, as far as the test can tell: everything is new, the weights begin as others.
+/// Resumes as another process would: with a new trainer, new loaders and a model of other weights.
 fn resume(folder: &PathBuf, optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
     let ((train, test), mut model) = (loaders(1), model(2));
     let mut trainer = Trainer::new(1, Schedule::constant(1.0)).folder(folder);
@@ -113,9 +115,10 @@ fn resume(folder: &PathBuf, optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6
 }
 
 #[test]
-fn a_stopped_training_goes_on_with_the_same_bits() {
+fn a_stopped_training_resumes_with_the_same_bits() {
     let expected = uninterrupted(&mut sgd());
-    // In the middle of an epoch, after its last step but before its evaluation, and in the last epoch.
+    // In the middle of an epoch, after its last step but before its evaluation, and in the last
+    // epoch.
     for (stop, position) in [(3, (0, 3)), (7, (0, 7)), (8, (1, 1)), (20, (2, 6)), (21, (2, 7))] {
         let folder = folder(&format!("stop-{stop}"));
         let stopped = train_until(stop, &folder, &mut sgd());
@@ -126,7 +129,7 @@ fn a_stopped_training_goes_on_with_the_same_bits() {
 }
 
 #[test]
-fn a_training_with_adamw_goes_on_too() {
+fn a_stopped_training_with_adamw_resumes_with_the_same_bits() {
     let folder = folder("adamw");
     let expected = uninterrupted(&mut AdamW::new(0.0));
     train_until(10, &folder, &mut AdamW::new(0.0));
@@ -135,7 +138,7 @@ fn a_training_with_adamw_goes_on_too() {
 }
 
 #[test]
-fn a_killed_training_goes_on_from_its_last_checkpoint() {
+fn a_killed_training_resumes_from_its_last_checkpoint() {
     let folder = folder("kill");
     let expected = uninterrupted(&mut sgd());
     let ((train, test), mut model) = (loaders(2), model(1));
@@ -152,7 +155,7 @@ fn a_killed_training_goes_on_from_its_last_checkpoint() {
     assert!(kill.is_err());
     let checkpoint = Checkpoint::read(folder.join(Trainer::LAST)).unwrap();
     assert_eq!(checkpoint.position(), Position { epoch: 1, batch: 4 });
-    // What a crash between write and rename leaves: a temporary file beside the old checkpoint.
+    // A crash between write and rename leaves a temporary file beside the old checkpoint.
     fs::write(folder.join(format!(".{}.1-1.tmp", Trainer::LAST)), b"half of a checkp").unwrap();
     assert!(resume(&folder, &mut sgd()) == expected);
     fs::remove_dir_all(&folder).unwrap();
@@ -226,7 +229,7 @@ fn a_truncated_checkpoint_is_an_error_at_any_length() {
 }
 
 #[test]
-fn another_loader_is_refused() {
+fn another_loader_is_an_error() {
     let folder = folder("loader");
     train_until(4, &folder, &mut sgd());
     let (_, test) = loaders(1);
@@ -257,7 +260,7 @@ fn an_unwritable_folder_is_found_before_the_first_step() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_before_the_weights_are_touched() {
+fn a_loss_that_is_not_finite_is_an_error_before_the_weights_change() {
     let (train, test) = loaders(1);
     let (mut model, mut sgd) = (model(1), sgd());
     model.visit_mut("", &mut |name, slot| {
@@ -266,12 +269,14 @@ fn a_loss_that_is_no_number_stops_before_the_weights_are_touched() {
         }
     });
     let before = bits(&model, &sgd);
-    let error = trainer().run(&mut model, &mut sgd, &train, &test, |_| ()).unwrap_err().to_string();
+    let error = trainer().run(&mut model, &mut sgd, &train, &test, |_| ()).unwrap_err();
+    let first_lr = trainer().settings().schedule.lr(0);
     assert!(
-        error.starts_with(
-            "train: loss: expected a finite number, found NaN in epoch 1, batch 1 (learning rate"
-        ),
+        matches!(&error, Error::Diverged { epoch: 1, batch: 1, what, learning_rate }
+            if what == "loss (NaN)" && *learning_rate == first_lr),
         "{error}"
     );
+    let text = error.to_string();
+    assert!(text.starts_with("train: loss (NaN) is not finite in epoch 1, batch 1"), "{text}");
     assert_eq!(bits(&model, &sgd), before);
 }

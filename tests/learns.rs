@@ -1,4 +1,5 @@
-//! Networks learn: small ones fit the drawn images, and twenty steps follow PyTorch's (`tests/golden`).
+//! Networks learn: small ones fit the synthetic images, and twenty steps equal those of PyTorch
+//! (`tests/golden`).
 
 use skipgrad::{
     Result, Rng, Tensor,
@@ -12,7 +13,8 @@ use skipgrad::{
     train::{Outcome, Trainer},
 };
 
-/// The tensors of `tests/golden/training.safetensors` below a prefix, without it.
+/// The tensors of `tests/golden/training.safetensors` whose names begin with a prefix, under the
+/// rest of their names.
 fn golden(prefix: &str) -> NamedTensors {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/training.safetensors");
     below(&io::read(path).unwrap(), prefix)
@@ -24,7 +26,7 @@ fn below(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
     named.collect()
 }
 
-/// Equal to `tolerance` times the largest value.
+/// Asserts equality up to `tolerance` times the largest expected value.
 #[track_caller]
 fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(found.shape(), expected.shape(), "{what}");
@@ -34,7 +36,7 @@ fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
     }
 }
 
-/// Twenty steps of SGD on one batch, from PyTorch's first weights, end where PyTorch ends.
+/// Makes twenty steps of SGD on one batch from PyTorch's initial weights, and compares the results.
 fn follows_pytorch(name: &str, mut model: impl Module) -> Result<()> {
     const TOLERANCE: f32 = 1e-4;
     let golden = golden(&format!("net/{name}/"));
@@ -78,8 +80,9 @@ fn a_densenet_follows_pytorch() -> Result<()> {
     follows_pytorch("densenet", DenseNet::new(&config, &mut Rng::seed(0))?)
 }
 
-/// Five epochs of two thousand drawn images; the accuracy on five hundred others, where guessing gives 0.1.
-fn fits_drawn_images(mut model: impl Module) -> Result<f32> {
+/// Trains for five epochs on two thousand synthetic images, and returns the accuracy on five
+/// hundred others. Chance is 0.1.
+fn fits_synthetic_images(mut model: impl Module) -> Result<f32> {
     const EPOCHS: usize = 5;
     let data = SyntheticShapes::with_sizes(2000, 500, 42)?;
     let normalize = Compose::new().then(Normalize::fit(&data.train())?);
@@ -96,20 +99,20 @@ fn fits_drawn_images(mut model: impl Module) -> Result<f32> {
 }
 
 #[test]
-fn a_resnet_fits_the_drawn_images() -> Result<()> {
+fn a_resnet_fits_the_synthetic_images() -> Result<()> {
     let config = ResNetConfig {
         stem: StemKind::ImageNet,
         shortcut: ShortcutKind::Project,
         stages: vec![(32, 1), (64, 1)],
         ..ResNetConfig::cifar_paper(8, 10)?
     };
-    let accuracy = fits_drawn_images(ResNet::new(&config, &mut Rng::seed(1))?)?;
+    let accuracy = fits_synthetic_images(ResNet::new(&config, &mut Rng::seed(1))?)?;
     assert!(accuracy > 0.5, "{accuracy}");
     Ok(())
 }
 
 #[test]
-fn a_densenet_fits_the_drawn_images() -> Result<()> {
+fn a_densenet_fits_the_synthetic_images() -> Result<()> {
     let config = DenseNetConfig {
         stem: StemKind::ImageNet,
         layers: vec![2, 2],
@@ -117,7 +120,7 @@ fn a_densenet_fits_the_drawn_images() -> Result<()> {
         growth: 12,
         ..DenseNetConfig::bc(10, 12, 10)?
     };
-    let accuracy = fits_drawn_images(DenseNet::new(&config, &mut Rng::seed(1))?)?;
+    let accuracy = fits_synthetic_images(DenseNet::new(&config, &mut Rng::seed(1))?)?;
     assert!(accuracy > 0.5, "{accuracy}");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Twenty steps of every optimizer, and sixty learning rates of every schedule, against PyTorch's (`tests/golden`).
+//! Twenty steps of every optimizer and sixty learning rates of every schedule equal those of
+//! PyTorch (`tests/golden`).
 
 use skipgrad::{
     Result, Rng, Tensor,
@@ -26,14 +27,14 @@ fn golden() -> NamedTensors {
     io::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/training.safetensors")).unwrap()
 }
 
-/// The tensors below a prefix, without it.
+/// The tensors whose names begin with a prefix, under the rest of their names.
 fn below(golden: &NamedTensors, prefix: &str) -> NamedTensors {
     let named =
         golden.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone())));
     named.collect()
 }
 
-/// Equal to `tolerance` times the largest value.
+/// Asserts equality up to `tolerance` times the largest expected value.
 fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, what: &str) {
     assert_eq!(found.shape(), expected.shape(), "{what}");
     let largest = expected.data().iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
@@ -42,7 +43,8 @@ fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, what: &str) {
     }
 }
 
-/// Trains the golden network from its first weights on its batches and compares everything.
+/// Trains the golden network from its initial weights, and compares losses, gradient norms and
+/// weights.
 fn follows_pytorch(name: &str, optimizer: &mut dyn Optimizer, clip: Option<f32>) {
     let golden = golden();
     let mut rng = Rng::seed(0);
@@ -96,17 +98,17 @@ fn adamw_follows_pytorch() {
 #[test]
 fn schedules_follow_pytorch() {
     let golden = golden();
-    let floor = Curve::Cosine { lr: 0.1, steps: 60, floor: 0.01 };
+    let cosine_floor = Curve::Cosine { lr: 0.1, steps: 60, min_lr: 0.01 };
     let schedules = [
         ("one_cycle", Schedule::one_cycle(0.4, 60)),
         ("cosine", Schedule::cosine(0.1, 60)),
-        ("cosine_floor", floor.into()),
+        ("cosine_floor", cosine_floor.into()),
         ("step", Schedule::step(0.1, 20, 0.1)),
         ("multi_step", Schedule::multi_step(0.1, &[15, 40], 0.2)),
         ("polynomial0.9", Schedule::polynomial(0.1, 60, 0.9)),
         ("polynomial1", Schedule::polynomial(0.1, 60, 1.0)),
-        ("warmup_cosine", Schedule::cosine(0.1, 50).warm_up(10)),
-        ("warmup_step", Schedule::step(0.1, 20, 0.1).warm_up(10)),
+        ("warmup_cosine", Schedule::cosine(0.1, 50).warmup(10)),
+        ("warmup_step", Schedule::step(0.1, 20, 0.1).warmup(10)),
     ];
     assert_eq!(below(&golden, "schedule/").len(), schedules.len());
     for (name, schedule) in schedules {
