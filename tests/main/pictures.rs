@@ -1,25 +1,20 @@
 //! Pictures as PIL and torchvision see them: `tests/golden/pictures.py` says how they were made.
-#![cfg(feature = "image")]
 
+use crate::common::golden;
 use image::GenericImageView as _;
 use skipgrad::{
     Error, Result, Tensor,
     autograd::NamedTensors,
     data::{Normalize, Preset, open_picture},
-    io,
 };
-use std::path::{Path, PathBuf};
-
-fn golden(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
-}
+use std::path::PathBuf;
 
 fn picture(name: &str) -> PathBuf {
-    golden("pictures").join(name)
+    golden::path("pictures").join(name)
 }
 
 fn expected() -> NamedTensors {
-    io::read(golden("pictures.safetensors")).unwrap()
+    golden::tensors("pictures.safetensors")
 }
 
 fn preset(resize: usize, crop: [usize; 2]) -> Preset {
@@ -119,8 +114,8 @@ fn what_is_no_picture_is_refused_with_its_path() {
         let words = error.to_string();
         assert!(words.starts_with(&path.display().to_string()) && words.contains(text), "{words}");
     };
-    refused(golden("pictures.py"), "format: expected a picture, PNG or JPEG, found something else");
-    refused(golden("pictures"), "cannot read: not a regular file");
+    refused(golden::path("pictures.py"), "format: expected a picture, PNG or JPEG, found something else");
+    refused(golden::path("pictures"), "cannot read: not a regular file");
     refused(picture("none.png"), "cannot read");
 }
 

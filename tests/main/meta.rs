@@ -8,7 +8,8 @@ use skipgrad::{
     nn::{BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3},
 };
 
-/// A network that is broken, the images that it is to see, and of each fault the module and the shapes that the error must name.
+/// A network that is broken, the images that it is to see, and of each fault the module and the
+/// shapes that the error must name.
 type Broken = (Box<dyn Module>, [usize; 4], &'static [(&'static str, [&'static str; 2])]);
 
 fn resnet(change: impl FnOnce(&mut ResNet) -> Result<()>) -> Result<Box<dyn Module>> {

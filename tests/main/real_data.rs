@@ -1,9 +1,10 @@
-//! CIFAR-10 itself and the published ResNet-20, where they are at hand: the folder of the binary version is named by
-//! `SKIPGRAD_CIFAR10`, the weights by `SKIPGRAD_RESNET20`: the file as published (`.th`, with the feature `pth`), or as
-//! safetensors. Elsewhere the tests say that they did nothing.
+//! CIFAR-10 itself and the published ResNet-20, where they are at hand: the folder of the binary
+//! version is named by `SKIPGRAD_CIFAR10`, the weights by `SKIPGRAD_RESNET20`: the file as
+//! published (`.th`, with the feature `pth`), or as safetensors. Elsewhere the tests say that they
+//! did nothing.
 //!
-//! What is expected of the weights is what PyTorch computes with them on the JPEG-recoded copy of CIFAR-10, where they do a
-//! little worse than on the original images (8103 of 10000 are right).
+//! What is expected of the weights is what PyTorch computes with them on the JPEG-recoded copy of
+//! CIFAR-10, where they do a little worse than on the original images (8103 of 10000 are right).
 
 use skipgrad::{
     Result, Rng, Tensor,

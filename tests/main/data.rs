@@ -1,4 +1,5 @@
-//! The data module from outside: files on disk to normalized batches, and what is said when they are spoilt.
+//! The data module from outside: files on disk to normalized batches, and what is said when they
+//! are spoilt.
 
 use skipgrad::{
     Error, Rng, Tensor,
@@ -7,27 +8,8 @@ use skipgrad::{
         SyntheticShapes, Transform,
     },
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-/// A folder that is removed at the end of a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("skipgrad-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use std::{fs, path::Path};
+use tempfile::TempDir;
 
 /// The images as a file of CIFAR-10: label, then red, green and blue planes.
 fn write_cifar(path: &Path, images: &Images) {
@@ -43,21 +25,21 @@ fn write_cifar(path: &Path, images: &Images) {
 }
 
 /// A folder of CIFAR-10 files, 8 drawn images in each.
-fn cifar(name: &str) -> (Folder, Splits) {
+fn cifar() -> (TempDir, Splits) {
     let drawn = Splits::from(SyntheticShapes::with_sizes(40, 8, 42).unwrap());
-    let folder = Folder::new(name);
+    let folder = tempfile::tempdir().unwrap();
     for i in 0..5 {
         let part = drawn.train().slice(8 * i..8 * i + 8).unwrap();
-        write_cifar(&folder.0.join(format!("data_batch_{}.bin", i + 1)), &part);
+        write_cifar(&folder.path().join(format!("data_batch_{}.bin", i + 1)), &part);
     }
-    write_cifar(&folder.0.join("test_batch.bin"), &drawn.test());
+    write_cifar(&folder.path().join("test_batch.bin"), &drawn.test());
     (folder, drawn)
 }
 
 #[test]
 fn what_is_written_as_cifar_is_read_back() {
-    let (folder, drawn) = cifar("round-trip");
-    let read = Cifar10::open(&folder.0).unwrap();
+    let (folder, drawn) = cifar();
+    let read = Cifar10::open(folder.path()).unwrap();
     for (read, drawn) in [(read.train(), drawn.train()), (read.test(), drawn.test())] {
         assert_eq!(read.images(0..read.len()).unwrap(), drawn.images(0..drawn.len()).unwrap());
         assert_eq!(read.labels(0..read.len()).unwrap(), drawn.labels(0..drawn.len()).unwrap());
@@ -66,8 +48,8 @@ fn what_is_written_as_cifar_is_read_back() {
 
 #[test]
 fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
-    let (folder, _) = cifar("recipe");
-    let data = Splits::from(Cifar10::open(&folder.0).unwrap());
+    let (folder, _) = cifar();
+    let data = Splits::from(Cifar10::open(folder.path()).unwrap());
     let steps = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
     let loader = Loader::new(data.train(), 6).shuffle(1).transform(steps.clone()).drop_last(true);
     let run = |workers: usize, epoch: u64, first: usize| {
@@ -89,12 +71,12 @@ fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
 
 #[test]
 fn spoilt_files_are_refused_with_file_record_and_reason() {
-    let (folder, _) = cifar("spoilt");
-    let path = folder.0.join("data_batch_2.bin");
+    let (folder, _) = cifar();
+    let path = folder.path().join("data_batch_2.bin");
     let whole = fs::read(&path).unwrap();
     let error = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        Cifar10::open(&folder.0).unwrap_err()
+        Cifar10::open(folder.path()).unwrap_err()
     };
 
     let first = error(&whole[..whole.len() - 100]);
