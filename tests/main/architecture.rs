@@ -1,10 +1,7 @@
 //! The modules of the crate: who may import whom, where `unsafe` may stand, how long a file may be.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-};
+use crate::common::files::{before_tests, rust_files};
+use std::fmt::Write as _;
 
 /// A module, the modules it may import besides itself, and why no others. Errors and random numbers are everyone's; `kernels` is the
 /// crate below.
@@ -60,27 +57,11 @@ impl Source {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
-    let mut files: Vec<PathBuf> = vec![];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    let read = |file: PathBuf| {
-        let names: Vec<_> = file.strip_prefix(&root).unwrap().iter().map(|n| n.to_string_lossy()).collect();
-        let text = fs::read_to_string(&file).unwrap().replace("\r\n", "\n");
-        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-        Source { path: names.join("/"), code: code.to_string() }
+    let source = |(path, text): (String, String)| Source {
+        path: path.trim_start_matches("src/").to_string(),
+        code: before_tests(&text).to_string(),
     };
-    files.into_iter().map(read).collect()
+    rust_files("src").into_iter().map(source).collect()
 }
 
 /// The code with comments blanked, line by line: an example in a comment may import everything.

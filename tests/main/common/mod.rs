@@ -1,6 +1,7 @@
 //! Helpers that several tests share.
 
 pub(crate) mod compare;
+pub(crate) mod files;
 pub(crate) mod golden;
 pub(crate) mod hash;
 
