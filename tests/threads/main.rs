@@ -1,4 +1,8 @@
-//! Whose threads compute. One test in a process of its own: the threads are the whole process's.
+//! Whose threads compute. The tests count the threads of the whole process, so they run one after
+//! another.
+
+#[path = "../serial/mod.rs"]
+mod serial;
 
 use skipgrad::{
     Result, Rng, Tensor,
@@ -8,6 +12,7 @@ use skipgrad::{
     optim::{Optimizer, Sgd},
 };
 use std::{
+    process::ExitCode,
     sync::{
         atomic::{AtomicUsize, Ordering::Relaxed},
         mpsc::{self, RecvTimeoutError},
@@ -18,17 +23,24 @@ use std::{
 
 /// Threads of a user who trains or runs one model on each.
 const USERS: usize = 4;
-/// Threads of a pool: not a divisor of anything here, nor likely to be the machine's own number.
+/// Number of threads of a pool: no divisor of anything here, and unlikely to be the machine's own
+/// number.
 const POOL: usize = 3;
 
-#[test]
-fn threads_are_the_callers() -> Result<()> {
-    let alone = a_pool_that_work_is_installed_in_does_all_of_it()?;
-    models_on_threads_of_their_own_share_the_pool(&alone)?;
-    one_model_serves_many_threads()
+fn main() -> ExitCode {
+    serial::run(vec![
+        // First, while the global pool has not been built.
+        serial::test("threads::installed_pool_does_all_of_the_work", installed_pool_does_all_of_the_work),
+        serial::test(
+            "threads::models_on_their_own_threads_share_the_global_pool",
+            models_share_the_global_pool,
+        ),
+        serial::test("threads::one_model_serves_many_threads", one_model_serves_many_threads),
+    ])
 }
 
-/// Large enough that every kernel cuts its work into several tasks, in all directions and by Winograd's algorithm too.
+/// Large enough that every kernel cuts its work into several tasks, in all directions and by
+/// Winograd's algorithm too.
 fn images(seed: usize) -> Result<Tensor> {
     Tensor::normal([32, 32, 32, 3], 1.0, &mut Rng::seed(seed as u64))
 }
@@ -58,25 +70,28 @@ fn evaluate(model: &ResNet, images: &Tensor) -> Result<Tensor> {
     Ok(model.forward(&Tape::eval().input(images.clone()))?.value().clone())
 }
 
-/// Returns what every user's work gives if nobody else is at work.
-fn a_pool_that_work_is_installed_in_does_all_of_it() -> Result<Vec<Vec<Tensor>>> {
-    let (alone, most) = watched(|| -> Result<Vec<Vec<Tensor>>> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(POOL).build().unwrap();
-        (0..USERS).map(|seed| pool.install(|| work(seed))).collect()
-    });
+/// Every user's work, done alone in a pool of its own.
+fn work_alone() -> Result<Vec<Vec<Tensor>>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(POOL).build().unwrap();
+    (0..USERS).map(|seed| pool.install(|| work(seed))).collect()
+}
+
+fn installed_pool_does_all_of_the_work() -> Result<()> {
+    let (alone, most) = watched(work_alone);
     assert_at_most(most, POOL);
-    // The global pool is made when it is first asked for anything, and cannot be made twice.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(POOL).start_handler(|_| {
-        STARTED.fetch_add(1, Relaxed);
-    });
-    pool.build_global().expect("no work has reached the global pool");
-    alone
+    alone.map(drop)
 }
 
 /// Threads that the global pool has started.
 static STARTED: AtomicUsize = AtomicUsize::new(0);
 
-fn models_on_threads_of_their_own_share_the_pool(alone: &[Vec<Tensor>]) -> Result<()> {
+fn models_share_the_global_pool() -> Result<()> {
+    let alone = work_alone()?;
+    // The global pool is built when work first reaches it, and cannot be built twice.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(POOL).start_handler(|_| {
+        STARTED.fetch_add(1, Relaxed);
+    });
+    pool.build_global().expect("no work has reached the global pool");
     let (together, most) = watched(|| {
         thread::scope(|scope| {
             let users: Vec<_> = (0..USERS).map(|seed| scope.spawn(move || work(seed))).collect();
@@ -108,8 +123,8 @@ fn one_model_serves_many_threads() -> Result<()> {
     Ok(())
 }
 
-/// Runs `f` and watches how many threads the process has meanwhile, beyond those that it had before: the most that were seen.
-/// `None` where the system does not say.
+/// Runs `f` and watches how many threads the process has meanwhile, beyond those that it had
+/// before: the most that were seen. `None` where the system does not say.
 fn watched<T>(f: impl FnOnce() -> T) -> (T, Option<usize>) {
     let before = threads();
     // Its end, when `f` returns or panics, ends the watch.

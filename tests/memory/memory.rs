@@ -1,5 +1,7 @@
-//! What a training step holds. One test in a process of its own: the pool's counters are the whole process's.
+//! What a training step and an evaluation hold.
 
+use crate::serial;
+use libtest_mimic::Trial;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{State, Tape},
@@ -10,10 +12,19 @@ use skipgrad::{
     optim::{Optimizer, Sgd},
 };
 
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![
+        serial::test("memory::training_of_a_resnet", training_of_a_resnet),
+        serial::test("memory::training_of_a_dense_block", training_of_a_dense_block),
+        serial::test("memory::evaluation_of_a_dense_block", evaluation_of_a_dense_block),
+        serial::test("memory::two_hundred_steps", two_hundred_steps),
+    ]
+}
+
 const BATCH: usize = 8;
 
-/// A 32 x 32 map of 64 channels for every image of the batch: what the stem and the first stage work on. The maps of the second
-/// stage are half as large, those of the third a quarter.
+/// A 32 x 32 map of 64 channels for every image of the batch: what the stem and the first stage
+/// work on. The maps of the second stage are half as large, those of the third a quarter.
 const MAP: usize = 4 * BATCH * 32 * 32 * 64;
 
 fn images(edge: usize) -> Result<Tensor> {
@@ -26,14 +37,7 @@ fn step(model: &mut ResNet, sgd: &mut Sgd, images: &Tensor) -> Result<()> {
     sgd.step(model, loss.backward()?)
 }
 
-#[test]
-fn memory_is_what_the_network_needs() -> Result<()> {
-    resnet18()?;
-    dense_block()?;
-    two_hundred_steps()
-}
-
-fn resnet18() -> Result<()> {
+fn training_of_a_resnet() -> Result<()> {
     let mut model = ResNet::cifar(18, 10, &mut Rng::seed(1))?;
     let mut sgd = Sgd::new(0.01).momentum(0.9);
     let images = images(32)?;
@@ -52,19 +56,21 @@ fn resnet18() -> Result<()> {
     for _ in 0..5 {
         step(&mut model, &mut sgd, &images)?;
     }
-    // A page for every map of a step would be tens of thousands. The few are lists for which the allocator extends its heap.
+    // A page for every map of a step would be tens of thousands. The few are lists for which the
+    // allocator extends its heap.
     if let Some((before, after)) = faults_before.zip(faults()) {
         assert!(after - before < 5 * 100, "five steps take {} fresh pages", after - before);
     }
     // Not to the byte: a buffer may have got a block of the pool that is a little larger than it.
     assert!(after.live.abs_diff(before.live) < 4096, "a step leaves nothing behind: {before:?}, {after:?}");
 
-    // Parameters, momentum and running statistics are always there. The most is live when the sweep comes back to the second
-    // stage: nearly all gradients (the first two stages have 6 % of the parameters), the maps that the stages before and this
-    // one keep, and maps that the sweep works with. A convolution keeps its output, which its norm starts from; what comes
-    // out of the norm and the ReLU is computed again, except for the output of every stage. The stem and the first stage
-    // have five convolutions, the second four and a projection. A sweep that kept everything to its end would exceed this
-    // by the maps of the other stages.
+    // Parameters, momentum and running statistics are always there. The most is live when the sweep
+    // comes back to the second stage: nearly all gradients (the first two stages have 6 % of the
+    // parameters), the maps that the stages before and this one keep, and maps that the sweep works
+    // with. A convolution keeps its output, which its norm starts from; what comes out of the norm
+    // and the ReLU is computed again, except for the output of every stage. The stem and the first
+    // stage have five convolutions, the second four and a projection. A sweep that kept everything
+    // to its end would exceed this by the maps of the other stages.
     let state: usize = model.export().values().map(|tensor| 4 * tensor.data().len()).sum();
     let bound = 3 * state + 6 * MAP + 6 * MAP / 2 + 5 * MAP / 2;
     assert!(after.peak < bound, "a step holds {} bytes, more than {bound}", after.peak);
@@ -74,7 +80,8 @@ fn resnet18() -> Result<()> {
     evaluate()?;
     let packed = memory::stats().live - after.live;
     assert!(packed < 4 * state / 2 + state / 8, "{packed} bytes packed, of {state}");
-    // A block in evaluation: the maps that come into the stage and into the block, and two of its own.
+    // A block in evaluation: the maps that come into the stage and into the block, and two of its
+    // own.
     memory::reset_peak();
     evaluate()?;
     let eval = memory::stats();
@@ -90,9 +97,9 @@ fn resnet18() -> Result<()> {
     Ok(())
 }
 
-/// By its definition a dense block of L layers makes L²/2 times the maps of one. Here four times the layers take four times the
-/// memory.
-fn dense_block() -> Result<()> {
+/// By its definition a dense block of L layers makes L²/2 times the maps of one. Here four times
+/// the layers take four times the memory.
+fn training_of_a_dense_block() -> Result<()> {
     let peak = |layers: usize| -> Result<usize> {
         let block = DenseBlock::bottleneck(12, 12, layers).build(&mut Rng::seed(1))?;
         let images = Tensor::normal([BATCH, 16, 16, 12], 1.0, &mut Rng::seed(2))?;
@@ -102,13 +109,13 @@ fn dense_block() -> Result<()> {
         block.forward(&tape.watch(images))?.sum().backward()?;
         Ok(memory::stats().peak - before)
     };
-    evaluation_of_a_dense_block()?;
     let (short, long) = (peak(12)?, peak(48)?);
     assert!(long < 4 * short, "{short} bytes for 12 layers, {long} for 48");
     Ok(())
 }
 
-/// Folds and packs once, and then takes all its memory from the pool and holds the maps, and what a bottleneck made of them.
+/// Folds and packs once, and then takes all its memory from the pool and holds the maps, and what a
+/// bottleneck made of them.
 fn evaluation_of_a_dense_block() -> Result<()> {
     let block = DenseBlock::bottleneck(16, 16, 6).build(&mut Rng::seed(1))?;
     let images = Tensor::normal([BATCH, 16, 16, 16], 1.0, &mut Rng::seed(2))?;
@@ -145,7 +152,8 @@ fn two_hundred_steps() -> Result<()> {
 /// Pages that the system had to provide to this process so far, where it says.
 fn faults() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the command's name, which may hold anything, the numbers begin with the third; this is the tenth.
+    // After the command's name, which may hold anything, the numbers begin with the third; this is
+    // the tenth.
     let (_, numbers) = stat.rsplit_once(')')?;
     numbers.split_whitespace().nth(7)?.parse().ok()
 }

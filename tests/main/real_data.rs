@@ -1,10 +1,10 @@
-//! CIFAR-10 itself and the published ResNet-20. `SKIPGRAD_CIFAR10` names the folder of the binary
-//! version, and `SKIPGRAD_RESNET20` the weights: the published file (`.th`, with the feature `pth`)
-//! or the same weights as safetensors. Without these variables the tests print that they are
-//! skipped.
+//! CIFAR-10 itself and the published ResNet-20, where they are at hand: the folder of the binary
+//! version is named by `SKIPGRAD_CIFAR10`, the weights by `SKIPGRAD_RESNET20`: the file as
+//! published (`.th`, with the feature `pth`), or as safetensors. Elsewhere the tests say that they
+//! did nothing.
 //!
-//! The expected results are those of PyTorch with the same weights on the JPEG-recoded copy of
-//! CIFAR-10, which are a little worse than on the original images (8103 of 10000 are right).
+//! What is expected of the weights is what PyTorch computes with them on the JPEG-recoded copy of
+//! CIFAR-10, where they do a little worse than on the original images (8103 of 10000 are right).
 
 use skipgrad::{
     Result, Rng, Tensor,

@@ -1,6 +1,11 @@
-//! Files that were made to do harm: every one is answered with a typed error, nothing panics, and nothing takes more memory than
-//! twice the file and 1 MiB. One test in a process of its own: the allocator's counter is the whole process's.
+//! Files that were made to do harm: every one is answered with a typed error, nothing panics, and
+//! nothing takes more memory than twice the file and 1 MiB. The allocator's counters count for the
+//! whole process, so the tests run one after another: `cargo test --test hostile pytorch`.
 
+#[path = "../serial/mod.rs"]
+mod serial;
+
+use libtest_mimic::Trial;
 use peak_alloc::PeakAlloc;
 use skipgrad::{
     Error, Rng, Tensor,
@@ -11,20 +16,38 @@ use skipgrad::{
 };
 use std::{
     cell::RefCell,
+    convert::Infallible,
     fs,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
+use tempfile::TempDir;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// A place for one file after another, and a model that none of them fits.
-struct Place(PathBuf, RefCell<ResNet>);
+/// A folder for one file after another, and a model that none of them fits.
+struct Place {
+    folder: TempDir,
+    model: RefCell<ResNet>,
+}
 
 impl Place {
-    /// Loads the bytes into the model, and reads them as a weights file. All but reading what can be read is held to the bound.
+    fn new() -> Place {
+        let config =
+            ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 10).unwrap() };
+        let model = RefCell::new(ResNet::new(&config, &mut Rng::seed(0)).unwrap());
+        Place { folder: tempfile::tempdir().unwrap(), model }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("file")
+    }
+
+    /// Loads the bytes into the model, and reads them as a weights file. All but reading what can
+    /// be read is held to the bound.
     fn read(&self, what: &str, bytes: &[u8]) -> Result<NamedTensors, Error> {
-        fs::write(&self.0, bytes).unwrap();
+        fs::write(self.path(), bytes).unwrap();
         let most = 2 * bytes.len() + (1 << 20);
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
@@ -32,14 +55,14 @@ impl Place {
             let taken = MEMORY.peak_usage() - before;
             assert!(taken <= most, "{what}: {taken} bytes to {step} a file of {}", bytes.len());
         };
-        let loaded = io::load(&mut *self.1.borrow_mut(), &self.0);
+        let loaded = io::load(&mut *self.model.borrow_mut(), self.path());
         within("load");
         let refused =
             matches!(loaded, Err(Error::State { .. } | Error::Malformed { .. } | Error::Argument { .. }));
         assert!(refused, "{what}: {loaded:?}");
         drop(loaded);
         MEMORY.reset_peak_usage();
-        let opened = WeightsFile::open(&self.0);
+        let opened = WeightsFile::open(self.path());
         within("open");
         let answer = opened.and_then(|file| file.read_all());
         if answer.is_err() {
@@ -60,23 +83,35 @@ impl Place {
     }
 }
 
-#[test]
-fn every_hostile_file_is_refused_for_little_memory() {
-    let folder = std::env::temp_dir().join(format!("skipgrad-hostile-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 10).unwrap() };
-    let model = ResNet::new(&config, &mut Rng::seed(0)).unwrap();
-    let place = Place(folder.join("file"), RefCell::new(model));
+fn main() -> ExitCode {
     // The pool takes a region from the system for its first small tensor.
     drop(Tensor::zeros([1]).unwrap());
-    safetensors_cut_and_forged(&place);
-    safetensors_with_absurd_headers(&place);
-    #[cfg(feature = "pth")]
-    pytorch::all(&place);
-    #[cfg(feature = "image")]
-    pictures::all(&place);
-    corpora(&place, &folder);
-    fs::remove_dir_all(folder).unwrap();
+    let own = vec![
+        test("safetensors::cut_and_forged", safetensors_cut_and_forged),
+        test("safetensors::implausible_headers", safetensors_with_implausible_headers),
+        test("corpora::weights", weights_corpora),
+        test("corpora::cifar", cifar_corpus),
+    ];
+    let tests = [
+        own,
+        #[cfg(feature = "pth")]
+        pytorch::tests(),
+        #[cfg(feature = "image")]
+        pictures::tests(),
+    ];
+    serial::run(tests.into_iter().flatten().collect())
+}
+
+fn test(name: &str, test: fn(&Place)) -> Trial {
+    serial::test(format!("hostile::{name}"), move || {
+        test(&Place::new());
+        Ok::<(), Infallible>(())
+    })
+}
+
+#[cfg(any(feature = "pth", feature = "image"))]
+fn golden(file: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap()
 }
 
 fn safetensors(header: &str, numbers: usize) -> Vec<u8> {
@@ -94,8 +129,8 @@ fn safetensors_cut_and_forged(place: &Place) {
         ("b".to_string(), Tensor::zeros([1]).unwrap()),
         ("c".to_string(), Tensor::zeros([0, 4]).unwrap()),
     ]);
-    io::write(&place.0, &tensors, &Metadata::new()).unwrap();
-    let whole = fs::read(&place.0).unwrap();
+    io::write(place.path(), &tensors, &Metadata::new()).unwrap();
+    let whole = fs::read(place.path()).unwrap();
     for at in 0..whole.len() {
         place.refused(&format!("cut at {at}"), &whole[..at], "expected");
     }
@@ -128,7 +163,7 @@ fn safetensors_cut_and_forged(place: &Place) {
     place.refused("nothing times too much", &safetensors(&header, 0), "address space");
 }
 
-fn safetensors_with_absurd_headers(place: &Place) {
+fn safetensors_with_implausible_headers(place: &Place) {
     let many = |count: usize, item: &dyn Fn(usize) -> String| -> String {
         (0..count).map(item).collect::<Vec<_>>().join(",")
     };
@@ -145,7 +180,8 @@ fn safetensors_with_absurd_headers(place: &Place) {
     }
     let long = format!("{{{}}}", described(&"n".repeat(1 << 20), "1", "0,8"));
     place.refused("a long name", &safetensors(&long, 8), "header");
-    // Ever more tensors, until they are refused: the most that are not are held to the bound, loaded as well.
+    // Ever more tensors, until they are rejected: the most that are not are held to the bound,
+    // loaded as well.
     let names: [&dyn Fn(usize) -> String; 4] = [
         &|i| format!("{i:x}"),
         &|i| format!("{i:x}.linear.weight"),
@@ -166,18 +202,21 @@ fn safetensors_with_absurd_headers(place: &Place) {
 }
 
 /// What the fuzzers in `fuzz/` found worth keeping, and small files to begin with.
-fn corpora(place: &Place, folder: &Path) {
-    let corpus = |name: &str| {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-        let files = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
-        files
-            .map(|file| file.unwrap().path())
-            .map(|path| (path.display().to_string(), fs::read(path).unwrap()))
-    };
+fn corpus(name: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let files = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
+    files.map(|file| file.unwrap().path()).map(|path| (path.display().to_string(), fs::read(path).unwrap()))
+}
+
+fn weights_corpora(place: &Place) {
     for (name, bytes) in corpus("safetensors").chain(corpus("pytorch")) {
         let answer = place.read(&name, &bytes);
         assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{name}: {answer:?}");
     }
+}
+
+fn cifar_corpus(place: &Place) {
+    let folder = place.folder.path();
     for (name, bytes) in corpus("cifar") {
         for file in ["test_batch.bin", "train.bin", "test.bin"]
             .map(str::to_string)
@@ -196,25 +235,23 @@ fn corpora(place: &Place, folder: &Path) {
 mod pytorch {
     use super::*;
 
-    pub(super) fn all(place: &Place) {
-        cut_anywhere(place);
-        pickles(place);
-        tensors_that_lie(place);
-        archives(place);
-        damaged_at_the_end(place);
-        small_tensors(place);
-        large_in_memory(place);
-        shared_numbers(place);
-        repeated_numbers(place);
-    }
-
-    fn golden(name: &str) -> Vec<u8> {
-        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/weights").join(name)).unwrap()
+    pub(super) fn tests() -> Vec<Trial> {
+        vec![
+            test("pytorch::cut_anywhere", cut_anywhere),
+            test("pytorch::pickles", pickles),
+            test("pytorch::tensors_that_lie", tensors_that_lie),
+            test("pytorch::archives", archives),
+            test("pytorch::damaged_at_the_end", damaged_at_the_end),
+            test("pytorch::small_tensors", small_tensors),
+            test("pytorch::large_in_memory", large_in_memory),
+            test("pytorch::shared_numbers", shared_numbers),
+            test("pytorch::repeated_numbers", repeated_numbers),
+        ]
     }
 
     fn cut_anywhere(place: &Place) {
         for name in ["small.pth", "small_legacy.pth", "twenty_one_letters_ok.pth"] {
-            let whole = golden(name);
+            let whole = golden(&format!("weights/{name}"));
             assert_eq!(place.read(name, &whole).unwrap()["bias"].data(), [0.5, -0.5]);
             for at in 0..whole.len() {
                 place.refused(&format!("{name} cut at {at}"), &whole[..at], "expected");
@@ -251,9 +288,9 @@ mod pytorch {
         archive(&[Stored("m/data.pkl", pickle, 0), Stored("m/data/0", &[0; 64], 0)], 2)
     }
 
-    /// The pickles before the object in a stream, and one behind it for its keys.
+    /// The pickles before the object in a stream, and one after it for its keys.
     fn in_stream(pickle: &[u8]) -> Vec<u8> {
-        let whole = golden("small_legacy.pth");
+        let whole = golden("weights/small_legacy.pth");
         let begins: Vec<usize> =
             (0..whole.len() - 1).filter(|&at| whole[at..].starts_with(&[0x80, 2])).collect();
         [&whole[..begins[3]], pickle, b"\x80\x02]."].concat()
@@ -313,7 +350,7 @@ mod pytorch {
         assert!(place.read("a namespace", &around(&namespace)).unwrap().is_empty());
     }
 
-    /// A pickle of one tensor with these numbers.
+    /// A pickle of one tensor with this description.
     fn tensor(numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
         let item = [text("a"), rebuilt("0", numel, offset, shape, strides)].concat();
         [b"\x80\x02}".to_vec(), item, b"s.".to_vec()].concat()
@@ -381,7 +418,8 @@ mod pytorch {
         }
     }
 
-    /// Numbers of 16 bits take twice their module once they are read, and the last of these are not there.
+    /// Numbers of 16 bits take twice their module once they are read, and the last of these are not
+    /// there.
     fn damaged_at_the_end(place: &Place) {
         const NUMBERS: usize = 1 << 20;
         let large = rebuilt("0", NUMBERS as i64, 0, &[NUMBERS as i64], &[1]);
@@ -446,7 +484,8 @@ mod pytorch {
         }
     }
 
-    /// Tensors of one number take far more in memory than in the file, and some hundreds of them too much.
+    /// Tensors of one element take far more in memory than in the file, and some hundreds of them
+    /// too much.
     fn small_tensors(place: &Place) {
         let file = |count: usize, numbers: &dyn Fn(usize) -> i64| {
             let tensors = (0..count).flat_map(|i| {
@@ -471,8 +510,8 @@ mod pytorch {
         place.refused("too many small tensors", &file(2000, &|_| 1), "twice the file");
     }
 
-    /// Pickles of every kind that take more in memory than in the file, ever longer until they are refused: the longest that is not is
-    /// held to the bound.
+    /// Pickles of every kind that take more in memory than in the file, ever longer until they are
+    /// rejected: the longest that is not is held to the bound.
     fn large_in_memory(place: &Place) {
         let name = |i: usize| text(&format!("{i:x}"));
         let each = |begin: &[u8], item: &dyn Fn(usize) -> Vec<u8>, count: usize, end: &[u8]| {
@@ -525,7 +564,7 @@ mod pytorch {
                 }
             }
         }
-        // What the object takes is not granted to the keys behind it once more.
+        // What the object takes is not granted to the keys after it once more.
         let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 1000, b"u.");
         let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 1500, b"e.");
         let whole = in_stream(&object);
@@ -533,7 +572,7 @@ mod pytorch {
         place.refused("an object and keys", &stream, "twice the file");
     }
 
-    /// A thousand tensors of the same numbers come to a thousand times the file.
+    /// A thousand tensors of the same elements come to a thousand times the file.
     fn shared_numbers(place: &Place) {
         let numbers = vec![0; 1 << 16];
         let tensors = |count: u8| {
@@ -547,9 +586,13 @@ mod pytorch {
         place.refused("the same numbers again and again", &tensors(100), "twice the file");
     }
 
-    /// PyTorch writes a tensor that repeats one number 2^30 times in a kilobyte.
+    /// PyTorch writes a tensor that repeats one element 2^30 times in a kilobyte.
     fn repeated_numbers(place: &Place) {
-        place.refused("4 GiB in a kilobyte", &golden("repeated.pth"), "4294967296 bytes, more than the file");
+        place.refused(
+            "4 GiB in a kilobyte",
+            &golden("weights/repeated.pth"),
+            "4294967296 bytes, more than the file",
+        );
     }
 }
 
@@ -558,22 +601,20 @@ mod pictures {
     use super::*;
     use skipgrad::data::open_image;
 
-    pub(super) fn all(place: &Place) {
-        cut_anywhere(place);
-        absurd_headers(place);
-        spoilt(place);
-    }
-
-    fn golden(name: &str) -> Vec<u8> {
-        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures").join(name)).unwrap()
+    pub(super) fn tests() -> Vec<Trial> {
+        vec![
+            test("pictures::cut_anywhere", cut_anywhere),
+            test("pictures::implausible_headers", implausible_headers),
+            test("pictures::spoilt", spoilt),
+        ]
     }
 
     /// Opens the bytes as a picture; an answer that is none may take as much as a weights file's.
     fn open(place: &Place, what: &str, bytes: &[u8]) -> Result<(), Error> {
-        fs::write(&place.0, bytes).unwrap();
+        fs::write(place.path(), bytes).unwrap();
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
-        let answer = open_image(&place.0).map(drop);
+        let answer = open_picture(place.path()).map(drop);
         let taken = MEMORY.peak_usage() - before;
         let most = 2 * bytes.len() + (1 << 20);
         assert!(answer.is_ok() || taken <= most, "{what}: {taken} bytes for a file of {}", bytes.len());
@@ -590,7 +631,7 @@ mod pictures {
 
     fn cut_anywhere(place: &Place) {
         for name in ["one.png", "small.png", "turned.jpg"] {
-            let whole = golden(name);
+            let whole = golden(&format!("pictures/{name}"));
             open(place, name, &whole).unwrap();
             // The end of a PNG that says that it is the end holds nothing of the picture.
             let needed = if name.ends_with("png") { whole.len() - 16 } else { whole.len() };
@@ -600,7 +641,7 @@ mod pictures {
         }
     }
 
-    fn absurd_headers(place: &Place) {
+    fn implausible_headers(place: &Place) {
         let sized_png = |width: u32, height: u32| {
             let mut file = vec![];
             let mut encoder = png::Encoder::new(&mut file, width, height);
@@ -622,7 +663,7 @@ mod pictures {
             (16_384, "268435456 bytes"),
             (9_000, "at most 4096 times the file's"),
         ] {
-            let mut jpeg = golden("turned.jpg");
+            let mut jpeg = golden("pictures/turned.jpg");
             let at = frame(&jpeg) + 5;
             jpeg[at..at + 2].copy_from_slice(&size.to_be_bytes());
             jpeg[at + 2..at + 4].copy_from_slice(&size.to_be_bytes());
@@ -633,13 +674,13 @@ mod pictures {
     /// Whatever a byte is replaced by, there is a picture or a typed error.
     fn spoilt(place: &Place) {
         for name in ["small.png", "turned.jpg"] {
-            let whole = golden(name);
+            let whole = golden(&format!("pictures/{name}"));
             for at in 0..whole.len() {
                 for with in [0, 0xff, whole[at] ^ 0x10] {
                     let mut bytes = whole.clone();
                     bytes[at] = with;
-                    fs::write(&place.0, &bytes).unwrap();
-                    let answer = open_image(&place.0);
+                    fs::write(place.path(), &bytes).unwrap();
+                    let answer = open_picture(place.path());
                     assert!(
                         matches!(answer, Ok(_) | Err(Error::Malformed { .. })),
                         "{name} at {at}: {answer:?}"

@@ -1,6 +1,12 @@
-//! Blocks and models against what PyTorch computes: `tests/golden/README.md` says what the files hold.
+//! Blocks and models against what PyTorch computes: `tests/golden/README.md` says what the files
+//! hold.
 
-use safetensors::SafeTensors;
+use crate::common::{
+    compare::assert_close,
+    golden::{below, tensors, tensors_below},
+    hash::fnv1a,
+    rows,
+};
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, State, StateRef, Tape, Updates},
@@ -8,42 +14,7 @@ use skipgrad::{
     models::{self, ModelOptions},
     nn::Module,
 };
-use std::{fs, path::Path};
-
-fn golden(file: &str) -> NamedTensors {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
-    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let read = |view: &safetensors::tensor::TensorView<'_>| {
-        let floats = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        Tensor::new(view.shape(), floats.collect()).unwrap()
-    };
-    tensors.iter().map(|(name, view)| (name.to_string(), read(&view))).collect()
-}
-
-/// The tensors below a name, by the rest of theirs.
-fn below(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
-    let strip =
-        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()));
-    tensors.iter().filter_map(strip).collect()
-}
-
-/// The largest distance of two tensors, relative to the largest value of the second.
-fn distance(found: &Tensor, expected: &Tensor) -> f64 {
-    assert_eq!(found.shape(), expected.shape());
-    let largest = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold(0.0, |largest: f64, x| if x.is_nan() { f64::NAN } else { largest.max(x.abs()) })
-    };
-    let pairs = found.data().iter().zip(expected.data());
-    let apart = largest(&mut pairs.map(|(&a, &b)| f64::from(a) - f64::from(b)));
-    apart / largest(&mut expected.data().iter().map(|&b| f64::from(b))).max(1e-30)
-}
-
-#[track_caller]
-fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
-    let distance = distance(found, expected);
-    assert!(distance <= tolerance, "{what}: {distance:.1e} away, more than {tolerance:.0e}");
-}
+use std::collections::BTreeSet;
 
 /// Gradients of parameters and new values of buffers by name, in the layouts of a file.
 fn exported(model: &dyn Module, updates: &Updates) -> NamedTensors {
@@ -59,53 +30,57 @@ fn exported(model: &dyn Module, updates: &Updates) -> NamedTensors {
     tensors
 }
 
-fn block(name: &str, mut block: impl Module) {
+fn block<M: Module>(name: &str, build: impl FnOnce(&mut Rng) -> Result<M>) -> Result<()> {
     const TOLERANCE: f64 = 1e-5;
-    let golden = below(&golden("blocks.safetensors"), &format!("{name}/"));
-    block.import(below(&golden, "state/")).unwrap();
+    let golden = tensors_below("blocks.safetensors", &format!("{name}/"));
+    let mut block = build(&mut Rng::seed(0))?;
+    block.import(below(&golden, "state/"))?;
     let tape = Tape::train(Rng::seed(0));
     let x = tape.watch(golden["x"].clone());
     let y = block.forward(&x).unwrap();
-    close(&format!("{name}: y"), y.value(), &golden["y"], TOLERANCE);
+    assert_close(&format!("{name}: y"), y.value(), &golden["y"], TOLERANCE);
     let updates = y.backward_from(golden["dy"].clone()).unwrap();
-    close(&format!("{name}: dx"), updates.grad_of(&x).unwrap(), &golden["dx"], TOLERANCE);
+    assert_close(&format!("{name}: dx"), updates.grad_of(&x).unwrap(), &golden["dx"], TOLERANCE);
 
     let found = exported(&block, &updates);
     let mut expected = below(&golden, "grad/");
     expected.extend(below(&golden, "after/"));
     assert!(found.keys().eq(expected.keys()), "{name}: {:?} and {:?}", found.keys(), expected.keys());
     for (tensor, expected) in &expected {
-        close(&format!("{name}: {tensor}"), &found[tensor], expected, TOLERANCE);
+        assert_close(&format!("{name}: {tensor}"), &found[tensor], expected, TOLERANCE);
     }
-}
-
-#[test]
-fn residual_blocks() -> Result<()> {
-    let rng = &mut Rng::seed(0);
-    let plain = BlockOptions::default();
-    let stride2 = BlockOptions { stride: 2, ..plain };
-    block("basic_identity", BasicBlock::new(4, 4, &plain, rng)?);
-    block("basic_projection", BasicBlock::new(4, 6, &stride2, rng)?);
-    block("basic_pad", BasicBlock::new(4, 8, &BlockOptions { shortcut: ShortcutKind::Pad, ..stride2 }, rng)?);
-    block("bottleneck_identity", Bottleneck::new(8, 8, &plain, rng)?);
-    block("bottleneck_projection", Bottleneck::new(6, 8, &stride2, rng)?);
     Ok(())
 }
 
+fn stride2() -> BlockOptions {
+    BlockOptions { stride: 2, ..BlockOptions::default() }
+}
+
+rows! {
+    const BLOCKS;
+    block;
+    basic_identity => |rng| BasicBlock::new(4, 4, &BlockOptions::default(), rng),
+    basic_projection => |rng| BasicBlock::new(4, 6, &stride2(), rng),
+    basic_pad => |rng| BasicBlock::new(4, 8, &BlockOptions { shortcut: ShortcutKind::Pad, ..stride2() }, rng),
+    bottleneck_identity => |rng| Bottleneck::new(8, 8, &BlockOptions::default(), rng),
+    bottleneck_projection => |rng| Bottleneck::new(6, 8, &stride2(), rng),
+    dense_block => |rng| DenseBlock::bottleneck(6, 3, 3).build(rng),
+    dense_layer => |rng| DenseLayer::bottleneck(6, 3, rng),
+    transition => |rng| Transition::new(6, 3, rng),
+}
+
 #[test]
-fn dense_blocks() -> Result<()> {
-    let rng = &mut Rng::seed(0);
-    block("dense_layer", DenseLayer::bottleneck(6, 3, rng)?);
-    block("dense_block", DenseBlock::bottleneck(6, 3, 3).build(rng)?);
-    block("transition", Transition::new(6, 3, rng)?);
-    Ok(())
+fn every_block_and_fingerprint_of_the_files_has_a_test() {
+    for (file, tests) in [("blocks.safetensors", BLOCKS), ("fingerprints.safetensors", FINGERPRINTS)] {
+        let golden = tensors(file);
+        let names: BTreeSet<&str> = golden.keys().filter_map(|name| name.split('/').next()).collect();
+        assert_eq!(names, tests.iter().copied().collect());
+    }
 }
 
 /// The tensor that the golden files' rule gives for a name: see the head of `tests/golden/make.py`.
 fn rule(name: &str, shape: &[usize]) -> Tensor {
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a(name.bytes());
     let elements: usize = shape.iter().product();
     let (offset, scale) = match name.rsplit('.').next().unwrap_or_default() {
         "weight" if shape.len() > 1 => (0.0, (12.0 / (elements / shape[0]) as f64).sqrt()),
@@ -127,22 +102,23 @@ fn rule(name: &str, shape: &[usize]) -> Tensor {
 
 #[test]
 fn the_rule_is_the_files() {
-    let samples = below(&golden("models.safetensors"), "rule/");
+    let samples = tensors_below("models.safetensors", "rule/");
     assert_eq!(samples.len(), 7);
     for (name, sample) in samples {
         assert_eq!(rule(&name, sample.shape()), sample, "{name}");
     }
 }
 
-/// A model's golden pass. PyTorch's own `f32` lies up to a fifth of the tolerances away from the golden values, which are
-/// `f64`'s: a network of fifty layers in training mode amplifies a rounding.
+/// A model's golden pass. PyTorch's own `f32` lies up to a fifth of the tolerances away from the
+/// golden values, which are `f64`'s: a network of fifty layers in training mode amplifies a
+/// rounding.
 struct Pass {
     model: &'static str,
     classes: usize,
     /// Name and edge of the images.
     input: (&'static str, usize),
-    /// Tolerances of logits and loss, of the norms of gradients in evaluation (where only a ReLU that changes sides amplifies a
-    /// rounding) and in training, and of gradients in training.
+    /// Tolerances of logits and loss, of the norms of gradients in evaluation (where only a ReLU
+    /// that changes sides amplifies a rounding) and in training, and of gradients in training.
     logits: f64,
     eval_norms: f64,
     norms: f64,
@@ -164,13 +140,13 @@ fn assert_norms(name: &str, model: &dyn Module, updates: &Updates, expected: &Na
     });
     assert!(expected.keys().eq(found.keys()), "{name}: the parameters are PyTorch's");
     for (tensor, expected) in expected {
-        close(&format!("{name}: norm of {tensor}"), &found[tensor], expected, tolerance);
+        assert_close(&format!("{name}: norm of {tensor}"), &found[tensor], expected, tolerance);
     }
 }
 
 fn model(pass: Pass) {
     let Pass { model: name, classes, input, logits, eval_norms, norms, gradients } = pass;
-    let golden = below(&golden("models.safetensors"), &format!("{name}/"));
+    let golden = tensors_below("models.safetensors", &format!("{name}/"));
     let mut model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(0)).unwrap();
     let state = model.export();
     model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
@@ -178,33 +154,38 @@ fn model(pass: Pass) {
 
     let tape = Tape::eval();
     let y = model.forward(&tape.input(images.clone())).unwrap();
-    close(&format!("{name}: eval, folded"), y.value(), &golden["eval/logits"], logits);
+    assert_close(&format!("{name}: eval, folded"), y.value(), &golden["eval/logits"], logits);
     let tape = Tape::eval().recording(true);
     let x = tape.watch(images.clone());
     let y = model.forward(&x).unwrap();
-    close(&format!("{name}: eval"), y.value(), &golden["eval/logits"], logits);
+    assert_close(&format!("{name}: eval"), y.value(), &golden["eval/logits"], logits);
     let loss = y.cross_entropy(&[3, 7][..]).unwrap();
-    close(&format!("{name}: eval loss"), loss.value(), &golden["eval/loss"], logits);
+    assert_close(&format!("{name}: eval loss"), loss.value(), &golden["eval/loss"], logits);
     let updates = loss.backward().unwrap();
     let dx_norm = norm(updates.grad_of(&x).unwrap());
-    close(&format!("{name}: eval dx"), &dx_norm, &golden["eval/dx_norm"], eval_norms);
+    assert_close(&format!("{name}: eval dx"), &dx_norm, &golden["eval/dx_norm"], eval_norms);
     assert_norms(name, &model, &updates, &below(&golden, "eval_grad_norm/"), eval_norms);
 
     let tape = Tape::train(Rng::seed(0));
     let x = tape.watch(images);
     let y = model.forward(&x).unwrap();
-    close(&format!("{name}: train"), y.value(), &golden["train/logits"], logits);
+    assert_close(&format!("{name}: train"), y.value(), &golden["train/logits"], logits);
     let loss = y.cross_entropy(&[3, 7][..]).unwrap();
-    close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], logits);
+    assert_close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], logits);
     let updates = loss.backward().unwrap();
-    close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["train/dx_norm"], norms);
+    assert_close(
+        &format!("{name}: dx"),
+        &norm(updates.grad_of(&x).unwrap()),
+        &golden["train/dx_norm"],
+        norms,
+    );
     assert_norms(name, &model, &updates, &below(&golden, "grad_norm/"), norms);
     let found = exported(&model, &updates);
     for (tensor, expected) in below(&golden, "grad/") {
-        close(&format!("{name}: gradient of {tensor}"), &found[&tensor], &expected, gradients);
+        assert_close(&format!("{name}: gradient of {tensor}"), &found[&tensor], &expected, gradients);
     }
     for (tensor, expected) in below(&golden, "after/") {
-        close(&format!("{name}: {tensor}"), &found[&tensor], &expected, 1e-4);
+        assert_close(&format!("{name}: {tensor}"), &found[&tensor], &expected, 1e-4);
     }
 }
 
@@ -234,8 +215,8 @@ fn resnet50() {
     });
 }
 
-/// In evaluation an input of a ReLU of the third block (`denselayer24.norm1`) is 1.7e-7, within a rounding of the bend: its gradient,
-/// or none, makes up to 5e-4 of the norms of others.
+/// In evaluation an input of a ReLU of the third block (`denselayer24.norm1`) is 1.7e-7, within a
+/// rounding of the bend: its gradient, or none, makes up to 5e-4 of the norms of others.
 #[test]
 fn densenet121() {
     model(Pass {
@@ -275,12 +256,13 @@ fn resnet20() {
     });
 }
 
-/// A model of 10 classes against `fingerprints.safetensors`: logits, and of every parameter's gradient the norm and a sum that no
-/// permutation leaves alone. `image` is the name of the images, see `tests/golden/fingerprints.py`.
-fn fingerprint(name: &str, image: &str, edge: usize) {
+/// A model of 10 classes against `fingerprints.safetensors`: logits, and of every parameter's
+/// gradient the norm and a sum that no permutation leaves alone. `image` is the name of the images,
+/// see `tests/golden/fingerprints.py`.
+fn fingerprint(name: &str, (image, edge): (&str, usize)) -> Result<()> {
     const LOGITS: f64 = 1e-3;
     const GRADIENTS: f64 = 1e-3;
-    let golden = below(&golden("fingerprints.safetensors"), &format!("{name}/"));
+    let golden = tensors_below("fingerprints.safetensors", &format!("{name}/"));
     let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
     let state = model.export();
     model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
@@ -288,16 +270,16 @@ fn fingerprint(name: &str, image: &str, edge: usize) {
 
     let tape = Tape::eval();
     let y = model.forward(&tape.input(images.clone())).unwrap();
-    close(&format!("{name}: eval"), y.value(), &golden["eval/logits"], LOGITS);
+    assert_close(&format!("{name}: eval"), y.value(), &golden["eval/logits"], LOGITS);
 
     let tape = Tape::train(Rng::seed(0));
     let x = tape.watch(images);
     let y = model.forward(&x).unwrap();
-    close(&format!("{name}: train"), y.value(), &golden["train/logits"], LOGITS);
+    assert_close(&format!("{name}: train"), y.value(), &golden["train/logits"], LOGITS);
     let loss = y.cross_entropy(&[3, 7][..]).unwrap();
-    close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], LOGITS);
+    assert_close(&format!("{name}: loss"), loss.value(), &golden["train/loss"], LOGITS);
     let updates = loss.backward().unwrap();
-    close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["dx_norm"], GRADIENTS);
+    assert_close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["dx_norm"], GRADIENTS);
 
     let found = exported(&model, &updates);
     let gradients: Vec<_> = found.iter().filter(|(name, _)| !name.contains("running")).collect();
@@ -316,19 +298,17 @@ fn fingerprint(name: &str, image: &str, edge: usize) {
             "{name}: gradient of {tensor}: {relative:?}"
         );
     }
+    Ok(())
 }
 
-/// Images of which PyTorch's own `f32` finds gradients nearest to `f64`'s.
-#[test]
-fn fingerprints() {
-    for (name, image, edge) in [
-        ("resnet34", "x0", 64),
-        ("resnet101", "x2", 64),
-        ("resnext50_32x4d", "x5", 64),
-        ("resnet50d", "x4", 64),
-        ("resnetv2_18", "x0", 64),
-        ("wrn16_4", "x0", 32),
-    ] {
-        fingerprint(name, image, edge);
-    }
+// The images are those for which PyTorch's own `f32` finds gradients nearest to `f64`'s.
+rows! {
+    const FINGERPRINTS;
+    fingerprint;
+    resnet34 => ("x0", 64),
+    resnet101 => ("x2", 64),
+    resnext50_32x4d => ("x5", 64),
+    resnet50d => ("x4", 64),
+    resnetv2_18 => ("x0", 64),
+    wrn16_4 => ("x0", 32),
 }

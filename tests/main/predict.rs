@@ -107,7 +107,7 @@ fn what_does_not_fit_is_a_typed_error() -> Result<()> {
 #[test]
 fn an_image_that_cannot_be_read_is_named() -> Result<()> {
     let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?;
-    let error = predictor.predict(["tests/predict.rs"]).unwrap_err();
+    let error = predictor.predict(["tests/main/predict.rs"]).unwrap_err();
     assert!(matches!(&error, Error::Malformed { path, .. } if path.ends_with("predict.rs")), "{error}");
     Ok(())
 }

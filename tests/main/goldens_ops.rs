@@ -1,46 +1,73 @@
-//! Every operation, forward and backward, held to what PyTorch computed (`tests/golden/README.md`). A case of the file that is
-//! not computed here fails.
+//! Every operation, forward and backward, held to what PyTorch computed (`tests/golden/README.md`).
+//! An operation of the file that has no test here fails, and so does a case that is not computed
+//! here.
 
-use safetensors::SafeTensors;
+use crate::common::{compare::distance, golden::tensors, rows};
 use skipgrad::{
-    Rng, Tensor,
-    autograd::{Layout, Tape, Var},
+    Result, Rng, Tensor,
+    autograd::{Layout, NamedTensors, Tape, Var},
     ops::{BatchNorm, Conv2dOptions, Moments, Padding, Pool2dOptions, Targets},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    error::Error,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The largest distance allowed, relative to the largest value of a tensor.
-const TOLERANCE: f32 = 1e-5;
+const TOLERANCE: f64 = 1e-5;
 
-type Tensors = BTreeMap<String, Tensor>;
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+// Each operation of the file, with the number of its cases.
+rows! {
+    const OPERATIONS;
+    every_case;
+    add => 1,
+    avg_pool2d => 3,
+    batch_norm => 8,
+    channel_slice => 1,
+    concat => 1,
+    conv2d => 14,
+    cross_entropy => 4,
+    flatten => 1,
+    global_avg_pool => 1,
+    linear => 1,
+    log_softmax => 1,
+    matmul => 1,
+    max_pool2d => 3,
+    mean => 1,
+    mse => 1,
+    mul => 1,
+    pad_channels => 1,
+    relu => 1,
+    scale => 1,
+    sigmoid => 1,
+    softmax => 1,
+    sum => 1,
+}
 
 #[test]
-fn every_case_is_what_pytorch_computes() -> Result<()> {
-    let golden = read("ops.safetensors")?;
-    let cases: BTreeSet<&str> = golden.keys().filter_map(|name| name.strip_suffix("/y")).collect();
-    assert!(!cases.is_empty());
+fn every_operation_of_the_file_has_a_test() {
+    let golden = tensors("ops.safetensors");
+    let operations: BTreeSet<&str> = cases(&golden).map(operation).collect();
+    assert_eq!(operations, OPERATIONS.iter().copied().collect());
+}
+
+/// The names of the cases: an operation, or an operation and a variant of it.
+fn cases(golden: &NamedTensors) -> impl Iterator<Item = &str> {
+    golden.keys().filter_map(|name| name.strip_suffix("/y"))
+}
+
+fn operation(case: &str) -> &str {
+    case.split('/').next().unwrap_or(case)
+}
+
+/// Computes all cases of an operation.
+fn every_case(name: &str, count: usize) -> Result<()> {
+    let golden = tensors("ops.safetensors");
+    let cases: Vec<&str> = cases(&golden).filter(|case| operation(case) == name).collect();
+    assert_eq!(cases.len(), count);
     let mut failures = vec![];
     for case in cases {
-        failures.extend(compare(&golden, case).map_err(|error| format!("{case}: {error}"))?);
+        failures.extend(compare(&golden, case)?);
     }
     assert!(failures.is_empty(), "{failures:#?}");
     Ok(())
-}
-
-fn read(file: &str) -> Result<Tensors> {
-    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
-    let bytes = std::fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
-    let mut tensors = Tensors::new();
-    for (name, view) in SafeTensors::deserialize(&bytes)?.tensors() {
-        let (numbers, _) = view.data().as_chunks::<4>();
-        let numbers = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        tensors.insert(name, Tensor::new(view.shape(), numbers)?);
-    }
-    Ok(tensors)
 }
 
 /// How an input lies in the file.
@@ -53,7 +80,7 @@ fn layout(name: &str, rank: usize) -> Layout {
 }
 
 /// Computes a case and says what is too far away.
-fn compare(golden: &Tensors, case: &str) -> Result<Vec<String>> {
+fn compare(golden: &NamedTensors, case: &str) -> Result<Vec<String>> {
     let prefix = format!("{case}/");
     let of_case: BTreeMap<&str, &Tensor> =
         golden.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor))).collect();
@@ -71,7 +98,7 @@ fn compare(golden: &Tensors, case: &str) -> Result<Vec<String>> {
 
     let mut computed = vec![("y".to_string(), y.value().clone())];
     for (name, var) in &inputs {
-        let gradient = updates.grad_of(var).ok_or_else(|| format!("no gradient of {name}"))?;
+        let gradient = updates.grad_of(var).unwrap_or_else(|| panic!("{case}: no gradient of {name}"));
         computed.push((format!("d{name}"), layout(name, var.shape().rank()).to_file(gradient)?));
     }
     if let (Some(moments), true) = (moments, case.contains("train")) {
@@ -84,16 +111,6 @@ fn compare(golden: &Tensors, case: &str) -> Result<Vec<String>> {
         (distance.is_nan() || distance > TOLERANCE).then(|| format!("{case}/{name}: {distance:e} away"))
     };
     Ok(computed.into_iter().filter_map(far).collect())
-}
-
-/// The largest distance, relative to the largest value expected.
-fn distance(found: &Tensor, expected: &Tensor) -> f32 {
-    assert_eq!(found.shape(), expected.shape());
-    let largest = expected.data().iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-    found.data().iter().zip(expected.data()).fold(0.0, |worst: f32, (a, b)| {
-        let distance = (a - b).abs() / largest;
-        if distance.is_nan() || distance > worst { distance } else { worst }
-    })
 }
 
 /// The running statistics after a step: momentum 0.1, the variance unbiased.
@@ -137,7 +154,7 @@ fn compute<'t>(
         "conv2d" => x().conv2d(input("weight"), inputs.get("bias"), &conv2d_options(variant))?,
         "max_pool2d" => x().max_pool2d(&pool_options(variant))?,
         "avg_pool2d" => x().avg_pool2d(&pool_options(variant))?,
-        "cross_entropy" => cross_entropy(variant, x(), of_case)?,
+        "cross_entropy" => compute_cross_entropy(variant, x(), of_case)?,
         "batch_norm" => {
             let (y, moments) = x().batch_norm(&BatchNorm {
                 given: variant.starts_with("eval").then(|| (of_case["running_mean"], of_case["running_var"])),
@@ -191,7 +208,11 @@ fn pool_options(variant: &str) -> Pool2dOptions {
     }
 }
 
-fn cross_entropy<'t>(variant: &str, x: &Var<'t>, of_case: &BTreeMap<&str, &Tensor>) -> Result<Var<'t>> {
+fn compute_cross_entropy<'t>(
+    variant: &str,
+    x: &Var<'t>,
+    of_case: &BTreeMap<&str, &Tensor>,
+) -> Result<Var<'t>> {
     let labels: Vec<usize> =
         of_case.get("labels").map_or(vec![], |labels| labels.data().iter().map(|&k| k as usize).collect());
     match variant {

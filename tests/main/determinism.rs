@@ -1,5 +1,7 @@
-//! The same seed gives the same bits on any number of threads: of the pool that computes and of the loader's workers.
+//! The same seed gives the same bits on any number of threads: of the pool that computes and of the
+//! loader's workers.
 
+use crate::common::hash::fnv1a;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, State, StateRef, Tape},
@@ -20,7 +22,7 @@ const THREADS: [(usize, usize); 5] = [(1, 0), (2, 1), (3, 2), (4, 3), (8, 5)];
 fn hash(tensors: &NamedTensors) -> u64 {
     let values = |tensor: &Tensor| tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
     let bytes = tensors.iter().flat_map(|(name, tensor)| name.bytes().chain(values(tensor)));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    fnv1a(bytes)
 }
 
 /// Runs `f` in pools of several sizes and expects what a pool of one thread gives.
@@ -36,7 +38,8 @@ fn same_on_any_number_of_threads<T: Debug + PartialEq + Send>(f: impl Fn(usize) 
     alone
 }
 
-/// Twenty steps: the hash of all weights, running statistics and what the optimizer remembers, and the bits of every loss.
+/// Twenty steps: the hash of all weights, running statistics and what the optimizer remembers, and
+/// the bits of every loss.
 fn train(
     mut model: impl Module,
     mut optimizer: impl Optimizer,
@@ -69,7 +72,8 @@ fn train(
     unreachable!("epochs do not end before twenty steps")
 }
 
-/// Basic blocks of 16 to 64 channels, with strides, projections and skipped blocks: (hash, losses) of twenty steps.
+/// Basic blocks of 16 to 64 channels, with strides, projections and skipped blocks: (hash, losses)
+/// of twenty steps.
 fn resnet(seed: u64, workers: usize) -> (u64, Vec<u32>) {
     let run = || {
         let config = ResNetConfig {
@@ -127,8 +131,8 @@ fn a_densenet() {
     });
 }
 
-/// Sizes at which every kernel splits its work: 16,384 pixels of 64 channels are several ranges of batch statistics, and sixteen
-/// parts of the sums behind a weight gradient.
+/// Sizes at which every kernel splits its work: 16,384 pixels of 64 channels are several ranges of
+/// batch statistics, and sixteen parts of the sums of a weight gradient.
 #[test]
 fn layers_of_many_pixels() {
     same_on_any_number_of_threads(|_| {

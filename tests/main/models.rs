@@ -1,5 +1,6 @@
 //! Every model by its name: sizes, names, forward, backward, and what goes wrong.
 
+use crate::common::{hash::fnv1a, rows};
 use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{State, StateRef, Tape},
@@ -7,49 +8,6 @@ use skipgrad::{
     models::{self, DenseNet, DenseNetConfig, Model, ModelOptions, ResNet, ResNetConfig},
     nn::Module,
 };
-
-/// Name, classes, parameters as PyTorch counts them (torchvision's networks, and the same with the papers' CIFAR stems; timm's
-/// resnet50d, resnet101d and resnetv2; the papers' wide networks), the
-/// edge of the smallest images that leave two values a channel for a batch of two, and the channels of the last maps.
-#[rustfmt::skip]
-const MODELS: [(&str, usize, usize, usize, usize); 36] = [
-    ("resnet18",           1000, 11_689_512, 32, 512),
-    ("resnet34",           1000, 21_797_672, 32, 512),
-    ("resnet50",           1000, 25_557_032, 32, 2048),
-    ("resnet101",          1000, 44_549_160, 32, 2048),
-    ("resnet152",          1000, 60_192_808, 32, 2048),
-    ("resnet18_cifar",       10, 11_173_962,  8, 512),
-    ("resnet34_cifar",       10, 21_282_122,  8, 512),
-    ("resnet50_cifar",       10, 23_520_842,  8, 2048),
-    ("resnet101_cifar",      10, 42_512_970,  8, 2048),
-    ("resnet152_cifar",      10, 58_156_618,  8, 2048),
-    ("resnext50_32x4d",    1000, 25_028_904, 32, 2048),
-    ("resnext101_32x8d",   1000, 88_791_336, 32, 2048),
-    ("resnext101_64x4d",   1000, 83_455_272, 32, 2048),
-    ("wide_resnet50_2",    1000, 68_883_240, 32, 2048),
-    ("wide_resnet101_2",   1000, 126_886_696, 32, 2048),
-    ("resnet50d",          1000, 25_576_264, 32, 2048),
-    ("resnet101d",         1000, 44_568_392, 32, 2048),
-    ("resnetv2_18",        1000, 11_687_720, 32, 512),
-    ("resnetv2_34",        1000, 21_795_880, 32, 512),
-    ("resnetv2_50",        1000, 25_549_352, 32, 2048),
-    ("resnetv2_101",       1000, 44_541_480, 32, 2048),
-    ("resnetv2_152",       1000, 60_185_128, 32, 2048),
-    ("resnet20",             10,    269_722,  4, 64),
-    ("resnet32",             10,    464_154,  4, 64),
-    ("resnet44",             10,    658_586,  4, 64),
-    ("resnet56",             10,    853_018,  4, 64),
-    ("resnet110",            10,  1_727_962,  4, 64),
-    ("wrn16_4",              10,  2_748_890,  4, 256),
-    ("wrn28_10",             10, 36_479_194,  4, 640),
-    ("densenet121",        1000,  7_978_856, 32, 1024),
-    ("densenet161",        1000, 28_681_000, 32, 2208),
-    ("densenet169",        1000, 14_149_480, 32, 1664),
-    ("densenet201",        1000, 20_013_928, 32, 1920),
-    ("densenet_bc100_k12",   10,    769_162,  4, 342),
-    ("densenet_bc190_k40",   10, 25_624_430,  4, 2190),
-    ("densenet40_k12",       10,  1_019_722,  4, 448),
-];
 
 fn images(batch: usize, edge: usize, channels: usize) -> Tensor {
     Tensor::normal([batch, edge, edge, channels], 1.0, &mut Rng::seed(7)).unwrap()
@@ -85,63 +43,79 @@ fn unreached(model: &dyn Model, x: Tensor) -> Vec<String> {
     unreached
 }
 
-fn sweep(belongs: impl Fn(&str) -> bool) {
-    for (name, classes, parameters, edge, features) in MODELS.into_iter().filter(|row| belongs(row.0)) {
-        let model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(1)).unwrap();
-        assert_eq!(model.num_parameters(), parameters, "{name}");
-        let number = |digits: &str| digits.chars().take_while(char::is_ascii_digit).collect::<String>();
-        let digits = name.trim_start_matches("resnetv2_").trim_start_matches(|c: char| !c.is_ascii_digit());
-        // A stem of three convolutions counts as one, and of wide networks the projections count and not the classifier.
-        let uncounted =
-            if name.ends_with('d') && !name.contains('_') { 2 } else { usize::from(name.starts_with("wrn")) };
-        let counted = depth(&*model) - uncounted;
-        assert_eq!(counted.to_string(), number(digits), "{name} has as many layers as its name says");
+fn sweep(name: &str, [classes, parameters, edge, features]: [usize; 4]) -> Result<()> {
+    let model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(1))?;
+    assert_eq!(model.num_parameters(), parameters);
+    let number = |digits: &str| digits.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let digits = name.trim_start_matches("resnetv2_").trim_start_matches(|c: char| !c.is_ascii_digit());
+    // A stem of three convolutions counts as one; in wide networks the projections count and the
+    // classifier does not.
+    let uncounted =
+        if name.ends_with('d') && !name.contains('_') { 2 } else { usize::from(name.starts_with("wrn")) };
+    let counted = depth(&*model) - uncounted;
+    assert_eq!(counted.to_string(), number(digits), "{name} has as many layers as its name says");
 
-        let tape = Tape::eval();
-        let x = tape.input(images(2, edge, 3));
-        assert_eq!(model.forward(&x).unwrap().shape()[..], [2, classes], "{name}");
-        assert_eq!(model.forward_features(&x).unwrap().shape()[..], [2, 1, 1, features], "{name}");
-        assert_eq!(model.classifier().outputs(), classes, "{name}");
-        assert_eq!(unreached(&*model, images(2, edge, 3)), [""; 0], "{name}");
-    }
+    let tape = Tape::eval();
+    let x = tape.input(images(2, edge, 3));
+    assert_eq!(model.forward(&x)?.shape()[..], [2, classes]);
+    assert_eq!(model.forward_features(&x)?.shape()[..], [2, 1, 1, features]);
+    assert_eq!(model.classifier().outputs(), classes);
+    assert_eq!(unreached(&*model, images(2, edge, 3)), [""; 0]);
+    Ok(())
+}
+
+// Of each model: the number of classes, of parameters as PyTorch counts them (torchvision's
+// networks, and the same with the papers' CIFAR stems; timm's resnet50d, resnet101d and resnetv2;
+// the papers' wide networks), the edge of the smallest images that leave two values a channel for a
+// batch of two, and the number of channels of the last maps.
+rows! {
+    const MODELS;
+    sweep;
+    resnet18 => [1000, 11_689_512, 32, 512],
+    resnet34 => [1000, 21_797_672, 32, 512],
+    resnet50 => [1000, 25_557_032, 32, 2048],
+    resnet101 => [1000, 44_549_160, 32, 2048],
+    resnet152 => [1000, 60_192_808, 32, 2048],
+    resnet18_cifar => [10, 11_173_962, 8, 512],
+    resnet34_cifar => [10, 21_282_122, 8, 512],
+    resnet50_cifar => [10, 23_520_842, 8, 2048],
+    resnet101_cifar => [10, 42_512_970, 8, 2048],
+    resnet152_cifar => [10, 58_156_618, 8, 2048],
+    resnext50_32x4d => [1000, 25_028_904, 32, 2048],
+    resnext101_32x8d => [1000, 88_791_336, 32, 2048],
+    resnext101_64x4d => [1000, 83_455_272, 32, 2048],
+    wide_resnet50_2 => [1000, 68_883_240, 32, 2048],
+    wide_resnet101_2 => [1000, 126_886_696, 32, 2048],
+    resnet50d => [1000, 25_576_264, 32, 2048],
+    resnet101d => [1000, 44_568_392, 32, 2048],
+    resnetv2_18 => [1000, 11_687_720, 32, 512],
+    resnetv2_34 => [1000, 21_795_880, 32, 512],
+    resnetv2_50 => [1000, 25_549_352, 32, 2048],
+    resnetv2_101 => [1000, 44_541_480, 32, 2048],
+    resnetv2_152 => [1000, 60_185_128, 32, 2048],
+    resnet20 => [10, 269_722, 4, 64],
+    resnet32 => [10, 464_154, 4, 64],
+    resnet44 => [10, 658_586, 4, 64],
+    resnet56 => [10, 853_018, 4, 64],
+    resnet110 => [10, 1_727_962, 4, 64],
+    wrn16_4 => [10, 2_748_890, 4, 256],
+    wrn28_10 => [10, 36_479_194, 4, 640],
+    densenet121 => [1000, 7_978_856, 32, 1024],
+    densenet161 => [1000, 28_681_000, 32, 2208],
+    densenet169 => [1000, 14_149_480, 32, 1664],
+    densenet201 => [1000, 20_013_928, 32, 1920],
+    densenet_bc100_k12 => [10, 769_162, 4, 342],
+    densenet_bc190_k40 => [10, 25_624_430, 4, 2190],
+    densenet40_k12 => [10, 1_019_722, 4, 448],
 }
 
 #[test]
-fn imagenet_resnets() {
-    sweep(|name| name.starts_with("resnet") && !name.contains('_'));
+fn every_model_has_a_test() {
+    assert_eq!(models::names(), MODELS);
 }
 
-#[test]
-fn cifar_resnets() {
-    sweep(|name| name.ends_with("_cifar"));
-}
-
-#[test]
-fn resnexts() {
-    sweep(|name| name.starts_with("resnext"));
-}
-
-#[test]
-fn wide_resnets() {
-    sweep(|name| name.starts_with("w"));
-}
-
-#[test]
-fn preactivation_resnets() {
-    sweep(|name| name.starts_with("resnetv2"));
-}
-
-#[test]
-fn densenets() {
-    sweep(|name| name.starts_with("densenet"));
-}
-
-#[test]
-fn every_name_is_swept() {
-    assert_eq!(models::names(), MODELS.map(|row| row.0));
-}
-
-/// FNV-1a over the sorted lines `name [sizes]`, as a file has them. In Python, for the `state_dict` of a network:
+/// FNV-1a over the sorted lines `name [sizes]`, as a file has them. In Python, for the `state_dict`
+/// of a network:
 ///
 /// ```text
 /// lines = sorted(f"{k} {list(v.shape)}" for k, v in state.items() if "num_batches" not in k)
@@ -152,10 +126,14 @@ fn digest(model: &dyn Model) -> u64 {
     let mut lines: Vec<String> =
         model.export().iter().map(|(name, tensor)| format!("{name} {}", tensor.shape())).collect();
     lines.sort();
-    lines
-        .join("\n")
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    fnv1a(
+        lines
+            .join(
+                "
+",
+            )
+            .bytes(),
+    )
 }
 
 #[test]
@@ -166,7 +144,8 @@ fn names_and_shapes_are_torchvisions() {
     assert_eq!(digest(&resnet(50, &mut rng)), 0x8dd6_3c80_eecf_8deb);
     assert_eq!(digest(&DenseNet::imagenet(121, 1000, &mut rng).unwrap()), 0xedc6_4a8a_adf3_95d9);
     assert_eq!(digest(&ResNet::cifar_paper(20, 10, &mut rng).unwrap()), 0x16f7_697f_9c3a_bbbc);
-    // torchvision's, timm's (its classifier of `resnetv2`, a 1 x 1 convolution, read as linear) and published wide networks'.
+    // torchvision's, timm's (its classifier of `resnetv2`, a 1 x 1 convolution, read as linear) and
+    // published wide networks'.
     for (name, classes, expected) in [
         ("resnext50_32x4d", 1000, 0xa735_6c00_db53_c674),
         ("resnext101_32x8d", 1000, 0x0204_7b20_df58_e231),

@@ -1,5 +1,7 @@
-//! What modules inside a network give: the same values and gradients as the modules by themselves, whatever evaluation folds.
+//! What modules inside a network give: the same values and gradients as the modules by themselves,
+//! whatever evaluation folds.
 
+use crate::common::{compare::assert_close, rows};
 use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{NamedTensors, State, Tape},
@@ -7,19 +9,6 @@ use skipgrad::{
     models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
     nn::Module,
 };
-
-/// One of every family, small: the name and the side of its images.
-const FAMILIES: [(&str, usize); 9] = [
-    ("resnet18", 33),
-    ("resnet50", 33),
-    ("resnext50_32x4d", 33),
-    ("resnet50d", 33),
-    ("resnetv2_18", 33),
-    ("wrn16_4", 16),
-    ("resnet20", 16),
-    ("densenet121", 33),
-    ("densenet40_k12", 16),
-];
 
 /// The model with running statistics that are not 0 and 1.
 fn perturbed<M: State>(mut model: M) -> Result<M> {
@@ -36,14 +25,6 @@ fn perturbed<M: State>(mut model: M) -> Result<M> {
     Ok(model)
 }
 
-#[track_caller]
-fn assert_close(a: &Tensor, b: &Tensor, tolerance: f32) {
-    assert_eq!(a.shape(), b.shape());
-    let largest = b.data().iter().fold(0f32, |largest, b| largest.max(b.abs()));
-    let apart = a.data().iter().zip(b.data()).fold(0f32, |apart, (a, b)| apart.max((a - b).abs()));
-    assert!(apart <= tolerance * largest, "{apart} apart, of {largest}");
-}
-
 /// The modules that carry state, which are parts of the names of weights files.
 fn modules(model: &dyn Module) -> Vec<String> {
     let mut paths = vec![];
@@ -56,27 +37,39 @@ fn modules(model: &dyn Module) -> Vec<String> {
     paths
 }
 
-#[test]
-fn every_module_of_every_family_shows_its_output_and_the_logits_stay() -> Result<()> {
-    for (name, edge) in FAMILIES {
-        let model = perturbed(models::build(name, &ModelOptions::classes(10), &mut Rng::seed(1))?)?;
-        let images = Tensor::normal([2, edge, edge, 3], 1.0, &mut Rng::seed(2))?;
-        let logits = model.forward(&Tape::eval().input(images.clone()))?.value().clone();
-        let names = modules(&model);
-        assert!(names.len() > 20, "{name}");
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+/// Every module gives its output, and the logits stay what they are.
+fn every_module(name: &str, edge: usize) -> Result<()> {
+    let model = perturbed(models::build(name, &ModelOptions::classes(10), &mut Rng::seed(1))?)?;
+    let images = Tensor::normal([2, edge, edge, 3], 1.0, &mut Rng::seed(2))?;
+    let logits = model.forward(&Tape::eval().input(images.clone()))?.value().clone();
+    let names = modules(&model);
+    assert!(names.len() > 20);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let tape = Tape::eval();
+    let all = model.feature_maps(&tape.input(images.clone()), &names)?;
+    let head = names.iter().position(|name| ["fc", "linear", "classifier", "head.fc"].contains(name));
+    assert_close("logits", all[head.unwrap()].value(), &logits, 1e-4);
+    // One by one, the rest of the network is folded.
+    for i in (0..names.len()).step_by(names.len() / 3) {
         let tape = Tape::eval();
-        let all = model.feature_maps(&tape.input(images.clone()), &names)?;
-        let head = names.iter().position(|name| ["fc", "linear", "classifier", "head.fc"].contains(name));
-        assert_close(all[head.unwrap()].value(), &logits, 1e-4);
-        // One by one, the rest of the network is folded.
-        for i in (0..names.len()).step_by(names.len() / 3) {
-            let tape = Tape::eval();
-            let one = model.feature_maps(&tape.input(images.clone()), &[names[i]])?;
-            assert_close(one[0].value(), all[i].value(), 1e-4);
-        }
+        let one = model.feature_maps(&tape.input(images.clone()), &[names[i]])?;
+        assert_close(names[i], one[0].value(), all[i].value(), 1e-4);
     }
     Ok(())
+}
+
+// One model of every family, with the edge of its images.
+rows! {
+    every_module;
+    resnet18 => 33,
+    resnet50 => 33,
+    resnext50_32x4d => 33,
+    resnet50d => 33,
+    resnetv2_18 => 33,
+    wrn16_4 => 16,
+    resnet20 => 16,
+    densenet121 => 33,
+    densenet40_k12 => 16,
 }
 
 #[test]
@@ -86,13 +79,13 @@ fn stages_of_a_resnet() -> Result<()> {
     let x = tape.input(Tensor::normal([2, 16, 16, 3], 1.0, &mut Rng::seed(2))?);
     let maps = model.feature_maps(&x, &["layer2", "layer1", "layer2.0.bn2", "layer2.0.downsample"])?;
     let one = model.stages[0].forward(&model.stem.forward(&x)?)?;
-    assert_close(maps[1].value(), one.value(), 1e-6);
-    assert_close(maps[0].value(), model.stages[1].forward(&one)?.value(), 1e-4);
-    // The norm's own output, without the shortcut and the ReLU behind it.
+    assert_close("layer1", maps[1].value(), one.value(), 1e-6);
+    assert_close("layer2", maps[0].value(), model.stages[1].forward(&one)?.value(), 1e-4);
+    // The norm's own output, without the shortcut and the ReLU after it.
     let ResidualUnit::Basic(block) = &model.stages[1].blocks[0] else { unreachable!() };
     let norm = block.conv2.forward(&block.conv1.relu(&one)?)?;
-    assert_close(maps[2].value(), norm.value(), 1e-4);
-    assert_close(maps[3].value(), block.downsample.forward(&one)?.value(), 1e-4);
+    assert_close("bn2", maps[2].value(), norm.value(), 1e-4);
+    assert_close("downsample", maps[3].value(), block.downsample.forward(&one)?.value(), 1e-4);
     Ok(())
 }
 
@@ -106,12 +99,12 @@ fn inside_of_a_dense_block_and_of_a_transition() -> Result<()> {
     let maps = model.feature_maps(&x, &names)?;
     let block = model.blocks[0].forward(&model.stem.forward(&x)?)?;
     let conv = model.transitions[0].conv.forward(&block)?;
-    assert_close(maps[2].value(), conv.value(), 1e-5);
-    assert_close(maps[3].value(), model.transitions[0].forward(&block)?.value(), 1e-5);
+    assert_close("conv", maps[2].value(), conv.value(), 1e-5);
+    assert_close("transition1", maps[3].value(), model.transitions[0].forward(&block)?.value(), 1e-5);
     let second = model.blocks[1].forward(&maps[3])?;
-    assert_close(maps[0].value(), second.value(), 1e-5);
+    assert_close("denseblock2", maps[0].value(), second.value(), 1e-5);
     let new = second.slice_channels(second.shape().num_channels() - 6..second.shape().num_channels())?;
-    assert_close(maps[1].value(), new.value(), 1e-5);
+    assert_close("denselayer3", maps[1].value(), new.value(), 1e-5);
     Ok(())
 }
 

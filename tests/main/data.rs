@@ -1,5 +1,5 @@
-//! The data module from outside: from files on disk to normalized batches, and the errors of
-//! damaged files.
+//! The data module from outside: files on disk to normalized batches, and what is said when they
+//! are spoilt.
 
 use skipgrad::{
     Error, Rng, Tensor,
@@ -8,27 +8,8 @@ use skipgrad::{
         SyntheticShapes, Transform,
     },
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-/// A folder that is removed at the end of a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("skipgrad-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use std::{fs, path::Path};
+use tempfile::TempDir;
 
 /// Writes images as a file of CIFAR-10: the label, then a red, a green and a blue plane.
 fn write_cifar(path: &Path, images: &Images) {
@@ -43,37 +24,34 @@ fn write_cifar(path: &Path, images: &Images) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Returns a folder of CIFAR-10 files with 8 synthetic images in each, and these images.
-fn cifar(name: &str) -> (Folder, Splits) {
-    let synthetic = Splits::from(SyntheticShapes::with_sizes(40, 8, 42).unwrap());
-    let folder = Folder::new(name);
+/// A folder of CIFAR-10 files, 8 drawn images in each.
+fn cifar() -> (TempDir, Splits) {
+    let drawn = Splits::from(SyntheticShapes::with_sizes(40, 8, 42).unwrap());
+    let folder = tempfile::tempdir().unwrap();
     for i in 0..5 {
-        let slice = synthetic.train().slice(8 * i..8 * i + 8).unwrap();
-        write_cifar(&folder.0.join(format!("data_batch_{}.bin", i + 1)), &slice);
+        let part = drawn.train().slice(8 * i..8 * i + 8).unwrap();
+        write_cifar(&folder.path().join(format!("data_batch_{}.bin", i + 1)), &part);
     }
-    write_cifar(&folder.0.join("test_batch.bin"), &synthetic.test());
-    (folder, synthetic)
+    write_cifar(&folder.path().join("test_batch.bin"), &drawn.test());
+    (folder, drawn)
 }
 
 #[test]
-fn images_written_as_cifar_are_read_back() {
-    let (folder, synthetic) = cifar("round-trip");
-    let read = Cifar10::open(&folder.0).unwrap();
-    for (read, synthetic) in [(read.train(), synthetic.train()), (read.test(), synthetic.test())] {
-        assert_eq!(read.images(0..read.len()).unwrap(), synthetic.images(0..synthetic.len()).unwrap());
-        assert_eq!(read.labels(0..read.len()).unwrap(), synthetic.labels(0..synthetic.len()).unwrap());
+fn what_is_written_as_cifar_is_read_back() {
+    let (folder, drawn) = cifar();
+    let read = Cifar10::open(folder.path()).unwrap();
+    for (read, drawn) in [(read.train(), drawn.train()), (read.test(), drawn.test())] {
+        assert_eq!(read.images(0..read.len()).unwrap(), drawn.images(0..drawn.len()).unwrap());
+        assert_eq!(read.labels(0..read.len()).unwrap(), drawn.labels(0..drawn.len()).unwrap());
     }
 }
 
 #[test]
 fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
-    let (folder, _) = cifar("recipe");
-    let data = Splits::from(Cifar10::open(&folder.0).unwrap());
-    let transform = Compose::new()
-        .then(RandomCrop::with_padding(4))
-        .then(RandomHorizontalFlip)
-        .then(Normalize::cifar10());
-    let loader = Loader::new(data.train(), 6).shuffle(1).transform(transform.clone()).drop_last(true);
+    let (folder, _) = cifar();
+    let data = Splits::from(Cifar10::open(folder.path()).unwrap());
+    let steps = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
+    let loader = Loader::new(data.train(), 6).shuffle(1).transform(steps.clone()).drop_last(true);
     let run = |workers: usize, epoch: u64, first: usize| {
         let epoch = loader.clone().num_workers(workers).epoch_from(epoch, first).unwrap();
         epoch.collect::<Result<Vec<_>, _>>().unwrap()
@@ -93,13 +71,13 @@ fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
 }
 
 #[test]
-fn damaged_files_are_an_error_with_file_record_and_reason() {
-    let (folder, _) = cifar("damaged");
-    let path = folder.0.join("data_batch_2.bin");
+fn spoilt_files_are_refused_with_file_record_and_reason() {
+    let (folder, _) = cifar();
+    let path = folder.path().join("data_batch_2.bin");
     let whole = fs::read(&path).unwrap();
     let error = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        Cifar10::open(&folder.0).unwrap_err()
+        Cifar10::open(folder.path()).unwrap_err()
     };
 
     let first = error(&whole[..whole.len() - 100]);

@@ -1,16 +1,13 @@
 //! The modules of the crate: who may import whom, where `unsafe` may stand, how long a file may be.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-};
+use crate::common::files::{before_tests, rust_files};
+use std::fmt::Write as _;
 
-/// A module, the modules it may import besides itself, and why no others. Errors and random numbers are everyone's; `kernels` is the
-/// crate below.
-const ROOMS: [(&str, &[&str], &str); 13] = [
+/// A module, the modules it may import besides itself, and why no others. Errors and random numbers
+/// are everyone's; `kernels` is the crate below.
+const MODULES: [(&str, &[&str], &str); 13] = [
     ("cpu", &["kernels"], "what the processor has is asked of the kernels"),
-    ("tensor", &["kernels"], "a tensor is numbers in memory and knows nothing of gradients"),
+    ("tensor", &["kernels"], "a tensor is elements in memory and knows nothing of gradients"),
     ("autograd", &["tensor"], "the tape must not know what a convolution is, else every op edits the engine"),
     ("ops", &["kernels", "tensor", "autograd"], "an op has no state and no name"),
     (
@@ -35,7 +32,7 @@ const ROOMS: [(&str, &[&str], &str); 13] = [
     (
         "train",
         &["kernels", "tensor", "autograd", "ops", "nn", "blocks", "models", "optim", "data", "io"],
-        "training knows every room",
+        "training uses every module",
     ),
     (
         "predict",
@@ -54,33 +51,17 @@ struct Source {
 }
 
 impl Source {
-    fn room(&self) -> &str {
+    fn module(&self) -> &str {
         self.path.split(['/', '.']).next().unwrap_or_default()
     }
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
-    let mut files: Vec<PathBuf> = vec![];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    let read = |file: PathBuf| {
-        let names: Vec<_> = file.strip_prefix(&root).unwrap().iter().map(|n| n.to_string_lossy()).collect();
-        let text = fs::read_to_string(&file).unwrap().replace("\r\n", "\n");
-        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-        Source { path: names.join("/"), code: code.to_string() }
+    let source = |(path, text): (String, String)| Source {
+        path: path.trim_start_matches("src/").to_string(),
+        code: before_tests(&text).to_string(),
     };
-    files.into_iter().map(read).collect()
+    rust_files("src").into_iter().map(source).collect()
 }
 
 /// The code with comments blanked, line by line: an example in a comment may import everything.
@@ -94,8 +75,9 @@ fn without_comments(code: &str) -> String {
     )
 }
 
-/// The names directly below the crate that the code mentions, each with its line number: of `crate::ops::Padding` and of
-/// `crate::{Error, ops::{Conv2dOptions, Padding}}` these are `ops`, and `Error` and `ops`.
+/// The names directly below the crate that the code mentions, each with its line number: of
+/// `crate::ops::Padding` and of `crate::{Error, ops::{Conv2dOptions, Padding}}` these are `ops`,
+/// and `Error` and `ops`.
 fn imports(code: &str) -> Vec<(usize, String)> {
     let code = without_comments(code);
     let mut found = vec![];
@@ -111,7 +93,8 @@ fn imports(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// What a path goes on with, each with its offset: the items of a group in braces, or the one thing that follows.
+/// What a path goes on with, each with its offset: the items of a group in braces, or the one thing
+/// that follows.
 fn items(path: &str) -> Vec<(usize, &str)> {
     if !path.starts_with('{') {
         return vec![(0, path)];
@@ -140,23 +123,25 @@ fn home(name: &str) -> Option<&str> {
         "Tensor" | "Shape" | "memory" => Some("tensor"),
         "state" => Some("autograd"),
         "kernels" => Some("kernels"),
-        name => ROOMS.iter().map(|room| room.0).find(|room| *room == name),
+        name => MODULES.iter().map(|module| module.0).find(|module| *module == name),
     }
 }
 
 fn violations(sources: &[Source]) -> Vec<String> {
     let mut violations = vec![];
     for source in sources {
-        let Some((room, allowed, reason)) = ROOMS.iter().find(|room| room.0 == source.room()) else {
+        let Some((module, allowed, reason)) = MODULES.iter().find(|module| module.0 == source.module())
+        else {
             continue;
         };
         for (line, name) in imports(&source.code) {
             if let Some(home) = home(&name)
-                && home != *room
+                && home != *module
                 && !allowed.contains(&home)
             {
                 let text = source.code.lines().nth(line - 1).unwrap_or_default().trim();
-                violations.push(format!("src/{}:{line}: {room} -> {home}: `{text}`: {reason}", source.path));
+                violations
+                    .push(format!("src/{}:{line}: {module} -> {home}: `{text}`: {reason}", source.path));
             }
         }
     }
@@ -164,18 +149,18 @@ fn violations(sources: &[Source]) -> Vec<String> {
 }
 
 #[test]
-fn rooms_import_only_what_they_may() {
+fn modules_import_only_what_they_may() {
     let violations = violations(&sources());
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
 #[test]
 fn files_are_short() {
-    let long = |source: Source| {
-        let lines = source.code.lines().count();
-        (lines > LINES).then(|| format!("src/{}: {lines} lines before its tests", source.path))
+    let long = |(path, text): (String, String)| {
+        let lines = before_tests(&text).lines().count();
+        (lines > LINES).then(|| format!("{path}: {lines} lines before its tests"))
     };
-    let long: Vec<String> = sources().into_iter().filter_map(long).collect();
+    let long: Vec<String> = ["src", "crates"].into_iter().flat_map(rust_files).filter_map(long).collect();
     assert!(long.is_empty(), "more than {LINES} lines; one idea a file:\n{}", long.join("\n"));
 }
 

@@ -1,5 +1,5 @@
-//! A training that is stopped or killed resumes with the same bits; a checkpoint that does not fit
-//! is an error and changes nothing.
+//! A training that is stopped, killed or crashes goes on with the same bits, or says what is wrong
+//! and changes nothing.
 
 use skipgrad::{
     Error, Rng, Tensor,
@@ -12,15 +12,15 @@ use skipgrad::{
 };
 use std::{
     fs,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
+use tempfile::TempDir;
 
-/// A small network with all kinds of state that a step changes: weights, running statistics, random
-/// numbers of dropout.
+/// A small network with everything that a step can leave behind: weights, running statistics,
+/// random dropping.
 fn model(seed: u64) -> Sequential {
     let mut rng = Rng::seed(seed);
     Sequential::new()
@@ -55,13 +55,7 @@ fn sgd() -> Sgd {
     Sgd::new(0.0).momentum(0.9).nesterov(true).weight_decay(1e-3).no_decay_on_norms_and_biases()
 }
 
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("skipgrad-checkpoint-{}-{name}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    folder
-}
-
-/// All bits of the state of a model and of an optimizer.
+/// All bits of a model and of what an optimizer remembers.
 fn bits(model: &dyn State, optimizer: &dyn Optimizer) -> Vec<(String, Vec<u32>)> {
     let bits = |(name, tensor): (String, Tensor)| (name, tensor.data().iter().map(|x| x.to_bits()).collect());
     model.export().into_iter().chain(optimizer.export()).map(bits).collect()
@@ -86,11 +80,11 @@ fn uninterrupted(optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
     (bits(&model, optimizer), epochs(&trainer))
 }
 
-/// Trains for `stop` steps, then stops, and returns the position.
-fn train_until(stop: usize, folder: &PathBuf, optimizer: &mut dyn Optimizer) -> Position {
+/// Trains until the flag is set after `stop` steps in all, and returns where that was.
+fn train_until(stop: usize, folder: &TempDir, optimizer: &mut dyn Optimizer) -> Position {
     let ((train, test), mut model) = (loaders(2), model(1));
     let flag = Arc::new(AtomicBool::new(false));
-    let mut trainer = trainer().folder(folder).stop(flag.clone());
+    let mut trainer = trainer().folder(folder.path()).stop(flag.clone());
     let mut steps = 0;
     let outcome = trainer.run(&mut model, optimizer, &train, &test, |event| {
         if let Event::Step(_) = event {
@@ -104,11 +98,12 @@ fn train_until(stop: usize, folder: &PathBuf, optimizer: &mut dyn Optimizer) -> 
     }
 }
 
-/// Resumes as another process would: with a new trainer, new loaders and a model of other weights.
-fn resume(folder: &PathBuf, optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
+/// Goes on in another process, as far as the test can tell: everything is new, the weights begin as
+/// others.
+fn resume(folder: &TempDir, optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
     let ((train, test), mut model) = (loaders(1), model(2));
-    let mut trainer = Trainer::new(1, Schedule::constant(1.0)).folder(folder);
-    trainer.resume(&mut model, optimizer, folder.join(Trainer::LAST)).unwrap();
+    let mut trainer = Trainer::new(1, Schedule::constant(1.0)).folder(folder.path());
+    trainer.resume(&mut model, optimizer, folder.path().join(Trainer::LAST)).unwrap();
     assert_eq!(trainer.settings().model, "small");
     assert_eq!(trainer.run(&mut model, optimizer, &train, &test, |_| ()).unwrap(), Outcome::Finished);
     (bits(&model, optimizer), epochs(&trainer))
@@ -120,29 +115,27 @@ fn a_stopped_training_resumes_with_the_same_bits() {
     // In the middle of an epoch, after its last step but before its evaluation, and in the last
     // epoch.
     for (stop, position) in [(3, (0, 3)), (7, (0, 7)), (8, (1, 1)), (20, (2, 6)), (21, (2, 7))] {
-        let folder = folder(&format!("stop-{stop}"));
+        let folder = tempfile::tempdir().unwrap();
         let stopped = train_until(stop, &folder, &mut sgd());
         assert_eq!((stopped.epoch, stopped.batch), position);
         assert!(resume(&folder, &mut sgd()) == expected, "stopped at {stopped:?}");
-        fs::remove_dir_all(&folder).unwrap();
     }
 }
 
 #[test]
-fn a_stopped_training_with_adamw_resumes_with_the_same_bits() {
-    let folder = folder("adamw");
+fn a_training_with_adamw_goes_on_too() {
+    let folder = tempfile::tempdir().unwrap();
     let expected = uninterrupted(&mut AdamW::new(0.0));
     train_until(10, &folder, &mut AdamW::new(0.0));
     assert!(resume(&folder, &mut AdamW::new(0.0)) == expected);
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
-fn a_killed_training_resumes_from_its_last_checkpoint() {
-    let folder = folder("kill");
+fn a_killed_training_goes_on_from_its_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
     let expected = uninterrupted(&mut sgd());
     let ((train, test), mut model) = (loaders(2), model(1));
-    let mut trainer = trainer().folder(&folder).checkpoint_every(2);
+    let mut trainer = trainer().folder(folder.path()).checkpoint_every(2);
     let kill = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         trainer.run(&mut model, &mut sgd(), &train, &test, |event| {
             if let Event::Step(step) = event
@@ -153,17 +146,17 @@ fn a_killed_training_resumes_from_its_last_checkpoint() {
         })
     }));
     assert!(kill.is_err());
-    let checkpoint = Checkpoint::read(folder.join(Trainer::LAST)).unwrap();
+    let checkpoint = Checkpoint::read(folder.path().join(Trainer::LAST)).unwrap();
     assert_eq!(checkpoint.position(), Position { epoch: 1, batch: 4 });
-    // A crash between write and rename leaves a temporary file beside the old checkpoint.
-    fs::write(folder.join(format!(".{}.1-1.tmp", Trainer::LAST)), b"half of a checkp").unwrap();
+    // What a crash between write and rename leaves: a temporary file beside the old checkpoint.
+    fs::write(folder.path().join(format!(".{}.1-1.tmp", Trainer::LAST)), b"half of a checkp").unwrap();
     assert!(resume(&folder, &mut sgd()) == expected);
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
 fn best_last_and_history_are_written() {
-    let folder = folder("files");
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("run1");
     let ((train, test), mut model, mut sgd) = (loaders(2), model(1), sgd());
     let mut trainer = trainer().folder(&folder);
     trainer.run(&mut model, &mut sgd, &train, &test, |_| ()).unwrap();
@@ -177,14 +170,13 @@ fn best_last_and_history_are_written() {
     let csv = fs::read_to_string(folder.join(Trainer::HISTORY)).unwrap();
     assert_eq!(csv, trainer.history().to_csv());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "no temporary file is left");
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
 fn a_checkpoint_that_does_not_fit_changes_nothing() {
-    let folder = folder("foreign");
+    let folder = tempfile::tempdir().unwrap();
     train_until(4, &folder, &mut sgd());
-    let path = folder.join(Trainer::LAST);
+    let path = folder.path().join(Trainer::LAST);
 
     let mut rng = Rng::seed(0);
     let mut other = Sequential::new().push(conv3x3(3, 8).build(&mut rng).unwrap());
@@ -207,47 +199,43 @@ fn a_checkpoint_that_does_not_fit_changes_nothing() {
     assert!(error.to_string().contains("fc.weight.momentum_buffer"), "{error}");
     assert_eq!((bits(&same, &adamw), trainer.position()), (before, Position::default()));
 
-    let weights = folder.join("weights.safetensors");
+    let weights = folder.path().join("weights.safetensors");
     io::save(&same, &weights).unwrap();
     let error = trainer.resume(&mut same, &mut optimizer, &weights).unwrap_err();
     assert!(error.to_string().contains("expected the text of a checkpoint, found none"), "{error}");
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
 fn a_truncated_checkpoint_is_an_error_at_any_length() {
-    let folder = folder("truncated");
+    let folder = tempfile::tempdir().unwrap();
     train_until(4, &folder, &mut sgd());
-    let path = folder.join(Trainer::LAST);
+    let path = folder.path().join(Trainer::LAST);
     let whole = fs::read(&path).unwrap();
     for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = trainer().resume(&mut model(1), &mut sgd(), &path).unwrap_err();
         assert!(matches!(&error, Error::Malformed { path: p, .. } if *p == path), "{error}");
     }
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
-fn another_loader_is_an_error() {
-    let folder = folder("loader");
+fn another_loader_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
     train_until(4, &folder, &mut sgd());
     let (_, test) = loaders(1);
     let (mut model, mut sgd, mut trainer) = (model(1), sgd(), trainer());
-    trainer.resume(&mut model, &mut sgd, folder.join(Trainer::LAST)).unwrap();
+    trainer.resume(&mut model, &mut sgd, folder.path().join(Trainer::LAST)).unwrap();
     let error = trainer.run(&mut model, &mut sgd, &test, &test, |_| ()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "train: train: expected 50 images in batches of 8, as before the training was stopped, found 20 in batches of 20"
     );
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
 fn an_unwritable_folder_is_found_before_the_first_step() {
-    let folder = folder("unwritable");
-    fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("file");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
     let (train, test) = loaders(1);
     let (mut model, mut sgd) = (model(1), sgd());
@@ -256,7 +244,6 @@ fn an_unwritable_folder_is_found_before_the_first_step() {
         let error = trainer.run(&mut model, &mut sgd, &train, &test, |_| panic!("a step")).unwrap_err();
         assert!(matches!(&error, Error::Io { path, .. } if *path == out), "{error}");
     }
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -1,7 +1,5 @@
-//! Exported networks in ONNX Runtime: the same logits as ours. `SKIPGRAD_PYTHON` names a Python that has onnx and onnxruntime;
-//! without it this says that it was skipped.
-
-#![cfg(feature = "onnx")]
+//! Exported networks in ONNX Runtime: the same logits as ours. `SKIPGRAD_PYTHON` names a Python
+//! that has onnx and onnxruntime; without it this says that it was skipped.
 
 use skipgrad::{
     Result, Rng, Tensor,
@@ -11,7 +9,7 @@ use skipgrad::{
     nn::Module,
     onnx,
 };
-use std::{fs, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 /// Names and the side of the images; the first three in ImageNet's size.
 const MODELS: [(&str, usize); 17] = [
@@ -34,7 +32,8 @@ const MODELS: [(&str, usize); 17] = [
     ("densenet40_k12", 33),
 ];
 
-/// Checks each file and runs it on the images beside it; writes the largest difference, relative to the largest logit.
+/// Checks each file and runs it on the images beside it; writes the largest difference, relative to
+/// the largest logit.
 const RUN: &str = r#"
 import json, struct, sys
 import numpy as np, onnx, onnxruntime
@@ -94,14 +93,12 @@ fn onnx_runtime_gives_our_logits() -> Result<()> {
         println!("skipped: SKIPGRAD_PYTHON is not set to a Python that has onnx and onnxruntime");
         return Ok(());
     };
-    let folder = std::env::temp_dir().join(format!("skipgrad-onnx-runtime-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     for (name, edge) in MODELS {
-        write(&folder, name, edge)?;
+        write(folder.path(), name, edge)?;
     }
     let names = MODELS.map(|(name, _)| name);
-    let output = Command::new(python).args(["-c", RUN]).arg(&folder).args(names).output().unwrap();
-    fs::remove_dir_all(&folder).unwrap();
+    let output = Command::new(python).args(["-c", RUN]).arg(folder.path()).args(names).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     print!("{text}");

@@ -1,7 +1,8 @@
-//! The comparison of `examples/verify`: with references of our own, in which a fault is planted, and with PyTorch's, where
-//! `SKIPGRAD_PYTHON` names a Python that has torch and torchvision. Elsewhere that test says that it did nothing.
+//! The comparison of `examples/verify`: with references of our own, in which a fault is planted,
+//! and with PyTorch's, where `SKIPGRAD_PYTHON` names a Python that has torch and torchvision.
+//! Elsewhere that test says that it did nothing.
 
-#[path = "../examples/verify/compare.rs"]
+#[path = "../../examples/verify/compare.rs"]
 mod compare;
 
 use compare::{Kind, Row, compare};
@@ -12,22 +13,12 @@ use skipgrad::{
     models::{self, ModelOptions, ResNet, ResNetConfig},
     nn::Module,
 };
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::Path, process::Command};
 
 const TOLERANCE: f64 = 1e-3;
 
 /// In the order of a pass.
 const MODULES: [&str; 3] = ["bn1", "layer2.0.conv1", "layer2.0"];
-
-fn folder(name: &str) -> PathBuf {
-    let folder = env::temp_dir().join(format!("skipgrad-verify-{}-{name}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
 
 /// What a reference file would hold if PyTorch computed what we do.
 fn own_reference(model: &ResNet) -> Result<NamedTensors> {
@@ -62,8 +53,8 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
 
 #[test]
 fn a_planted_fault_is_found_and_named() -> Result<()> {
-    let folder = folder("planted");
-    let path = folder.join("reference.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("reference.safetensors");
     let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 5)? };
     let model = ResNet::new(&config, &mut Rng::seed(2))?;
     let right = own_reference(&model)?;
@@ -116,11 +107,11 @@ fn a_planted_fault_is_found_and_named() -> Result<()> {
     other.insert("train/gradient/bn1.bias".into(), Tensor::zeros([5])?);
     let error = rows(&other, Mode::Train).unwrap_err().to_string();
     assert_eq!(error, "verify: reference: expected [5] for train/gradient/bn1.bias, found [4]");
-    fs::remove_dir_all(folder).unwrap();
     Ok(())
 }
 
-/// Random networks of torchvision whose inputs of ReLUs keep away from zero, see `examples/verify/sweep.py`.
+/// Random networks of torchvision whose inputs of ReLUs keep away from zero, see
+/// `examples/verify/sweep.py`.
 #[test]
 fn passes_are_pytorchs() -> Result<()> {
     const MODELS: [&str; 2] = ["resnet18", "densenet121"];
@@ -128,22 +119,21 @@ fn passes_are_pytorchs() -> Result<()> {
         eprintln!("passes_are_pytorchs: skipped, SKIPGRAD_PYTHON is not set");
         return Ok(());
     };
-    let folder = folder("pytorch");
+    let folder = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/verify/sweep.py");
     let options = ["-B", script.to_str().unwrap(), "--size", "64", "--classes", "10", "--activations"];
     let mut command = Command::new(python);
-    let written = command.args(options).args(MODELS).arg("--out").arg(&folder).status().unwrap();
+    let written = command.args(options).args(MODELS).arg("--out").arg(folder.path()).status().unwrap();
     assert!(written.success());
     for name in MODELS {
         let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0))?;
-        io::load(&mut model, folder.join(format!("{name}.weights.safetensors")))?;
-        let file = WeightsFile::open(folder.join(format!("{name}.reference.safetensors")))?;
+        io::load(&mut model, folder.path().join(format!("{name}.weights.safetensors")))?;
+        let file = WeightsFile::open(folder.path().join(format!("{name}.reference.safetensors")))?;
         for mode in [Mode::Eval, Mode::Train] {
             for row in compare(&*model, &file, mode)? {
                 assert!(!row.exceeds(TOLERANCE), "{name}: {row:?}");
             }
         }
     }
-    fs::remove_dir_all(folder).unwrap();
     Ok(())
 }

@@ -1,26 +1,20 @@
-//! Image files, compared with the results of PIL and torchvision, which `tests/golden/pictures.py`
-//! made.
-#![cfg(feature = "image")]
+//! Pictures as PIL and torchvision see them: `tests/golden/pictures.py` says how they were made.
 
+use crate::common::golden;
 use image::GenericImageView as _;
 use skipgrad::{
     Error, Result, Tensor,
     autograd::NamedTensors,
-    data::{Normalize, Preset, open_image},
-    io,
+    data::{Normalize, Preset, open_picture},
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-fn golden(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
-}
-
-fn image_file(name: &str) -> PathBuf {
-    golden("pictures").join(name)
+fn picture(name: &str) -> PathBuf {
+    golden::path("pictures").join(name)
 }
 
 fn expected() -> NamedTensors {
-    io::read(golden("pictures.safetensors")).unwrap()
+    golden::tensors("pictures.safetensors")
 }
 
 fn preset(resize_size: usize, crop_size: [usize; 2]) -> Preset {
@@ -120,9 +114,9 @@ fn a_file_that_is_not_an_image_is_an_error_with_its_path() {
         let words = error.to_string();
         assert!(words.starts_with(&path.display().to_string()) && words.contains(text), "{words}");
     };
-    is_error(golden("pictures.py"), "format: expected a PNG or JPEG image, found something else");
-    is_error(golden("pictures"), "cannot read: not a regular file");
-    is_error(image_file("none.png"), "cannot read");
+    refused(golden::path("pictures.py"), "format: expected a picture, PNG or JPEG, found something else");
+    refused(golden::path("pictures"), "cannot read: not a regular file");
+    refused(picture("none.png"), "cannot read");
 }
 
 #[test]

@@ -1,45 +1,25 @@
-//! Networks learn: small ones fit the synthetic images, and twenty steps equal those of PyTorch
+//! Networks learn: small ones fit the drawn images, and twenty steps follow PyTorch's
 //! (`tests/golden`).
 
+use crate::common::{
+    compare::assert_close,
+    golden::{below, tensors_below},
+};
 use skipgrad::{
     Result, Rng, Tensor,
-    autograd::{NamedTensors, Tape},
+    autograd::Tape,
     blocks::{ShortcutKind, StemKind},
     data::{Compose, Loader, Normalize, SyntheticShapes},
-    io,
     models::{DenseNet, DenseNetConfig, ResNet, ResNetConfig},
     nn::Module,
     optim::{AdamW, Optimizer, Schedule, Sgd},
     train::{Outcome, Trainer},
 };
 
-/// The tensors of `tests/golden/training.safetensors` whose names begin with a prefix, under the
-/// rest of their names.
-fn golden(prefix: &str) -> NamedTensors {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/training.safetensors");
-    below(&io::read(path).unwrap(), prefix)
-}
-
-fn below(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
-    let named =
-        tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone())));
-    named.collect()
-}
-
-/// Asserts equality up to `tolerance` times the largest expected value.
-#[track_caller]
-fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
-    assert_eq!(found.shape(), expected.shape(), "{what}");
-    let largest = expected.data().iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    for (i, (a, b)) in found.data().iter().zip(expected.data()).enumerate() {
-        assert!((a - b).abs() <= tolerance * largest, "{what} at {i}: {a}, PyTorch has {b}");
-    }
-}
-
-/// Makes twenty steps of SGD on one batch from PyTorch's initial weights, and compares the results.
+/// Twenty steps of SGD on one batch, from PyTorch's first weights, end where PyTorch ends.
 fn follows_pytorch(name: &str, mut model: impl Module) -> Result<()> {
-    const TOLERANCE: f32 = 1e-4;
-    let golden = golden(&format!("net/{name}/"));
+    const TOLERANCE: f64 = 1e-4;
+    let golden = tensors_below("training.safetensors", &format!("net/{name}/"));
     model.import(below(&golden, "init/"))?;
     let labels: Vec<usize> = golden["labels"].data().iter().map(|&label| label as usize).collect();
     let mut sgd = Sgd::new(0.05).momentum(0.9);
@@ -54,17 +34,17 @@ fn follows_pytorch(name: &str, mut model: impl Module) -> Result<()> {
     }
     let expected = golden["losses"].data();
     assert!(expected[19] < 0.5 * expected[0], "PyTorch's loss falls");
-    close(&format!("{name}: losses"), &Tensor::new([20], losses)?, &golden["losses"], TOLERANCE);
-    close(&format!("{name}: norms"), &Tensor::new([20], norms)?, &golden["grad_norms"], TOLERANCE);
+    assert_close(&format!("{name}: losses"), &Tensor::new([20], losses)?, &golden["losses"], TOLERANCE);
+    assert_close(&format!("{name}: norms"), &Tensor::new([20], norms)?, &golden["grad_norms"], TOLERANCE);
 
     let (found, expected) = (model.export(), below(&golden, "after/"));
     assert!(found.keys().eq(expected.keys()), "{name}: {:?} and {:?}", found.keys(), expected.keys());
     for (tensor, expected) in &expected {
-        close(&format!("{name}: {tensor}"), &found[tensor], expected, TOLERANCE);
+        assert_close(&format!("{name}: {tensor}"), &found[tensor], expected, TOLERANCE);
     }
     let tape = Tape::eval();
     let logits = model.forward(&tape.input(golden["x"].clone()))?;
-    close(&format!("{name}: logits"), logits.value(), &golden["eval_logits"], TOLERANCE);
+    assert_close(&format!("{name}: logits"), logits.value(), &golden["eval_logits"], TOLERANCE);
     Ok(())
 }
 
@@ -80,9 +60,9 @@ fn a_densenet_follows_pytorch() -> Result<()> {
     follows_pytorch("densenet", DenseNet::new(&config, &mut Rng::seed(0))?)
 }
 
-/// Trains for five epochs on two thousand synthetic images, and returns the accuracy on five
-/// hundred others. Chance is 0.1.
-fn fits_synthetic_images(mut model: impl Module) -> Result<f32> {
+/// Five epochs of two thousand drawn images; the accuracy on five hundred others, where guessing
+/// gives 0.1.
+fn fits_drawn_images(mut model: impl Module) -> Result<f32> {
     const EPOCHS: usize = 5;
     let data = SyntheticShapes::with_sizes(2000, 500, 42)?;
     let normalize = Compose::new().then(Normalize::fit(&data.train())?);

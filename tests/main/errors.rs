@@ -1,5 +1,5 @@
-//! Wrong inputs as a user makes them: each is refused, in words that say which operation and argument, what was expected, what
-//! was found, and where in the network.
+//! Wrong inputs as a user makes them: each gives an error that says which operation and
+//! argument, what was expected, what was found, and where in the network.
 
 use skipgrad::{
     Error, Result, Rng, Tensor,
@@ -12,10 +12,8 @@ use skipgrad::{
     optim::{Schedule, Sgd},
     train::{Trainer, evaluate},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
+use tempfile::TempDir;
 
 #[track_caller]
 fn refused<T>(result: Result<T>, text: &str) -> Error {
@@ -31,23 +29,6 @@ fn forward(model: &impl Module, tape: &Tape, shape: [usize; 4]) -> Result<()> {
 
 fn small_resnet() -> Result<ResNet> {
     ResNet::cifar_paper(8, 10, &mut Rng::seed(0))
-}
-
-/// A folder that is removed at the end of a test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("skipgrad-errors-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]
@@ -195,25 +176,25 @@ fn labels_that_are_no_class() -> Result<()> {
 }
 
 /// A folder of CIFAR-10 files with two images each.
-fn cifar(name: &str) -> Folder {
-    let folder = Folder::new(name);
+fn cifar() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
     let files = (1..=5).map(|i| format!("data_batch_{i}.bin")).chain(["test_batch.bin".to_string()]);
-    files.for_each(|file| fs::write(folder.0.join(file), [7; 2 * 3073]).unwrap());
+    files.for_each(|file| fs::write(folder.path().join(file), [7; 2 * 3073]).unwrap());
     folder
 }
 
 #[test]
 fn truncated_cifar_files() {
-    let folder = cifar("truncated");
-    assert_eq!(Cifar10::open(&folder.0).unwrap().train().len(), 10);
-    let path = folder.0.join("data_batch_3.bin");
+    let folder = cifar();
+    assert_eq!(Cifar10::open(folder.path()).unwrap().train().len(), 10);
+    let path = folder.path().join("data_batch_3.bin");
     fs::write(&path, [7; 2 * 3073 - 1000]).unwrap();
     refused(
-        Cifar10::open(&folder.0),
+        Cifar10::open(folder.path()),
         &format!("{}: record 1: expected 3073 bytes, found 2073 bytes", path.display()),
     );
     fs::remove_file(&path).unwrap();
-    let error = Cifar10::open(&folder.0).unwrap_err();
+    let error = Cifar10::open(folder.path()).unwrap_err();
     assert!(
         matches!(&error, Error::Io { path: named, action: "open", source } if *named == path
             && source.kind() == std::io::ErrorKind::NotFound),
@@ -223,21 +204,21 @@ fn truncated_cifar_files() {
 
 #[test]
 fn a_label_byte_of_200() {
-    let folder = cifar("label");
-    let path = folder.0.join("test_batch.bin");
+    let folder = cifar();
+    let path = folder.path().join("test_batch.bin");
     let mut bytes = vec![7; 2 * 3073];
     bytes[3073] = 200;
     fs::write(&path, bytes).unwrap();
     refused(
-        Cifar10::open(&folder.0),
+        Cifar10::open(folder.path()),
         &format!("{}: record 1: expected a label below 10, found 200", path.display()),
     );
 }
 
 #[test]
 fn a_weights_file_that_does_not_fit() -> Result<()> {
-    let folder = Folder::new("weights");
-    let path = folder.0.join("weights.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
     let mut model = small_resnet()?;
     let mut tensors: NamedTensors = ResNet::cifar_paper(8, 10, &mut Rng::seed(9))?.export();
     tensors.remove("layer1.0.bn1.running_var");
@@ -259,7 +240,7 @@ fn a_weights_file_that_does_not_fit() -> Result<()> {
     );
     assert_eq!(model.export(), before, "the model is unchanged");
 
-    let missing = folder.0.join("no-such-file");
+    let missing = folder.path().join("no-such-file");
     let error = io::load(&mut model, &missing).unwrap_err();
     assert!(matches!(&error, Error::Io { path, action: "read", .. } if *path == missing), "{error}");
     Ok(())
@@ -284,9 +265,9 @@ fn tiny(channels: usize, classes: usize) -> Result<Sequential> {
 
 #[test]
 fn a_checkpoint_of_another_model() -> Result<()> {
-    let folder = Folder::new("checkpoint");
-    train(&mut tiny(4, 10)?, &folder.0)?;
-    let path = folder.0.join(Trainer::LAST);
+    let folder = tempfile::tempdir().unwrap();
+    train(&mut tiny(4, 10)?, folder.path())?;
+    let path = folder.path().join(Trainer::LAST);
     let mut model = tiny(4, 12)?;
     let before = model.export();
     let mut sgd = Sgd::new(0.1).momentum(0.9);
@@ -306,8 +287,8 @@ fn a_checkpoint_of_another_model() -> Result<()> {
 
 #[test]
 fn a_folder_that_cannot_be_written() -> Result<()> {
-    let folder = Folder::new("unwritable");
-    let file = folder.0.join("results");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("results");
     fs::write(&file, "a file stands where the folder should be").unwrap();
     for out in [file.clone(), file.join("run1")] {
         let mut model = tiny(4, 10)?;

@@ -1,10 +1,13 @@
-//! Twenty steps of every optimizer and sixty learning rates of every schedule equal those of
-//! PyTorch (`tests/golden`).
+//! Twenty steps of every optimizer, and sixty learning rates of every schedule, against PyTorch's
+//! (`tests/golden`).
 
+use crate::common::{
+    compare::assert_close,
+    golden::{below, tensors},
+};
 use skipgrad::{
     Result, Rng, Tensor,
-    autograd::{NamedTensors, State, Tape, Var},
-    io,
+    autograd::{State, Tape, Var},
     nn::{Linear, Module},
     optim::{AdamW, Curve, Optimizer, Schedule, Sgd},
     state,
@@ -23,30 +26,9 @@ impl Module for TwoLayers {
     }
 }
 
-fn golden() -> NamedTensors {
-    io::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/training.safetensors")).unwrap()
-}
-
-/// The tensors whose names begin with a prefix, under the rest of their names.
-fn below(golden: &NamedTensors, prefix: &str) -> NamedTensors {
-    let named =
-        golden.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone())));
-    named.collect()
-}
-
-/// Asserts equality up to `tolerance` times the largest expected value.
-fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, what: &str) {
-    assert_eq!(found.shape(), expected.shape(), "{what}");
-    let largest = expected.data().iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    for (i, (a, b)) in found.data().iter().zip(expected.data()).enumerate() {
-        assert!((a - b).abs() <= tolerance * largest, "{what} at {i}: {a}, PyTorch has {b}");
-    }
-}
-
-/// Trains the golden network from its initial weights, and compares losses, gradient norms and
-/// weights.
+/// Trains the golden network from its first weights on its batches and compares everything.
 fn follows_pytorch(name: &str, optimizer: &mut dyn Optimizer, clip: Option<f32>) {
-    let golden = golden();
+    let golden = tensors("training.safetensors");
     let mut rng = Rng::seed(0);
     let mut model =
         TwoLayers { fc1: Linear::new(6, 5, &mut rng).unwrap(), fc2: Linear::new(5, 3, &mut rng).unwrap() };
@@ -65,12 +47,12 @@ fn follows_pytorch(name: &str, optimizer: &mut dyn Optimizer, clip: Option<f32>)
         optimizer.step(&mut model, updates).unwrap();
     }
     let [losses, norms] = [losses, norms].map(|values| Tensor::new([20], values).unwrap());
-    assert_close(&losses, &golden[&format!("optim/{name}/losses")], 1e-5, &format!("{name}: losses"));
-    assert_close(&norms, &golden[&format!("optim/{name}/grad_norms")], 1e-5, &format!("{name}: norms"));
+    assert_close(&format!("{name}: losses"), &losses, &golden[&format!("optim/{name}/losses")], 1e-5);
+    assert_close(&format!("{name}: norms"), &norms, &golden[&format!("optim/{name}/grad_norms")], 1e-5);
     let after = below(&golden, &format!("optim/{name}/after/"));
     assert_eq!(after.len(), 4);
     for (parameter, found) in model.export() {
-        assert_close(&found, &after[&parameter], 1e-5, &format!("{name}: {parameter}"));
+        assert_close(&format!("{name}: {parameter}"), &found, &after[&parameter], 1e-5);
     }
 }
 
@@ -97,8 +79,8 @@ fn adamw_follows_pytorch() {
 
 #[test]
 fn schedules_follow_pytorch() {
-    let golden = golden();
-    let cosine_floor = Curve::Cosine { lr: 0.1, steps: 60, min_lr: 0.01 };
+    let golden = tensors("training.safetensors");
+    let floor = Curve::Cosine { lr: 0.1, steps: 60, floor: 0.01 };
     let schedules = [
         ("one_cycle", Schedule::one_cycle(0.4, 60)),
         ("cosine", Schedule::cosine(0.1, 60)),

@@ -1,6 +1,8 @@
-//! Weights as PyTorch and others save them: every file of `tests/golden/weights` brings the values that `training.safetensors`
-//! has under `net/resnet/init` and `net/densenet/init`, whatever its format and its names.
+//! Weights as PyTorch and others save them: every file of `tests/golden/weights` brings the values
+//! that `training.safetensors` has under `net/resnet/init` and `net/densenet/init`, whatever its
+//! format and its names.
 
+use crate::common::golden;
 use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{NamedTensors, State},
@@ -8,19 +10,12 @@ use skipgrad::{
     io::{self, KeyStyle, LoadOptions, Metadata, WeightsFile},
     models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-fn golden(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
-}
+use std::fs;
 
 /// The state that the files hold.
 fn state(net: &str) -> Result<NamedTensors> {
     let prefix = format!("net/{net}/init/");
-    let all = io::read(golden("training.safetensors"))?;
+    let all = io::read(golden::path("training.safetensors"))?;
     let below = all.into_iter().filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.to_string(), t)));
     Ok(below.collect())
 }
@@ -44,13 +39,6 @@ fn densenet() -> Result<DenseNet> {
     DenseNet::new(&DenseNetConfig { stem: StemKind::Bare, ..config }, &mut Rng::seed(1))
 }
 
-/// A folder for a test's files.
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("skipgrad-weights-{}-{name}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 fn within_rounding(found: &NamedTensors, expected: &NamedTensors, relative: f32) {
     assert!(found.keys().eq(expected.keys()));
     for (name, expected) in expected {
@@ -67,12 +55,8 @@ fn within_rounding(found: &NamedTensors, expected: &NamedTensors, relative: f32)
 fn safetensors_of_every_type() -> Result<()> {
     for (file, rounding) in [("resnet", 0.0), ("resnet_f16", 4.9e-4), ("resnet_bf16", 3.95e-3)] {
         let mut model = resnet()?;
-        let loaded = io::load(&mut model, golden(&format!("weights/{file}.safetensors")))?;
-        assert_eq!(
-            (loaded.prefix.as_str(), loaded.renamed_keys.len(), loaded.missing_keys.len()),
-            ("", 0, 0),
-            "{file}"
-        );
+        let loaded = io::load(&mut model, golden::path(&format!("weights/{file}.safetensors")))?;
+        assert_eq!((loaded.prefix.as_str(), loaded.renamed.len(), loaded.kept.len()), ("", 0, 0), "{file}");
         within_rounding(&model.export(), &state("resnet")?, rounding);
     }
     Ok(())
@@ -81,7 +65,7 @@ fn safetensors_of_every_type() -> Result<()> {
 #[test]
 fn keras_names_and_layouts() -> Result<()> {
     let mut model = densenet()?;
-    let loaded = io::load(&mut model, golden("weights/densenet_keras.safetensors"))?;
+    let loaded = io::load(&mut model, golden::path("weights/densenet_keras.safetensors"))?;
     assert_eq!(model.export(), state("densenet")?);
     assert_eq!(
         loaded.renamed_keys["features.denseblock1.denselayer2.norm1.running_var"],
@@ -92,7 +76,7 @@ fn keras_names_and_layouts() -> Result<()> {
 
 #[test]
 fn timms_names_and_shapes_are_ours() -> Result<()> {
-    let list = fs::read_to_string(golden("weights/timm.txt")).unwrap();
+    let list = fs::read_to_string(golden::path("weights/timm.txt")).unwrap();
     for model in ["resnet18", "resnet50", "densenet121"] {
         let ours = models::build(model, &ModelOptions::default(), &mut Rng::seed(0))?.export();
         let ours = ours.iter().map(|(name, t)| {
@@ -109,7 +93,7 @@ fn timms_names_and_shapes_are_ours() -> Result<()> {
 
 #[test]
 fn a_head_for_other_classes_and_a_stem_for_other_channels() -> Result<()> {
-    let file = golden("weights/resnet.safetensors");
+    let file = golden::path("weights/resnet.safetensors");
     let of = |classes, channels| -> Result<ResNet> {
         ResNet::new(&ResNetConfig { classes, channels, ..resnet_config()? }, &mut Rng::seed(2))
     };
@@ -153,8 +137,8 @@ fn a_head_for_other_classes_and_a_stem_for_other_channels() -> Result<()> {
 
 #[test]
 fn a_failed_load_lists_everything_and_changes_nothing() -> Result<()> {
-    let folder = folder("failed");
-    let path = folder.join("wrong.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.safetensors");
     let mut tensors = state("resnet")?;
     for (from, to) in [("bn1.weight", "bn1.wieght"), ("layer1.0.bn1.bias", "layer1.0.bn1.shift")] {
         let tensor = tensors.remove(from).unwrap();
@@ -187,7 +171,6 @@ fn a_failed_load_lists_everything_and_changes_nothing() -> Result<()> {
     assert_eq!((loaded.missing_keys.len(), loaded.unexpected_keys.len()), (11, 12));
     assert_eq!(model.export()["bn1.bias"], state("resnet")?["bn1.bias"]);
     assert_eq!(model.export()["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"]);
-    fs::remove_dir_all(folder).unwrap();
     Ok(())
 }
 
@@ -242,9 +225,9 @@ fn every_style_is_read_back() -> Result<()> {
 
 #[test]
 fn wrong_numbers_are_found_before_anything_is_changed() -> Result<()> {
-    let folder = folder("numbers");
-    let path = folder.join("quantized.safetensors");
-    fs::write(&path, fs::read(golden("weights/resnet.safetensors")).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("quantized.safetensors");
+    fs::write(&path, fs::read(golden::path("weights/resnet.safetensors")).unwrap()).unwrap();
     let text = fs::read(&path).unwrap();
     let at = text.windows(14).position(|bytes| bytes == br#""dtype":"F32","#).unwrap();
     let mut text = text;
@@ -255,14 +238,13 @@ fn wrong_numbers_are_found_before_anything_is_changed() -> Result<()> {
     let error = io::load(&mut model, &path).unwrap_err().to_string();
     assert!(error.contains("expected type F32, F16, BF16, F64 or I64, found I32"), "{error}");
     assert_eq!(model.export(), before);
-    fs::remove_dir_all(folder).unwrap();
     Ok(())
 }
 
 #[test]
 fn a_training_checkpoint_of_ours_loads_as_weights() -> Result<()> {
-    let folder = folder("checkpoint");
-    let path = folder.join("last.checkpoint");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.checkpoint");
     let mut tensors = NamedTensors::new();
     for (name, tensor) in state("resnet")? {
         tensors.insert(format!("optimizer.{name}.momentum_buffer"), tensor.clone());
@@ -272,14 +254,13 @@ fn a_training_checkpoint_of_ours_loads_as_weights() -> Result<()> {
     let mut model = resnet()?;
     assert_eq!(io::load(&mut model, &path)?.prefix, "model");
     assert_eq!(model.export(), state("resnet")?);
-    fs::remove_dir_all(folder).unwrap();
     Ok(())
 }
 
 #[test]
 fn the_spelling_of_cifar_networks_in_another_style() -> Result<()> {
-    let folder = folder("shortcut");
-    let path = folder.join("resnet18.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resnet18.safetensors");
     let mut model = ResNet::cifar(18, 10, &mut Rng::seed(3))?;
     let renamed = model.export().into_iter().map(|(name, tensor)| {
         let name = name.replace("downsample", "shortcut").replace("fc.", "linear.");
@@ -290,15 +271,14 @@ fn the_spelling_of_cifar_networks_in_another_style() -> Result<()> {
     let loaded = io::load(&mut other, &path)?;
     assert_eq!((loaded.prefix.as_str(), loaded.renamed_keys.len()), ("net.module", 3 * 5 + 2));
     assert_eq!(other.export(), std::mem::replace(&mut model, other).export());
-    fs::remove_dir_all(folder).unwrap();
     Ok(())
 }
 
 /// timm's pre-activation networks have a convolution of one pixel for a classifier.
 #[test]
 fn a_convolution_of_one_pixel_is_a_linear_head() -> Result<()> {
-    let folder = folder("convolution");
-    let path = folder.join("resnetv2_18.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resnetv2_18.safetensors");
     let model = models::build("resnetv2_18", &ModelOptions::classes(5), &mut Rng::seed(3))?;
     let expected = model.export();
     let mut tensors = expected.clone();
@@ -312,14 +292,13 @@ fn a_convolution_of_one_pixel_is_a_linear_head() -> Result<()> {
     io::write(&path, &tensors, &Metadata::new())?;
     let error = io::load(&mut other, &path).unwrap_err().to_string();
     assert!(error.ends_with("head.fc.weight: expected [5, 512], found [5, 512, 1, 2]"), "{error}");
-    fs::remove_dir_all(folder).unwrap();
     Ok(())
 }
 
 #[cfg(not(feature = "pth"))]
 #[test]
 fn without_the_feature_an_error_names_it() {
-    let error = WeightsFile::open(golden("weights/resnet.pth")).unwrap_err().to_string();
+    let error = WeightsFile::open(golden::path("weights/resnet.pth")).unwrap_err().to_string();
     assert!(error.contains("found a PyTorch file, which the crate's feature `pth` reads"), "{error}");
 }
 
@@ -329,7 +308,7 @@ mod pytorch {
 
     fn loaded(file: &str) -> Result<(io::LoadReport, NamedTensors)> {
         let mut model = resnet()?;
-        Ok((io::load(&mut model, golden(&format!("weights/{file}")))?, model.export()))
+        Ok((io::load(&mut model, golden::path(&format!("weights/{file}")))?, model.export()))
     }
 
     #[test]
@@ -338,8 +317,8 @@ mod pytorch {
             assert_eq!(loaded(file)?.1, state("resnet")?, "{file}");
         }
         for kind in ["f16", "bf16"] {
-            let same = io::read(golden(&format!("weights/resnet_{kind}.safetensors")))?;
-            assert_eq!(io::read(golden(&format!("weights/resnet_{kind}.pth")))?, same, "{kind}");
+            let same = io::read(golden::path(&format!("weights/resnet_{kind}.safetensors")))?;
+            assert_eq!(io::read(golden::path(&format!("weights/resnet_{kind}.pth")))?, same, "{kind}");
             loaded(&format!("resnet_{kind}.pth"))?;
         }
         Ok(())
@@ -353,7 +332,7 @@ mod pytorch {
             let (loaded, state) = loaded(file)?;
             assert_eq!((loaded.prefix.as_str(), &state), (within, &super::state("resnet")?), "{file}");
         }
-        let file = WeightsFile::open(golden("weights/checkpoint.pth"))?;
+        let file = WeightsFile::open(golden::path("weights/checkpoint.pth"))?;
         assert!(file.shape("optimizer.state.0.momentum_buffer").is_some());
         assert_eq!(file.read("best_prec1")?.item(), 91.7);
         Ok(())
@@ -366,7 +345,7 @@ mod pytorch {
         assert!(error.to_string().ends_with("found state_dict and state_dict_ema"), "{error}");
         let mut model = resnet()?;
         let options = LoadOptions::new().prefix("state_dict_ema");
-        options.load(&mut model, golden("weights/checkpoint_ema.pth"))?;
+        options.load(&mut model, golden::path("weights/checkpoint_ema.pth"))?;
         assert_eq!(model.export()["linear.bias"].data()[0], 2.0 * state("resnet")?["linear.bias"].data()[0]);
         Ok(())
     }
@@ -375,8 +354,8 @@ mod pytorch {
     fn densenets_with_torchvisions_old_names() -> Result<()> {
         for (file, renamed) in [("densenet.pth", 0), ("densenet_old.pth", 4 * (2 + 2 * 4))] {
             let mut model = densenet()?;
-            let loaded = io::load(&mut model, golden(&format!("weights/{file}")))?;
-            assert_eq!((loaded.renamed_keys.len(), model.export()), (renamed, state("densenet")?), "{file}");
+            let loaded = io::load(&mut model, golden::path(&format!("weights/{file}")))?;
+            assert_eq!((loaded.renamed.len(), model.export()), (renamed, state("densenet")?), "{file}");
         }
         Ok(())
     }

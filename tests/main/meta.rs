@@ -1,5 +1,6 @@
 //! A look at networks without running them: what does not fit, and what they are made of.
 
+use crate::common::rows;
 use skipgrad::{
     Error, Result, Rng,
     autograd::State,
@@ -8,7 +9,8 @@ use skipgrad::{
     nn::{BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3},
 };
 
-/// A network that is broken, the images that it is to see, and of each fault the module and the shapes that the error must name.
+/// A network that is broken, the images that it is to see, and of each fault the module and the
+/// shapes that the error must name.
 type Broken = (Box<dyn Module>, [usize; 4], &'static [(&'static str, [&'static str; 2])]);
 
 fn resnet(change: impl FnOnce(&mut ResNet) -> Result<()>) -> Result<Box<dyn Module>> {
@@ -173,37 +175,38 @@ fn a_fault_of_a_module_ends_the_list() -> Result<()> {
     Ok(())
 }
 
-/// Multiply-adds in millions as torchvision publishes them (`_ops` of its weights), at 224 x 224.
-#[test]
-fn sums_are_the_published_ones() -> Result<()> {
-    for (name, parameters, published) in [
-        ("resnet18", 11_689_512, 1_814),
-        ("resnet34", 21_797_672, 3_664),
-        ("resnet50", 25_557_032, 4_089),
-        ("resnext50_32x4d", 25_028_904, 4_230),
-        ("densenet121", 7_978_856, 2_834),
-        ("densenet169", 14_149_480, 3_360),
-    ] {
-        let model = models::build(name, &ModelOptions::default(), &mut Rng::seed(0))?;
-        let summary = model.summary(&[1, 224, 224, 3])?;
-        assert_eq!(summary.parameters, parameters, "{name}");
-        assert_eq!(summary.layers.iter().map(|layer| layer.parameters).sum::<usize>(), parameters, "{name}");
+/// Multiply-adds are as torchvision publishes them (`_ops` of its weights), at 224 x 224.
+fn published(name: &str, (parameters, millions): (usize, u64)) -> Result<()> {
+    let model = models::build(name, &ModelOptions::default(), &mut Rng::seed(0))?;
+    let summary = model.summary(&[1, 224, 224, 3])?;
+    assert_eq!(summary.parameters, parameters, "{name}");
+    assert_eq!(summary.layers.iter().map(|layer| layer.parameters).sum::<usize>(), parameters, "{name}");
 
-        // A transition pools before its 1x1 convolution, which then has a quarter of the work.
-        let state = model.export();
-        let saved = |i: u32| {
-            let weight = state.get(&format!("features.transition{i}.conv.weight"));
-            let edge = 112_usize.pow(2) >> (2 * i);
-            weight.map_or(0, |weight| weight.shape().num_elements() * edge * 3 / 4)
-        };
-        let defined = summary.multiply_adds + (1..4).map(saved).sum::<usize>() as u64;
-        assert_eq!((defined + 500_000) / 1_000_000, published, "{name}: {defined}");
+    // A transition pools before its 1x1 convolution, which then has a quarter of the work.
+    let state = model.export();
+    let saved = |i: u32| {
+        let weight = state.get(&format!("features.transition{i}.conv.weight"));
+        let edge = 112_usize.pow(2) >> (2 * i);
+        weight.map_or(0, |weight| weight.shape().num_elements() * edge * 3 / 4)
+    };
+    let defined = summary.multiply_adds + (1..4).map(saved).sum::<usize>() as u64;
+    assert_eq!((defined + 500_000) / 1_000_000, millions, "{name}: {defined}");
 
-        let one = summary.layers.iter().map(|layer| layer.multiply_adds).sum::<u64>();
-        let many = model.summary(&[3, 224, 224, 3])?;
-        assert_eq!((one, 3 * one), (summary.multiply_adds, many.multiply_adds));
-    }
+    let one = summary.layers.iter().map(|layer| layer.multiply_adds).sum::<u64>();
+    let many = model.summary(&[3, 224, 224, 3])?;
+    assert_eq!((one, 3 * one), (summary.multiply_adds, many.multiply_adds));
     Ok(())
+}
+
+// The number of parameters, and of multiply-adds in millions.
+rows! {
+    published;
+    resnet18 => (11_689_512, 1_814),
+    resnet34 => (21_797_672, 3_664),
+    resnet50 => (25_557_032, 4_089),
+    resnext50_32x4d => (25_028_904, 4_230),
+    densenet121 => (7_978_856, 2_834),
+    densenet169 => (14_149_480, 3_360),
 }
 
 #[test]
