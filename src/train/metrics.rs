@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn confusions_by_hand() {
-        let mut confusion = Confusion::new(3);
+        let mut confusion = ConfusionMatrix::new(3);
         confusion.add(&[0, 1, 1, 2, 1], &[0, 1, 2, 2, 0]).unwrap();
         let counts: Vec<usize> = (0..9).map(|i| confusion.count(i / 3, i % 3)).collect();
         assert_eq!(counts, [1, 1, 0, 0, 1, 0, 0, 1, 1]);

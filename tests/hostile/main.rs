@@ -614,7 +614,7 @@ mod pictures {
         fs::write(place.path(), bytes).unwrap();
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
-        let answer = open_picture(place.path()).map(drop);
+        let answer = open_image(place.path()).map(drop);
         let taken = MEMORY.peak_usage() - before;
         let most = 2 * bytes.len() + (1 << 20);
         assert!(answer.is_ok() || taken <= most, "{what}: {taken} bytes for a file of {}", bytes.len());
@@ -680,7 +680,7 @@ mod pictures {
                     let mut bytes = whole.clone();
                     bytes[at] = with;
                     fs::write(place.path(), &bytes).unwrap();
-                    let answer = open_picture(place.path());
+                    let answer = open_image(place.path());
                     assert!(
                         matches!(answer, Ok(_) | Err(Error::Malformed { .. })),
                         "{name} at {at}: {answer:?}"

@@ -50,7 +50,10 @@ fn what_is_written_as_cifar_is_read_back() {
 fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
     let (folder, _) = cifar();
     let data = Splits::from(Cifar10::open(folder.path()).unwrap());
-    let steps = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
+    let steps = Compose::new()
+        .then(RandomCrop::with_padding(4))
+        .then(RandomHorizontalFlip)
+        .then(Normalize::cifar10());
     let loader = Loader::new(data.train(), 6).shuffle(1).transform(steps.clone()).drop_last(true);
     let run = |workers: usize, epoch: u64, first: usize| {
         let epoch = loader.clone().num_workers(workers).epoch_from(epoch, first).unwrap();
@@ -62,8 +65,7 @@ fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
         assert!(run(workers, 7, first) == whole[first..], "{workers} workers from batch {first}");
     }
 
-    let test =
-        Loader::new(data.test(), 8).transform(transform.eval()).epoch(0).unwrap().next().unwrap().unwrap();
+    let test = Loader::new(data.test(), 8).transform(steps.eval()).epoch(0).unwrap().next().unwrap().unwrap();
     let mut expected = data.test().images(0..8).unwrap();
     Normalize::cifar10().apply(expected.data_mut(), [8 * 32, 32, 3], &mut Rng::seed(0));
     assert_eq!(test.images, expected, "test images are normalized and nothing else");

@@ -1,4 +1,4 @@
-//! Networks learn: small ones fit the drawn images, and twenty steps follow PyTorch's
+//! Networks learn: small ones fit the synthetic images, and twenty steps follow PyTorch's
 //! (`tests/golden`).
 
 use crate::common::{
@@ -60,9 +60,9 @@ fn a_densenet_follows_pytorch() -> Result<()> {
     follows_pytorch("densenet", DenseNet::new(&config, &mut Rng::seed(0))?)
 }
 
-/// Five epochs of two thousand drawn images; the accuracy on five hundred others, where guessing
+/// Five epochs of two thousand synthetic images; the accuracy on five hundred others, where guessing
 /// gives 0.1.
-fn fits_drawn_images(mut model: impl Module) -> Result<f32> {
+fn fits_synthetic_images(mut model: impl Module) -> Result<f32> {
     const EPOCHS: usize = 5;
     let data = SyntheticShapes::with_sizes(2000, 500, 42)?;
     let normalize = Compose::new().then(Normalize::fit(&data.train())?);

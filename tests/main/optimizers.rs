@@ -80,7 +80,7 @@ fn adamw_follows_pytorch() {
 #[test]
 fn schedules_follow_pytorch() {
     let golden = tensors("training.safetensors");
-    let floor = Curve::Cosine { lr: 0.1, steps: 60, floor: 0.01 };
+    let cosine_floor = Curve::Cosine { lr: 0.1, steps: 60, min_lr: 0.01 };
     let schedules = [
         ("one_cycle", Schedule::one_cycle(0.4, 60)),
         ("cosine", Schedule::cosine(0.1, 60)),

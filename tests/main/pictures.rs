@@ -5,11 +5,11 @@ use image::GenericImageView as _;
 use skipgrad::{
     Error, Result, Tensor,
     autograd::NamedTensors,
-    data::{Normalize, Preset, open_picture},
+    data::{Normalize, Preset, open_image},
 };
 use std::path::PathBuf;
 
-fn picture(name: &str) -> PathBuf {
+fn image_file(name: &str) -> PathBuf {
     golden::path("pictures").join(name)
 }
 
@@ -114,9 +114,9 @@ fn a_file_that_is_not_an_image_is_an_error_with_its_path() {
         let words = error.to_string();
         assert!(words.starts_with(&path.display().to_string()) && words.contains(text), "{words}");
     };
-    refused(golden::path("pictures.py"), "format: expected a picture, PNG or JPEG, found something else");
-    refused(golden::path("pictures"), "cannot read: not a regular file");
-    refused(picture("none.png"), "cannot read");
+    is_error(golden::path("pictures.py"), "format: expected a PNG or JPEG image, found something else");
+    is_error(golden::path("pictures"), "cannot read: not a regular file");
+    is_error(image_file("none.png"), "cannot read");
 }
 
 #[test]
