@@ -19,9 +19,12 @@ fn main() -> Result<()> {
             (shapes.train(), shapes.test(), 2)
         }
     };
-    let transform = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
+    let transform = Compose::new()
+        .then(RandomCrop::with_padding(4))
+        .then(RandomHorizontalFlip)
+        .then(Normalize::cifar10());
     let test = Loader::new(test, 250).transform(transform.eval());
-    let train = Loader::new(train, 64).shuffle(0).transform(transform).workers(1);
+    let train = Loader::new(train, 64).shuffle(0).transform(transform).num_workers(1);
 
     let mut model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
     let mut sgd = Sgd::new(0.1).momentum(0.9).nesterov(true).weight_decay(5e-4);

@@ -102,9 +102,12 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
     let (train, test) = images(options)?;
     let classes = train.classes().len();
-    let transform = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
+    let transform = Compose::new()
+        .then(RandomCrop::with_padding(4))
+        .then(RandomHorizontalFlip)
+        .then(Normalize::cifar10());
     let train = train_loader(options, train, &transform);
-    let evaluation = Loader::new(test.clone(), 250).transform(transform.eval()).workers(1);
+    let evaluation = Loader::new(test.clone(), 250).transform(transform.eval()).num_workers(1);
 
     let mut rng = Rng::seed(options.seed);
     let mut model = models::build(&options.model, &ModelOptions::classes(classes), &mut rng)?;
@@ -117,7 +120,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         "{}: {} parameters; {} training and {} test images, {} threads, {}",
         options.model,
         skipgrad::autograd::State::num_parameters(&model),
-        train.samples(),
+        train.num_samples(),
         test.len(),
         rayon::current_num_threads(),
         skipgrad::cpu::Isa::active().name()
@@ -176,7 +179,7 @@ fn train_loader(options: &Options, images: Images, transform: &Compose) -> Loade
         .shuffle(options.seed)
         .transform(transform.clone())
         .drop_last(true)
-        .workers(1)
+        .num_workers(1)
 }
 
 fn schedule(options: &Options, batches: usize) -> Schedule {

@@ -152,14 +152,14 @@ fn is_small(options: &Options) -> bool {
 /// Builds the loaders of the training and of the test pictures.
 fn loaders(options: &Options, train: &ImageFolder, test: &ImageFolder) -> (Loader, Loader) {
     let normalize = if is_small(options) { Normalize::cifar10() } else { Normalize::imagenet() };
-    let crop = RandomResizedCrop { scale: [0.5, 1.0], ..RandomResizedCrop::default() };
+    let crop = RandomResizedCrop::new().scale([0.5, 1.0]);
     let transform = Compose::new().then(crop).then(RandomHorizontalFlip).then(normalize);
     let batch = options.batch.min(train.len());
-    let evaluation = Loader::new(test.clone(), batch).transform(transform.eval()).workers(2);
+    let evaluation = Loader::new(test.clone(), batch).transform(transform.eval()).num_workers(2);
     let loader = Loader::new(train.clone(), batch)
         .shuffle(options.seed)
         .transform(transform)
-        .workers(2)
+        .num_workers(2)
         .drop_last(true);
     (loader, evaluation)
 }
@@ -178,7 +178,7 @@ fn load(options: &Options, model: &mut Box<dyn Model>) -> Result<Option<Vec<Stri
             false => Ok(None),
         };
     };
-    let head = LoadOptions::new().new_head().load(model, &weights)?.kept;
+    let head = LoadOptions::new().new_head().load(model, &weights)?.missing_keys;
     println!(
         "{} with the weights of {}, and a new head: {}",
         options.model,

@@ -4,7 +4,7 @@ use crate::Options;
 use image::RgbImage;
 use skipgrad::{
     Rng,
-    data::{ImageFolder, SyntheticShapes},
+    data::{ImageFolder, ImageFolderOptions, SyntheticShapes},
 };
 use std::{error::Error, fs, path::Path};
 
@@ -19,9 +19,7 @@ pub(crate) fn open(options: &Options) -> Result<(ImageFolder, ImageFolder), Box<
             root
         }
     };
-    let open = |folder: &Path| -> skipgrad::Result<ImageFolder> {
-        Ok(ImageFolder::open(folder, options.size)?.strict(options.strict))
-    };
+    let open = |folder: &Path| ImageFolderOptions::new(options.size).strict(options.strict).open(folder);
     let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|folder| folder.is_dir());
     let Some(test) = test.filter(|_| root.join("train").is_dir()) else {
         return Ok(open(&root)?.split(options.part, Rng::seed(options.seed))?);

@@ -22,7 +22,7 @@ use clap::{Parser, ValueEnum};
 use image::{DynamicImage, RgbImage};
 use skipgrad::{
     Rng,
-    data::{Normalize, Preset, SyntheticShapes, open_picture},
+    data::{Normalize, Preset, SyntheticShapes, open_image},
     io::{self, WeightsFile},
     models::{self, ModelOptions},
     predict::Predictor,
@@ -113,7 +113,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let predictions = predictor.predict(pictures.iter().map(|(_, picture)| picture))?;
     for ((name, picture), prediction) in pictures.iter().zip(&predictions) {
         println!("\n{name} ({} x {})", picture.width(), picture.height());
-        for class in prediction.top(options.top) {
+        for class in prediction.top_k(options.top) {
             let bar = "#".repeat((class.probability * 40.0).round() as usize);
             println!("  {:>5.1} %  {:<24} {bar}", 100.0 * class.probability, class.name);
         }
@@ -155,11 +155,11 @@ fn preset(options: &Options, weights: Option<&Path>) -> Result<Preset, Box<dyn E
         preset.classes = text.lines().map(String::from).collect();
     }
     if let [resize, ref crop @ ..] = options.resize[..] {
-        preset.resize = resize;
-        preset.crop = [crop.first().copied().unwrap_or(resize); 2];
+        preset.resize_size = resize;
+        preset.crop_size = [crop.first().copied().unwrap_or(resize); 2];
     }
     if !options.mean.is_empty() {
-        preset.normalize = Normalize { mean: options.mean.clone(), std: options.std.clone() };
+        preset.normalize = Normalize::new(&options.mean[..], &options.std[..]);
     }
     Ok(preset)
 }
@@ -180,7 +180,7 @@ fn pictures(options: &Options) -> Result<Pictures, Box<dyn Error>> {
     }
     let mut readable = vec![];
     for path in &options.pictures {
-        match open_picture(path) {
+        match open_image(path) {
             Ok(picture) => readable.push((path.display().to_string(), picture)),
             Err(error) => eprintln!("predict: {error}"),
         }

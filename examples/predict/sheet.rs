@@ -43,7 +43,7 @@ pub(crate) fn svg(
         let title =
             escaped(Path::new(name).file_name().map_or(name.into(), |name| name.to_string_lossy()).as_ref());
         writeln!(svg, "<text x=\"{left}\" y=\"{}\" fill=\"#666\">{title}</text>", y + EDGE + 17)?;
-        for (row, class) in (0..).zip(prediction.top(top)) {
+        for (row, class) in (0..).zip(prediction.top_k(top)) {
             let y = y + EDGE + 24 + 20 * row;
             let width = (class.probability * (CELL - 24) as f32).max(1.0);
             let label = escaped(&format!("{:.1} % {}", 100.0 * class.probability, class.name));

@@ -111,4 +111,22 @@ mod tests {
         groups.add(|_, _| true, Group::new().lr_scale(f32::NAN));
         assert!(groups.check("sgd").unwrap_err().to_string().contains("lr_scale"));
     }
+
+    #[test]
+    fn both_settings_of_a_group_are_checked() {
+        let error = |group| {
+            let mut groups = Groups::default();
+            groups.add(|_, _| true, group);
+            groups.check("sgd").unwrap_err().to_string()
+        };
+        assert!(error(Group { lr_scale: -1.0, weight_decay: None }).starts_with("sgd: lr_scale: "));
+        assert!(error(Group { lr_scale: 0.0, weight_decay: Some(-1.0) }).starts_with("sgd: weight_decay: "));
+    }
+
+    #[test]
+    fn the_differences_are_shown() {
+        let mut groups = Groups::default();
+        groups.add_no_decay();
+        assert_eq!(format!("{groups:?}"), "[Group { lr_scale: 1.0, weight_decay: Some(0.0) }]");
+    }
 }

@@ -276,4 +276,31 @@ mod tests {
         let rates: Vec<f32> = [0, 1, 5, 9, 10].map(|step| schedule.lr(step)).into();
         assert_eq!(rates, [0.1, 0.2, 0.6, 1.0, 1.0]);
     }
+
+    #[test]
+    fn rates_by_hand() {
+        let one_cycle = Curve::OneCycle {
+            max_lr: 0.5,
+            steps: 10,
+            pct_start: 0.5,
+            div_factor: 5.0,
+            final_div_factor: 10.0,
+        };
+        let cases: [(Schedule, &[(usize, f32)]); 7] = [
+            (Schedule::step(0.1, 10, 0.5), &[(0, 0.1), (9, 0.1), (10, 0.05), (20, 0.025)]),
+            (Schedule::multi_step(0.4, &[3, 20], 0.5), &[(2, 0.4), (3, 0.2), (19, 0.2), (20, 0.1)]),
+            (Schedule::cosine(0.1, 10), &[(0, 0.1), (5, 0.05), (10, 0.0)]),
+            (Curve::Cosine { lr: 0.3, steps: 4, min_lr: 0.1 }.into(), &[(2, 0.2), (4, 0.1)]),
+            // The peak is at step 0.5 * 10 - 1, the end at step 9.
+            (one_cycle.clone().into(), &[(0, 0.1), (2, 0.3), (4, 0.5), (9, 0.01), (10, 0.01)]),
+            (Schedule::from(one_cycle).warmup(1), &[(0, 0.01), (1, 0.1), (3, 0.3), (5, 0.5)]),
+            (Schedule::polynomial(0.1, 10, 2.0), &[(0, 0.1), (5, 0.025), (10, 0.0)]),
+        ];
+        for (schedule, rates) in cases {
+            for &(step, expected) in rates {
+                let lr = schedule.lr(step);
+                assert!((lr - expected).abs() < 1e-7, "{schedule:?} at {step}: {lr}, not {expected}");
+            }
+        }
+    }
 }

@@ -240,4 +240,38 @@ mod tests {
         assert_eq!(confusion, ConfusionMatrix::new(2), "nothing is counted");
         assert!(confusion.recall(0).is_nan() && confusion.precision(5).is_nan());
     }
+
+    #[test]
+    fn fractions_by_hand() {
+        let metrics = Metrics { images: 8, top1: 2, top5: 6, loss_sum: 4.0 };
+        assert_eq!((metrics.accuracy(), metrics.top5_accuracy(), metrics.loss()), (0.25, 0.75, 0.5));
+        let mut metrics = Metrics::default();
+        for _ in 0..2 {
+            metrics.add(&Tensor::new([1, 2], vec![0.0, 1.0]).unwrap(), &[1]).unwrap();
+        }
+        assert_eq!((metrics.images, metrics.top1, metrics.top5), (2, 2, 2));
+        assert!((metrics.loss() - (1.0 + (-1.0f32).exp()).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn confusions_by_hand() {
+        let mut confusion = ConfusionMatrix::new(3);
+        confusion.add(&[0, 1, 1, 2, 1], &[0, 1, 2, 2, 0]).unwrap();
+        let counts: Vec<usize> = (0..9).map(|i| confusion.count(i / 3, i % 3)).collect();
+        assert_eq!(counts, [1, 1, 0, 0, 1, 0, 0, 1, 1]);
+        assert_eq!([0, 1, 2].map(|class| confusion.recall(class)), [0.5, 1.0, 0.5]);
+        assert_eq!([0, 1, 2].map(|class| confusion.precision(class)), [1.0, 1.0 / 3.0, 1.0]);
+        // Classes that there are not, one of which would be within the table.
+        assert_eq!((confusion.count(0, 3), confusion.count(3, 0), confusion.count(1, 4)), (0, 0, 0));
+    }
+
+    #[test]
+    fn evaluation_counts_every_image() {
+        use crate::{Rng, data::SyntheticShapes, nn::Flatten, nn::Linear, nn::Sequential};
+        let test = Loader::new(SyntheticShapes::with_sizes(0, 7, 1).unwrap().test(), 3);
+        let model = Sequential::new().push(Flatten).push(Linear::new(3072, 10, &mut Rng::seed(0)).unwrap());
+        let metrics = evaluate(&model, &test).unwrap();
+        assert_eq!(metrics.images, 7);
+        assert!(metrics.loss() > 0.0);
+    }
 }

@@ -257,7 +257,7 @@ impl Trainer {
             sums.loss += f64::from(loss) * images as f64;
             sums.seconds = before.seconds + elapsed;
             let rate = (sums.images - before.images) as f64 / elapsed.max(1e-9);
-            let remaining = train.samples().saturating_sub(sums.images) as f64;
+            let remaining = train.num_samples().saturating_sub(sums.images) as f64;
             on_event(Event::Step(Step {
                 epoch: epoch + 1,
                 epochs: self.settings.epochs,

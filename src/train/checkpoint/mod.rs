@@ -72,7 +72,7 @@ pub(super) struct LoaderSizes {
 
 impl LoaderSizes {
     pub(super) fn of(loader: &Loader) -> LoaderSizes {
-        LoaderSizes { images: loader.samples(), batch_size: loader.batch_size() }
+        LoaderSizes { images: loader.num_samples(), batch_size: loader.batch_size() }
     }
 }
 
@@ -134,8 +134,8 @@ impl Checkpoint {
     /// truncated or has another version.
     pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
-        let (tensors, metadata) = io::open(path)?;
-        let (settings, progress) = text::decode(path, &metadata)?;
+        let file = io::WeightsFile::open(path)?;
+        let (settings, progress) = text::decode(path, file.metadata())?;
         let mut checkpoint = Checkpoint {
             file: Some(path.to_path_buf()),
             settings,
@@ -143,7 +143,7 @@ impl Checkpoint {
             model: NamedTensors::new(),
             optimizer: NamedTensors::new(),
         };
-        for (name, tensor) in tensors {
+        for (name, tensor) in file.read_all()? {
             if let Some(name) = name.strip_prefix(MODEL) {
                 checkpoint.model.insert(name.to_string(), tensor);
             } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
