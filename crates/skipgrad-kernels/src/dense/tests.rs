@@ -2,8 +2,9 @@ use super::*;
 use crate::testing::{Guarded, assert_close, bits, each_isa, normals, same_on_any_threads};
 use crate::{Algorithm, BatchNormSums, Conv2dGeometry, Isa, Packing, moments};
 
-/// Rows, numbers of a row, channels that are read, columns of the weight: every remainder of a vector and of a tile, one row,
-/// several blocks, several parts of the channels and steps of the columns.
+/// Rows, elements of a row, channels that are read, columns of the weight: every remainder of a
+/// vector and of a tile, one row, several blocks, several parts of the channels and steps of the
+/// columns.
 const SIZES: [[usize; 4]; 8] = [
     [1, 1, 1, 1],
     [5, 12, 7, 3],
@@ -23,9 +24,11 @@ struct Case {
     mean: Vec<f32>,
     w: Vec<f32>,
     dx: Vec<f32>,
-    /// z and the gradient behind the second norm, and its scale, shift, offset, slope and mean.
+    /// The input of the second norm.
     z: Vec<f32>,
-    behind: Vec<f32>,
+    /// The gradient after the second norm.
+    dz_after: Vec<f32>,
+    /// Scale, shift, offset, slope and mean of the second norm.
     second: [Vec<f32>; 5],
 }
 
@@ -41,7 +44,7 @@ impl Case {
             w: normals(channels * columns, 5),
             dx: normals(rows * row, 7),
             z: normals(rows * columns, 6),
-            behind: normals(rows * columns, 9),
+            dz_after: normals(rows * columns, 9),
             second: [10, 11, 12, 13, 14].map(|seed| normals(columns, seed)),
         }
     }
@@ -60,11 +63,11 @@ impl Case {
 
     fn norm_gradient(&self) -> NormGradient<'_> {
         let [scale, shift, offset, slope, mean] = self.second.each_ref().map(|vector| &vector[..]);
-        let (norm, line) = (NormRelu { scale, shift }, StatisticsGradient { offset, slope, mean });
-        NormGradient { z: &self.z, da: &self.behind, norm, line }
+        let (norm, statistics) = (NormRelu { scale, shift }, StatisticsGradient { offset, slope, mean });
+        NormGradient { z: &self.z, da: &self.dz_after, norm, statistics }
     }
 
-    /// Of the whole product; the sums.
+    /// Computes the gradients of the whole product and returns the sums.
     fn product_gradient(&self, isa: Isa, dw: Option<&mut [f32]>, dx: &mut [f32]) -> BatchNormSums {
         let channels = 0..self.sizes[2];
         product_gradients(isa, channels, &mut [self.as_product(dw)], dx).remove(0)
@@ -79,13 +82,13 @@ impl Case {
         let value = |i: usize| {
             let [scale, shift, offset, slope, mean] =
                 self.second.each_ref().map(|vector| f64::from(vector[i % columns]));
-            let (z, da) = (f64::from(self.z[i]), f64::from(self.behind[i]));
+            let (z, da) = (f64::from(self.z[i]), f64::from(self.dz_after[i]));
             offset + slope * (z - mean) + if z * scale + shift > 0.0 { scale * da } else { 0.0 }
         };
         (0..self.z.len()).map(value).collect()
     }
 
-    /// The normalized features.
+    /// Returns the normalized features.
     fn activated(&self) -> Vec<f64> {
         let [rows, row, channels, _] = self.sizes;
         let at = |i: usize| {
@@ -95,7 +98,7 @@ impl Case {
         (0..rows * channels).map(at).collect()
     }
 
-    /// dw, dx and the sums, from the gradient behind the ReLU.
+    /// Returns dw, dx and the sums, from the gradient after the ReLU.
     fn gradients(&self, da: &[f64]) -> (Vec<f64>, Vec<f64>, [Vec<f64>; 2]) {
         let [_, row, channels, columns] = self.sizes;
         let (a, dz) = (self.activated(), self.dz());
@@ -115,7 +118,7 @@ impl Case {
         (dw, dx, sums)
     }
 
-    /// dz times w transposed.
+    /// Returns dz times w transposed.
     fn da(&self) -> Vec<f64> {
         let [rows, _, channels, columns] = self.sizes;
         let dz = self.dz();
@@ -133,7 +136,7 @@ fn assert_sums(got: &BatchNormSums, wanted: &[Vec<f64>; 2], tolerance: f64) {
     }
 }
 
-/// A 1x1 convolution of a pixel.
+/// Returns a 1x1 convolution of one pixel.
 fn pointwise(in_channels: usize, out_channels: usize) -> Conv2dGeometry {
     let [kernel, stride, dilation] = [[1, 1]; 3];
     let padding = [[0, 0], [0, 0]];
@@ -152,7 +155,7 @@ fn pointwise(in_channels: usize, out_channels: usize) -> Conv2dGeometry {
 }
 
 #[test]
-fn products_are_those_of_the_normalized_numbers() {
+fn products_are_those_of_the_normalized_values() {
     for isa in each_isa() {
         for sizes in SIZES {
             let case = Case::new(sizes);
@@ -185,9 +188,9 @@ fn products_are_those_of_the_normalized_numbers() {
             let mut packed = vec![f32::NAN; packing.len(isa, &convolution)];
             packing.pack(isa, &convolution, &case.w, &mut packed);
             activate_product_packed(isa, case.features(), case.norm(), &packed, &bias, &mut z);
-            let ended = |(i, z): (usize, &f64)| (z + f64::from(bias[i % columns])).max(0.0);
-            let wanted: Vec<f64> = wanted.iter().enumerate().map(ended).collect();
-            assert_close(&z, &wanted, 3e-5, "product with its end");
+            let finished = |(i, z): (usize, &f64)| (z + f64::from(bias[i % columns])).max(0.0);
+            let wanted: Vec<f64> = wanted.iter().enumerate().map(finished).collect();
+            assert_close(&z, &wanted, 3e-5, "product with its epilogue");
         }
     }
 }
@@ -251,7 +254,7 @@ fn products_taken_together_have_the_gradients_of_each() {
 }
 
 #[test]
-fn a_slot_is_taken_with_its_line() {
+fn channels_are_read_with_the_gradient_of_their_statistics() {
     for isa in each_isa() {
         for [rows, row, width, start] in [[1, 1, 1, 0], [70, 40, 12, 24], [3000, 33, 5, 28], [9, 9, 9, 0]] {
             let (dx, x, vectors) = (normals(rows * row, 1), normals(rows * row, 2), normals(3 * width, 3));
@@ -265,7 +268,7 @@ fn a_slot_is_taken_with_its_line() {
             let wanted: Vec<f64> = (0..rows * width).map(value).collect();
             let mut out = Guarded::new(rows * width);
             let features = ChannelView { data: &x, row, channels: row };
-            take_slot(
+            channel_gradient(
                 isa,
                 &dx,
                 features,
@@ -273,7 +276,7 @@ fn a_slot_is_taken_with_its_line() {
                 StatisticsGradient { offset, slope, mean },
                 &mut out,
             );
-            assert_close(&out, &wanted, 1e-5, "slot");
+            assert_close(&out, &wanted, 1e-5, "channels");
         }
     }
 }
