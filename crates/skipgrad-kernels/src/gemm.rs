@@ -140,6 +140,7 @@ mod tests {
     use super::*;
     use crate::naive::{ExpectedSum, assert_sums, matmul};
     use crate::testing::{Guarded, each_isa};
+    use proptest::prelude::*;
 
     /// Compares one product, in all transpositions, with the oracle.
     fn check(m: usize, n: usize, k: usize) {
@@ -159,6 +160,15 @@ mod tests {
                 gemm(isa, sizes.accumulate(), &a, &b, &mut c);
                 assert_sums(&c, &more, k + 1, &(isa, sizes));
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_gemm_is_as_the_oracle_says(m in 0..130usize, n in 0..150usize, k in 0..120usize) {
+            check(m, n, k);
         }
     }
 

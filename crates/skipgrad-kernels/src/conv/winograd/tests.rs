@@ -6,6 +6,8 @@ use crate::conv::tests::epilogues;
 use crate::naive::{self, ExpectedSum};
 use crate::testing::{Guarded, each_isa};
 use crate::{ChannelViewMut, Epilogue, Isa, NormRelu};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// The largest error allowed, relative to the largest value of the result; the documentation of the
 /// module says what was measured.
@@ -100,6 +102,35 @@ fn square(batch: usize, size: usize, channels: [usize; 2], padding: usize) -> Co
         padding: [[padding; 2]; 2],
         dilation: [1; 2],
         groups: 1,
+    }
+}
+
+prop_compose! {
+    /// Generates any geometry that the algorithm can compute and is small enough for the oracle.
+    fn geometry()(
+        batch in 1..4usize, size in prop::array::uniform2(1..15usize),
+        channels in prop::array::uniform2(1..40usize),
+        padding in prop::array::uniform2(prop::array::uniform2(0..4usize)),
+    ) -> Conv2dGeometry {
+        // The image grows until the kernel fits the padded image.
+        let fit = |axis: usize| size[axis].max(3usize.saturating_sub(padding[axis].iter().sum()));
+        Conv2dGeometry { batch, height: fit(0), width: fit(1), padding, ..square(1, 1, channels, 0) }
+    }
+}
+
+// The seed is fixed: the error is relative to the largest output, which may happen to be small where
+// there are few outputs.
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 32,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_winograd_conv2d_is_as_the_oracle_says(sizes in geometry()) {
+        check_all(&sizes);
     }
 }
 
