@@ -8,7 +8,7 @@ use super::simd::Simd;
 use super::split::SyncMutPtr;
 use std::ops::Range;
 
-/// Reduces each block of C as soon as its sums are complete.
+/// What is computed from each block of C as soon as its sums are complete.
 pub(crate) trait BlockVisitor: Sync {
     /// The result for one block.
     type Output: Send;
@@ -27,7 +27,7 @@ pub(crate) struct Block<'a> {
     pub(crate) columns: Range<usize>,
     /// The position in C of column 0 of each row.
     pub(crate) offsets: &'a [usize],
-    /// C.
+    /// The first element of C.
     pub(crate) c: SyncMutPtr,
 }
 
@@ -75,7 +75,7 @@ impl Epilogue<'_> {
         );
     }
 
-    /// Applies it to the first `count` lanes of `sum`, which is stored at position `at` of the
+    /// Applies the epilogue to the first `count` lanes of `sum`, which is stored at position `at` of the
     /// result.
     ///
     /// # Safety

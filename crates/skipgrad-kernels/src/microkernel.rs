@@ -152,7 +152,7 @@ impl<L: Layout> Tile<'_, L> {
         let offsets = self.offsets;
         assert!(offsets.len() == ROWS);
         if let Beta::One = self.beta {
-            // By the time that the sums are complete, C has come from wherever it is.
+            // C is to be in the cache by the time that the sums are complete.
             each!(row < ROWS: |row| {
                 prefetch_row(Cache::L1, self.c.wrapping_add(offsets[row]), VECTORS * S::LANES);
             });

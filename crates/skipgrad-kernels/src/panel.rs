@@ -166,8 +166,8 @@ impl<L: Layout> Task for Compute<'_, L> {
         while column < columns {
             let width = tile_columns.min(columns - column);
             let vectors = width.div_ceil(S::LANES);
-            // While a tile's part of B is in use, the next one's is fetched from wherever it is:
-            // the packed weights of an inference with few rows come from memory.
+            // While a tile's part of B is in use, the next one's is fetched: the packed weights of
+            // an inference with few rows come from memory.
             let next = if column + width < columns { &b[depth * (column + width)..] } else { next_b };
             let next = &next[..next.len().min(depth * width)];
             let share = next.len().div_ceil(tiles).next_multiple_of(LINE);

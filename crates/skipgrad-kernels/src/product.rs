@@ -11,13 +11,13 @@
 //!       after the last block of the depth: visit C[block]             see `epilogue`
 //! ```
 //!
-//! A is whatever can pack a panel ([`AOperand`]): a matrix, or the patches of an image, which so
-//! never exist as a whole. Two shapes of work occur. With rows of A in the panel, B is small
-//! (weights), shared by all blocks and packed once, before. With columns of A in the panel (an
-//! outer product: weight gradients, where the depth is all the pixels of a batch), B is large and
-//! packed where it is used, and if C is too small to give every core a block, the depth is divided
-//! into parts whose sums are added in order. All splits depend on the sizes alone, never on the
-//! threads.
+//! A is whatever can pack a panel ([`AOperand`]): a matrix, or the patches of an image, which
+//! therefore never exist as a whole. Two shapes of work occur. With rows of A in the panel, B is
+//! small (weights), shared by all blocks and packed once, before. With columns of A in the panel
+//! (an outer product: weight gradients, where the depth is all the pixels of a batch), B is large
+//! and packed where it is used, and if C is too small to give every core a block, the depth is
+//! divided into parts whose sums are added in order. All splits depend on the sizes alone, never on
+//! the threads.
 
 use super::blocking::{Blocking, TaskRange, TaskSplit};
 use super::epilogue::{Block, BlockVisitor, ColumnEpilogue};

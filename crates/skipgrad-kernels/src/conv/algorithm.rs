@@ -10,6 +10,7 @@ use crate::{
 
 /// The algorithm of a convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// Winograd's algorithm where that is possible and was measured to be faster, otherwise the
     /// direct sums. It needs a quarter of the multiplications, and its error is up to about 2e-6 of

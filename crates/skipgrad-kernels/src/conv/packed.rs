@@ -28,6 +28,7 @@ use crate::{ChannelViewMut, Epilogue, Isa};
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Packing {
     /// The format of the direct sums, about as large as the weights.
     Direct,
