@@ -1,10 +1,9 @@
-//! Slices and sizes in, slices out: the arithmetic of skipgrad, and [`memory`], which its tensors
-//! live in. All `unsafe` of the library is here.
+//! Slices and sizes in, slices out: the arithmetic of skipgrad, and [`memory`], which its tensors live in. All `unsafe` of the
+//! library is here.
 //!
-//! Every kernel takes the instruction set as its first argument ([`Isa::active`] outside of tests)
-//! and is written once, over the [`simd::Simd`] trait; [`Isa::dispatch`] compiles it for every set.
-//! Sizes are the caller's promise: a kernel asserts what its memory accesses rest on and panics if
-//! the promise is broken, which no input of the public API can do.
+//! Every kernel takes the instruction set as its first argument ([`Isa::active`] outside of tests) and is written once,
+//! over the [`simd::Simd`] trait; [`Isa::dispatch`] compiles it for every set. Sizes are the caller's promise: a kernel
+//! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
 mod batch_norm;

@@ -1,5 +1,4 @@
-//! Mean and variance of every channel of a matrix, in one pass over memory and without loss of
-//! precision.
+//! Mean and variance of every channel of a matrix, in one pass over memory and without loss of precision.
 
 use super::epilogue::{Block, BlockVisitor};
 use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, whole_rows};
@@ -15,14 +14,12 @@ const MOST_BLOCK_ROWS: usize = 128;
 /// Vectors of such rows that are summed at once.
 const VECTORS: usize = 4;
 
-/// Mean and biased variance of every channel of `x[rows, channels]`, in f64; zeros if there are no
-/// rows.
+/// Mean and biased variance of every channel of `x[rows, channels]`, in f64; zeros if there are no rows.
 ///
-/// Precise however far the mean is from zero. A block of rows is summed as d = x - s and d², where
-/// s is the mean of the block's first eight rows. Since (mean - s)² is at most the block's sum of
-/// squared deviations divided by eight, Σd² is at most 1 + rows / 8 times that sum: the subtraction
-/// that leads to it loses three digits at the very worst and none as a rule. Blocks are merged in
-/// order by the formula of Chan, Golub and LeVeque (1983).
+/// Precise however far the mean is from zero. A block of rows is summed as d = x - s and d², where s is the mean of the block's
+/// first eight rows. Since (mean - s)² is at most the block's sum of squared deviations divided by eight, Σd² is at most
+/// 1 + rows / 8 times that sum: the subtraction that leads to it loses three digits at the very worst and none as a rule.
+/// Blocks are merged in order by the formula of Chan, Golub and LeVeque (1983).
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, moments};
@@ -75,8 +72,8 @@ pub(crate) struct BlockMoments {
     moments: Moments,
 }
 
-/// Mean and biased variance of each of `channels` from the moments of blocks, which are merged in
-/// the order given; zeros where there are none.
+/// Mean and biased variance of each of `channels` from the moments of blocks, which are merged in the order given; zeros where
+/// there are none.
 pub(super) fn merge_blocks(channels: usize, blocks: Vec<BlockMoments>) -> (Vec<f64>, Vec<f64>) {
     let mut merged: BTreeMap<usize, Moments> = BTreeMap::new();
     for BlockMoments { first, moments: Moments { rows, mean, squares } } in blocks {
@@ -92,8 +89,7 @@ pub(super) fn merge_blocks(channels: usize, blocks: Vec<BlockMoments>) -> (Vec<f
     (mean, variance)
 }
 
-/// Finds out the moments of what a product computed, while that is in the cache. `first` is the
-/// channel of the product's first column.
+/// Finds out the moments of what a product computed, while that is in the cache. `first` is the channel of the product's first column.
 pub(super) struct TakeMoments {
     pub(super) first: usize,
 }
@@ -137,8 +133,7 @@ impl Task for RowsMoments<'_> {
 }
 
 impl RowsMoments<'_> {
-    /// Those of `V` vectors of columns, the last of which may be a part of one; returns how many
-    /// columns.
+    /// Those of `V` vectors of columns, the last of which may be a part of one; returns how many columns.
     #[inline(always)]
     fn of_columns<S: Simd, const V: usize>(&self, simd: S, column: usize, moments: &mut Moments) -> usize {
         let RowsMoments { block: Block { columns, c, .. }, offsets } = *self;

@@ -1,4 +1,4 @@
-//! What the tests of all kernels share.
+//! What the tests of the bandwidth-bound kernels share.
 
 use super::Isa;
 use rand::{Rng as _, SeedableRng, rngs::ChaCha8Rng};
@@ -81,8 +81,7 @@ const GUARD: usize = 64;
 /// A NaN, so that whatever a kernel reads outside of its input shows in the result.
 const CANARY: u32 = 0x7fc0_1234;
 
-/// The input or output of a kernel, with canaries on both sides, which are checked when it is
-/// dropped.
+/// The input or output of a kernel, with canaries on both sides, which are checked when it is dropped.
 pub(super) struct Guarded(Vec<f32>);
 
 impl From<&Vec<f32>> for Guarded {
@@ -134,8 +133,7 @@ impl Drop for Guarded {
     }
 }
 
-/// Fails unless every number is within `tolerance` of what is wanted, relative to 1 or to the
-/// wanted number.
+/// Fails unless every number is within `tolerance` of what is wanted, relative to 1 or to the wanted number.
 #[track_caller]
 pub(super) fn assert_close(got: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), wanted.len(), "{what}");
