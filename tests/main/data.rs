@@ -1,5 +1,5 @@
-//! The data module from outside: from files on disk to normalized batches, and the errors of damaged
-//! files.
+//! The data module from outside: from files on disk to normalized batches, and the errors of
+//! damaged files.
 
 use skipgrad::{
     Error, Rng, Tensor,
