@@ -1,4 +1,5 @@
-//! Pictures as PIL and torchvision see them: `tests/golden/pictures.py` says how they were made.
+//! Image files, compared with the results of PIL and torchvision, which `tests/golden/pictures.py`
+//! made.
 
 use crate::common::golden;
 use image::GenericImageView as _;
