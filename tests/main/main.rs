@@ -26,5 +26,6 @@ mod optimizers;
 mod pictures;
 mod predict;
 mod real_data;
+mod style;
 mod verify;
 mod weights;
