@@ -23,4 +23,4 @@ pub mod predict;
 
 pub use error::{At, Error, Result};
 pub use rng::Rng;
-pub use tensor::{Shape, Tensor, memory};
+pub use tensor::{Axis, Shape, ShapePattern, Tensor, memory};

@@ -28,7 +28,7 @@ impl Var<'_> {
     /// As [`Var::backward`]; [`Error::Argument`] if `gradient` has not the value's shape.
     pub fn backward_from(&self, gradient: Tensor) -> Result<Updates> {
         if gradient.shape() != self.shape() {
-            return Err(Error::argument("backward", "gradient", self.shape(), gradient.shape()));
+            return Err(Error::shape("backward", "gradient", self.shape(), gradient.shape()));
         }
         if self.tape.consumed.get() {
             return Err(Error::NotRecorded { reason: "the recording was consumed by an earlier backward" });
@@ -59,7 +59,7 @@ impl Var<'_> {
                     for (input, result) in inputs.into_iter().zip(results) {
                         let (Some((id, shape)), Some(result)) = (input, result) else { continue };
                         if *result.shape() != shape {
-                            return Err(Error::argument(name, "gradient", shape, result.shape()));
+                            return Err(Error::shape(name, "gradient", &shape, result.shape()));
                         }
                         add(&mut gradients[id], result);
                     }

@@ -159,7 +159,7 @@ impl<'t> Var<'t> {
     /// Refuses what does not fit; returns the number of channels.
     fn check_batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<usize> {
         let Some(&channels) = self.shape().last() else {
-            return Err(Error::argument("batch_norm", "input", "[N, ..., C]", self.shape()));
+            return Err(Error::shape("batch_norm", "input", ["N", "...", "C"], self.shape()));
         };
         expect_vector("batch_norm", "gamma", channels, norm.gamma.shape())?;
         expect_vector("batch_norm", "beta", channels, norm.beta.shape())?;

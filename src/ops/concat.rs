@@ -2,7 +2,7 @@
 //! 2017, equation 2). Backward keeps the channels of each: every gradient is a slice of dy.
 
 use crate::{
-    Error, Result, Shape, Tensor,
+    Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Var},
     kernels::{self, Isa},
 };
@@ -53,15 +53,15 @@ fn output_shape(inputs: &[&Var<'_>]) -> Result<Shape> {
         return Err(Error::argument("concat", "inputs", "at least one", "none"));
     };
     let Some((&first_channels, outer)) = first.shape().split_last() else {
-        return Err(Error::argument("concat", "inputs", "[..., C]", first.shape()));
+        return Err(Error::shape("concat", "inputs", ["...", "C"], first.shape()));
     };
     let mut channels = first_channels;
     for input in &inputs[1..] {
         channels = match input.shape().split_last() {
             Some((&more, axes)) if axes == outer => channels.saturating_add(more),
             _ => {
-                let axes: String = outer.iter().map(|size| format!("{size}, ")).collect();
-                return Err(Error::argument("concat", "inputs", format_args!("[{axes}C]"), input.shape()));
+                let expected = ShapePattern::from(outer).named("C");
+                return Err(Error::shape("concat", "inputs", expected, input.shape()));
             }
         };
     }

@@ -10,7 +10,7 @@
 
 use super::{Moments, expect_images, expect_vector, linear::column_sums};
 use crate::{
-    Error, Result, Shape, Tensor,
+    Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Saved, Var},
     kernels::{self, Epilogue, Isa},
 };
@@ -208,7 +208,7 @@ impl Conv2dOptions {
     pub(super) fn geometry(&self, x: &Shape, w: &Shape) -> Result<kernels::Conv2dGeometry> {
         let [batch, height, width, in_channels] = expect_images("conv2d", x)?;
         let &[kernel_height, kernel_width, _, out_channels] = &w[..] else {
-            return Err(refuse("weight", "[KH, KW, C/groups, OC]", w));
+            return Err(Error::shape("conv2d", "weight", ["KH", "KW", "C/groups", "OC"], w));
         };
         let kernel = [kernel_height, kernel_width];
         for (argument, sizes) in [("stride", self.stride), ("dilation", self.dilation), ("weight", kernel)] {
@@ -283,11 +283,10 @@ impl Conv2dOptions {
         // Said of the input: in a network the weight is the layer's, and what came in is the surprise.
         if group_channels.checked_mul(self.groups) != Some(channels) {
             let groups = if self.groups == 1 { String::new() } else { format!(" in {} groups", self.groups) };
-            let expected = format!(
-                "[N, H, W, {}] for the weight {w}{groups}",
-                group_channels.saturating_mul(self.groups)
-            );
-            return Err(refuse("input", &expected, x));
+            let expected = ShapePattern::from(["N", "H", "W"])
+                .fixed(group_channels.saturating_mul(self.groups))
+                .with_context(format!("for the weight {w}{groups}"));
+            return Err(Error::shape("conv2d", "input", expected, x));
         }
         Ok(())
     }

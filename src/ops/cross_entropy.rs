@@ -74,7 +74,7 @@ impl<'a> Targets<'a> {
                 None => Ok(kernels::Target::Classes(labels)),
             },
             Kind::Soft(weights) if weights.shape()[..] != [rows, classes] => {
-                refuse("targets", format!("[{rows}, {classes}]"), weights.shape().to_string())
+                Err(Error::shape("cross_entropy", "targets", [rows, classes], weights.shape()))
             }
             Kind::Soft(weights) => Ok(kernels::Target::Weights(weights.data())),
         }
@@ -121,7 +121,7 @@ impl<'t> Var<'t> {
     /// ```
     pub fn cross_entropy<'a>(&self, targets: impl Into<Targets<'a>>) -> Result<Var<'t>> {
         let [rows, classes] = self.shape()[..] else {
-            return Err(Error::argument("cross_entropy", "logits", "[N, K]", self.shape()));
+            return Err(Error::shape("cross_entropy", "logits", ["N", "K"], self.shape()));
         };
         if rows == 0 || classes == 0 {
             let expected = "at least one row and one class";

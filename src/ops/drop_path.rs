@@ -27,7 +27,7 @@ impl<'t> Var<'t> {
     pub fn drop_path(&self, p: f32) -> Result<Var<'t>> {
         expect_drop_probability("drop_path", p)?;
         let Some(&samples) = self.shape().first() else {
-            return Err(Error::argument("drop_path", "input", "[N, ...]", self.shape()));
+            return Err(Error::shape("drop_path", "input", ["N", "..."], self.shape()));
         };
         if p == 0.0 || self.tape().mode() == Mode::Eval {
             return Ok(self.clone());

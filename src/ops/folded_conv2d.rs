@@ -73,7 +73,7 @@ impl FoldedConv2d {
         norm: Normalization<'_>,
     ) -> Result<Arc<FoldedConv2d>> {
         let &[_, _, _, channels] = &weight.shape()[..] else {
-            return Err(Error::argument("conv2d", "weight", "[KH, KW, C/groups, OC]", weight.shape()));
+            return Err(Error::shape("conv2d", "weight", ["KH", "KW", "C/groups", "OC"], weight.shape()));
         };
         if let Some(bias) = bias {
             expect_vector("conv2d", "bias", channels, bias.shape())?;

@@ -2,7 +2,7 @@
 
 use super::{expect_vector, matmul::product};
 use crate::{
-    Error, Result, Shape, Tensor,
+    Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Var},
     kernels::{self, Gemm, Isa},
 };
@@ -24,13 +24,13 @@ impl<'t> Var<'t> {
     /// ```
     pub fn linear(&self, weight: &Var<'t>, bias: Option<&Var<'t>>) -> Result<Var<'t>> {
         let Some((&inputs, outer)) = self.shape().split_last() else {
-            return Err(Error::argument("linear", "input", "[..., in]", self.shape()));
+            return Err(Error::shape("linear", "input", ["...", "in"], self.shape()));
         };
         let outputs = match weight.shape()[..] {
             [rows, outputs] if rows == inputs => outputs,
             _ => {
-                let expected = format_args!("[{inputs}, out]");
-                let error = Error::argument("linear", "weight", expected, weight.shape());
+                let expected = ShapePattern::from([inputs]).named("out");
+                let error = Error::shape("linear", "weight", expected, weight.shape());
                 let inferred_shape = Shape::new(&[outer, &[weight.shape().num_channels()]].concat()).ok();
                 return self.tape().recover(error, inferred_shape);
             }

@@ -1,7 +1,7 @@
 //! Matrix product, `C = A B`. Backward keeps both factors: dA = dC Bᵀ, dB = Aᵀ dC.
 
 use crate::{
-    Error, Result, Shape, Tensor,
+    Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Var},
     kernels::{Gemm, Isa, gemm},
 };
@@ -22,11 +22,14 @@ impl<'t> Var<'t> {
     /// ```
     pub fn matmul(&self, other: &Var<'t>) -> Result<Var<'t>> {
         let &[m, k] = &self.shape()[..] else {
-            return Err(Error::argument("matmul", "input", "[M, K]", self.shape()));
+            return Err(Error::shape("matmul", "input", ["M", "K"], self.shape()));
         };
         let n = match other.shape()[..] {
             [rows, n] if rows == k => n,
-            _ => return Err(Error::argument("matmul", "other", format_args!("[{k}, N]"), other.shape())),
+            _ => {
+                let expected = ShapePattern::from([k]).named("N");
+                return Err(Error::shape("matmul", "other", expected, other.shape()));
+            }
         };
         let shape = Shape::new(&[m, n])?;
         Ok(Var::op("matmul", [self, other], shape, |[a, b]| {

@@ -43,16 +43,12 @@ use crate::{Error, Result, Shape};
 
 /// Refuses an argument that must have a given shape and has another.
 fn expect_shape(op: &'static str, argument: &'static str, expected: &Shape, found: &Shape) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(Error::argument(op, argument, expected, found)) }
+    if expected == found { Ok(()) } else { Err(Error::shape(op, argument, expected, found)) }
 }
 
 /// Refuses an argument that must be a vector of one number for each of `channels` and is not.
 fn expect_vector(op: &'static str, argument: &'static str, channels: usize, found: &Shape) -> Result<()> {
-    if found[..] == [channels] {
-        Ok(())
-    } else {
-        Err(Error::argument(op, argument, format_args!("[{channels}]"), found))
-    }
+    if found[..] == [channels] { Ok(()) } else { Err(Error::shape(op, argument, [channels], found)) }
 }
 
 /// The sizes of an input `[N, H, W, C]`; refuses other shapes, and images without pixels.

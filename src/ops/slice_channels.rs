@@ -68,7 +68,7 @@ impl<'t> Var<'t> {
 fn split<'s>(op: &'static str, shape: &'s Shape) -> Result<(&'s [usize], usize)> {
     match shape.split_last() {
         Some((&channels, outer)) => Ok((outer, channels)),
-        None => Err(Error::argument(op, "input", "[..., C]", shape)),
+        None => Err(Error::shape(op, "input", ["...", "C"], shape)),
     }
 }
 

@@ -52,7 +52,7 @@ impl<'t> Var<'t> {
 
     fn along_rows(&self, op: &'static str, forward: Forward, backward: Backward) -> Result<Var<'t>> {
         let Some(&classes) = self.shape().last() else {
-            return Err(Error::argument(op, "input", "[..., K]", self.shape()));
+            return Err(Error::shape(op, "input", ["...", "K"], self.shape()));
         };
         Ok(Var::op(op, [self], *self.shape(), |[x]| {
             let y = Tensor::build(*x.shape(), |y| forward(Isa::active(), classes, x.data(), y));

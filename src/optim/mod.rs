@@ -90,7 +90,7 @@ fn same_shape(argument: &'static str, expected: &Tensor, found: &Tensor) -> Resu
     if expected.shape() == found.shape() {
         return Ok(());
     }
-    Err(Error::argument("step", argument, expected.shape(), found.shape()))
+    Err(Error::shape("step", argument, expected.shape(), found.shape()))
 }
 
 /// Refuses a setting that is not finite or not in `range`.

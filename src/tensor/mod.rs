@@ -5,9 +5,11 @@ mod arithmetic;
 mod buffer;
 mod convert;
 mod meta;
+mod pattern;
 mod shape;
 
 pub(crate) use meta::MemoryTracker;
+pub use pattern::{Axis, ShapePattern};
 pub use shape::Shape;
 
 /// The process-wide pool that tensors take their memory from.

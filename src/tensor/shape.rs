@@ -82,7 +82,7 @@ impl Shape {
     /// # Errors
     /// [`Error::Argument`] that names `op` and its `argument` if there are not four axes.
     pub fn nhwc(&self, op: &'static str, argument: &'static str) -> Result<[usize; 4]> {
-        <[usize; 4]>::try_from(&self[..]).map_err(|_| Error::argument(op, argument, "[N, H, W, C]", self))
+        <[usize; 4]>::try_from(&self[..]).map_err(|_| Error::shape(op, argument, ["N", "H", "W", "C"], self))
     }
 }
 

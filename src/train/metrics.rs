@@ -63,7 +63,7 @@ impl Metrics {
 /// The number of classes, once logits and labels fit.
 fn classes(logits: &Tensor, labels: &[usize]) -> Result<usize> {
     let [images, classes] = logits.shape()[..] else {
-        return Err(Error::argument("metrics", "logits", "[N, K]", logits.shape()));
+        return Err(Error::shape("metrics", "logits", ["N", "K"], logits.shape()));
     };
     if images != labels.len() {
         return Err(Error::argument("metrics", "labels", format!("{images} labels"), labels.len()));

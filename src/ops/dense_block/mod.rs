@@ -34,7 +34,7 @@ use super::{
     expect_vector,
 };
 use crate::{
-    At, Error, Result, Shape, Tensor,
+    At, Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Mode, Var},
     kernels,
 };
@@ -207,8 +207,8 @@ fn check_weight(weight: &Shape, size: usize, channels: usize) -> Result<usize> {
             Ok(outputs)
         }
         _ => {
-            let expected = format!("[{size}, {size}, {channels}, 1 or more]");
-            Err(Error::argument("dense_block", "weight", expected, weight))
+            let expected = ShapePattern::from([size, size, channels]).at_least(1);
+            Err(Error::shape("dense_block", "weight", expected, weight))
         }
     }
 }
@@ -219,8 +219,8 @@ fn check_channels(images: &Shape, channels: usize) -> Result<[usize; 4]> {
     if sizes[3] == channels {
         Ok(sizes)
     } else {
-        let expected = format_args!("[N, H, W, {channels}]");
-        Err(Error::argument("dense_block", "input", expected, images))
+        let expected = ShapePattern::from(["N", "H", "W"]).fixed(channels);
+        Err(Error::shape("dense_block", "input", expected, images))
     }
 }
 
