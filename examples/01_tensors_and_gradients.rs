@@ -9,7 +9,7 @@ use skipgrad::{
 
 fn main() -> Result<()> {
     // A tensor is a shape and contiguous numbers. Cloning shares them; writing to shared memory copies first.
-    let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    let x = Tensor::new([2, 3], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
     println!("x = {x}, shape {}, row 1 = {}", x.shape(), x.slice_rows(1..2)?);
 
     // What a shape forbids is an error that says what was expected.

@@ -16,7 +16,7 @@ fn golden(file: &str) -> NamedTensors {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let read = |view: &safetensors::tensor::TensorView<'_>| {
         let floats = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        Tensor::new(view.shape(), floats.collect()).unwrap()
+        Tensor::new(view.shape(), floats.collect::<Vec<_>>()).unwrap()
     };
     tensors.iter().map(|(name, view)| (name.to_string(), read(&view))).collect()
 }

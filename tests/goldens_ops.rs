@@ -37,7 +37,7 @@ fn read(file: &str) -> Result<Tensors> {
     let mut tensors = Tensors::new();
     for (name, view) in SafeTensors::deserialize(&bytes)?.tensors() {
         let (numbers, _) = view.data().as_chunks::<4>();
-        let numbers = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let numbers = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>();
         tensors.insert(name, Tensor::new(view.shape(), numbers)?);
     }
     Ok(tensors)

@@ -99,8 +99,8 @@ fn sweep(belongs: impl Fn(&str) -> bool) {
 
         let tape = Tape::eval();
         let x = tape.input(images(2, edge, 3));
-        assert_eq!(model.forward(&x).unwrap().shape()[..], [2, classes], "{name}");
-        assert_eq!(model.forward_features(&x).unwrap().shape()[..], [2, 1, 1, features], "{name}");
+        assert_eq!(model.forward(&x).unwrap().shape(), [2, classes], "{name}");
+        assert_eq!(model.forward_features(&x).unwrap().shape(), [2, 1, 1, features], "{name}");
         assert_eq!(model.classifier().outputs(), classes, "{name}");
         assert_eq!(unreached(&*model, images(2, edge, 3)), [""; 0], "{name}");
     }
@@ -262,7 +262,7 @@ fn images_of_any_size_and_any_number_of_channels() {
         let tape = Tape::eval();
         for [height, width] in [[33, 47], [40, 9], [64, 32]] {
             let x = tape.input(Tensor::normal([1, height, width, 5], 1.0, &mut rng).unwrap());
-            assert_eq!(model.forward(&x).unwrap().shape()[..], [1, 3], "{name} {height} {width}");
+            assert_eq!(model.forward(&x).unwrap().shape(), [1, 3], "{name} {height} {width}");
         }
     }
 }

@@ -44,7 +44,7 @@ impl GradientCheck {
 ///
 /// ```
 /// use skipgrad::{Tensor, autograd::gradient_check};
-/// let x = Tensor::new([3], vec![0.5, -1.0, 2.0])?;
+/// let x = Tensor::new([3], [0.5, -1.0, 2.0])?;
 /// gradient_check(&[x.clone(), x], |v| v[0].mul(&v[1]))?.within(1e-3)?;
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_right_gradient_passes_and_a_slightly_wrong_one_is_found() {
-        let x = Tensor::new([3], vec![0.3, -1.7, 4.0]).unwrap();
+        let x = Tensor::new([3], [0.3, -1.7, 4.0]).unwrap();
         gradient_check(std::slice::from_ref(&x), |v| Ok(sine(&v[0], 1.0))).unwrap().within(1e-4).unwrap();
         let wrong = gradient_check(&[x], |v| Ok(sine(&v[0], 1.01))).unwrap();
         assert!(wrong.error > 5e-3, "{wrong:?}");

@@ -250,7 +250,7 @@ impl<'t> Var<'t> {
     /// }
     /// let tape = Tape::meta(Mode::Train);
     /// let x = tape.placeholder(&[1 << 20])?;
-    /// assert_eq!(negate(&x).shape()[..], [1 << 20]);
+    /// assert_eq!(negate(&x).shape(), [1 << 20]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn costs(mut self, cost: impl FnOnce() -> Cost) -> Var<'t> {

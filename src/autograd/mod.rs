@@ -9,9 +9,9 @@
 //!
 //! ```
 //! use skipgrad::{Rng, Tensor, autograd::{Param, Tape}};
-//! let weight = Param::new(Tensor::new([2], vec![3.0, -1.0])?);
+//! let weight = Param::new(Tensor::new([2], [3.0, -1.0])?);
 //! let tape = Tape::train(Rng::seed(0));
-//! let x = tape.input(Tensor::new([2], vec![2.0, 5.0])?);
+//! let x = tape.input(Tensor::new([2], [2.0, 5.0])?);
 //! let loss = x.mul(&tape.param(&weight))?.sum();
 //! assert_eq!(loss.item(), 1.0);
 //! let updates = loss.backward()?;

@@ -31,7 +31,7 @@ const ORDER: u64 = u64::MAX;
 /// let train = Loader::new(data.train(), 32).shuffle(7).transform(steps).workers(2).drop_last(true);
 /// assert_eq!((train.num_batches(), test.num_batches()), (3, 1));
 /// for batch in train.epoch(0)? {
-///     assert_eq!(batch?.images.shape()[..], [32, 32, 32, 3]);
+///     assert_eq!(batch?.images.shape(), [32, 32, 32, 3]);
 /// }
 /// # Ok::<(), skipgrad::Error>(())
 /// ```

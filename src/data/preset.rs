@@ -13,13 +13,13 @@ use crate::{Error, Result, Rng, Shape, Tensor};
 /// use skipgrad::{Tensor, data::Preset};
 /// let preset = Preset::imagenet();
 /// let image = preset.apply(&Tensor::full([300, 400, 3], 0.485)?)?;
-/// assert_eq!(image.shape()[..], [224, 224, 3]);
+/// assert_eq!(image.shape(), [224, 224, 3]);
 /// assert!(image.data()[0].abs() < 1e-5, "red has the mean 0.485");
 /// assert_eq!(preset.classes[281], "tabby");
 ///
 /// // The same, for a network of one's own classes on larger images.
 /// let own = Preset { resize: 256, crop: [256, 256], classes: vec!["cat".into(), "dog".into()], ..preset };
-/// assert_eq!(own.apply(&Tensor::zeros([300, 400, 3])?)?.shape()[..], [256, 256, 3]);
+/// assert_eq!(own.apply(&Tensor::zeros([300, 400, 3])?)?.shape(), [256, 256, 3]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -147,7 +147,7 @@ mod tests {
         let preset =
             Preset { normalize: Normalize { mean: vec![0.0], std: vec![1.0] }, ..Preset::imagenet() };
         let image = preset.apply(&Tensor::from_fn([1, 16_384, 1], |i| i as f32 / 16_384.0).unwrap()).unwrap();
-        assert_eq!(image.shape()[..], [224, 224, 1]);
+        assert_eq!(image.shape(), [224, 224, 1]);
         assert!((image.data()[0] - 0.5).abs() < 1e-3);
         let one = preset.apply(&Tensor::full([1, 1, 1], 0.25).unwrap()).unwrap();
         assert!(one.data().iter().all(|&x| x == 0.25));

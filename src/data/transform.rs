@@ -228,7 +228,7 @@ impl Normalize {
     ///
     /// ```
     /// use skipgrad::{Tensor, data::{Images, Normalize}};
-    /// let images = Images::new(Tensor::new([2, 1, 1, 1], vec![0.25, 0.75])?, vec![0, 0], ["grey"])?;
+    /// let images = Images::new(Tensor::new([2, 1, 1, 1], [0.25, 0.75])?, vec![0, 0], ["grey"])?;
     /// assert_eq!(Normalize::measure(&images)?, Normalize { mean: vec![0.5], std: vec![0.25] });
     /// # Ok::<(), skipgrad::Error>(())
     /// ```

@@ -21,7 +21,7 @@ use crate::{
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, nn::{BatchNorm2d, Module}};
 /// let norm = BatchNorm2d::new(1)?;
-/// let x = Tensor::new([2, 1, 1, 1], vec![3.0, 7.0])?;
+/// let x = Tensor::new([2, 1, 1, 1], [3.0, 7.0])?;
 ///
 /// let tape = Tape::train(Rng::seed(0));
 /// let y = norm.forward(&tape.input(x.clone()))?;

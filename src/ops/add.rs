@@ -16,7 +16,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let (a, b) = (tape.input(Tensor::new([2], vec![1.0, 2.0])?), tape.input(Tensor::full([2], 10.0)?));
+    /// let (a, b) = (tape.input(Tensor::new([2], [1.0, 2.0])?), tape.input(Tensor::full([2], 10.0)?));
     /// assert_eq!(a.add(&b)?.value().data(), [11.0, 12.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```

@@ -36,7 +36,7 @@ const WIDE: usize = 32;
 /// use skipgrad::{Tensor, autograd::Tape, ops::BatchNorm};
 /// let tape = Tape::eval();
 /// let (gamma, beta) = (tape.input(Tensor::full([1], 1.0)?), tape.input(Tensor::zeros([1])?));
-/// let x = tape.input(Tensor::new([2, 1], vec![-3.0, 3.0])?);
+/// let x = tape.input(Tensor::new([2, 1], [-3.0, 3.0])?);
 /// let (y, _) = x.batch_norm(&BatchNorm { relu: true, eps: 0.0, ..BatchNorm::new(&gamma, &beta) })?;
 /// assert_eq!(y.value().data(), [0.0, 1.0]);
 /// # Ok::<(), skipgrad::Error>(())

@@ -16,8 +16,8 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::{Tape, Var}};
     /// let tape = Tape::eval();
-    /// let a = tape.input(Tensor::new([2, 1], vec![1.0, 2.0])?);
-    /// let b = tape.input(Tensor::new([2, 2], vec![10.0, 20.0, 30.0, 40.0])?);
+    /// let a = tape.input(Tensor::new([2, 1], [1.0, 2.0])?);
+    /// let b = tape.input(Tensor::new([2, 2], [10.0, 20.0, 30.0, 40.0])?);
     /// assert_eq!(Var::concat(&[&a, &b])?.value().data(), [1.0, 10.0, 20.0, 2.0, 30.0, 40.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```

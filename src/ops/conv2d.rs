@@ -103,7 +103,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape, ops::Conv2dOptions};
     /// let tape = Tape::eval();
-    /// let x = tape.input(Tensor::new([1, 1, 2, 1], vec![1.0, 3.0])?);
+    /// let x = tape.input(Tensor::new([1, 1, 2, 1], [1.0, 3.0])?);
     /// let weight = tape.input(Tensor::full([1, 1, 1, 1], 10.0)?);
     /// let (_, moments) = x.conv2d_moments(&weight, None, &Conv2dOptions::default())?;
     /// assert_eq!((moments.mean.item(), moments.var.item(), moments.count), (20.0, 100.0, 2));
@@ -345,14 +345,14 @@ mod tests {
     fn values_by_hand() {
         let tape = Tape::eval();
         // Two images of one row; a kernel that takes differences of neighbors, with a bias.
-        let x = tape.input(Tensor::new([2, 1, 3, 1], vec![1.0, 4.0, 9.0, 2.0, 2.0, 5.0]).unwrap());
-        let w = tape.input(Tensor::new([1, 2, 1, 1], vec![-1.0, 1.0]).unwrap());
-        let b = tape.input(Tensor::new([1], vec![0.5]).unwrap());
+        let x = tape.input(Tensor::new([2, 1, 3, 1], [1.0, 4.0, 9.0, 2.0, 2.0, 5.0]).unwrap());
+        let w = tape.input(Tensor::new([1, 2, 1, 1], [-1.0, 1.0]).unwrap());
+        let b = tape.input(Tensor::new([1], [0.5]).unwrap());
         let y = x.conv2d(&w, Some(&b), &Conv2dOptions::default()).unwrap();
-        assert_eq!(y.value(), &Tensor::new([2, 1, 2, 1], vec![3.5, 5.5, 0.5, 3.5]).unwrap());
+        assert_eq!(y.value(), &Tensor::new([2, 1, 2, 1], [3.5, 5.5, 0.5, 3.5]).unwrap());
         // Groups: each channel has its own factor.
-        let x = tape.input(Tensor::new([1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap());
-        let w = tape.input(Tensor::new([1, 1, 1, 2], vec![10.0, 100.0]).unwrap());
+        let x = tape.input(Tensor::new([1, 1, 2, 2], [1.0, 2.0, 3.0, 4.0]).unwrap());
+        let w = tape.input(Tensor::new([1, 1, 1, 2], [10.0, 100.0]).unwrap());
         let y = x.conv2d(&w, None, &Conv2dOptions { groups: 2, ..Default::default() }).unwrap();
         assert_eq!(y.value().data(), [10.0, 200.0, 30.0, 400.0]);
     }

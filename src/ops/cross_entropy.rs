@@ -73,7 +73,7 @@ impl<'a> Targets<'a> {
                 ),
                 None => Ok(kernels::Target::Classes(labels)),
             },
-            Kind::Soft(weights) if weights.shape()[..] != [rows, classes] => {
+            Kind::Soft(weights) if weights.shape() != [rows, classes] => {
                 Err(Error::shape("cross_entropy", "targets", [rows, classes], weights.shape()))
             }
             Kind::Soft(weights) => Ok(kernels::Target::Weights(weights.data())),
@@ -115,7 +115,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let logits = tape.input(Tensor::new([1, 2], vec![0.0, 3f32.ln()])?);
+    /// let logits = tape.input(Tensor::new([1, 2], [0.0, 3f32.ln()])?);
     /// assert!((logits.cross_entropy(&[0])?.item() - 4f32.ln()).abs() < 1e-6);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn huge_logits_give_finite_losses() {
         let tape = Tape::eval();
-        let x = tape.input(Tensor::new([1, 2], vec![1e5, -1e5]).unwrap());
+        let x = tape.input(Tensor::new([1, 2], [1e5, -1e5]).unwrap());
         assert_eq!(x.cross_entropy(&[1]).unwrap().item(), 2e5);
         assert_eq!(x.cross_entropy(&[0]).unwrap().item(), 0.0);
     }

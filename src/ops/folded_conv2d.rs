@@ -49,7 +49,7 @@ pub struct Normalization<'a> {
 /// let weight = Tensor::full([1, 1, 1, 1], 2.0)?;
 /// let conv = FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm)?;
 /// let tape = Tape::eval();
-/// let x = tape.input(Tensor::new([1, 1, 2, 1], vec![6.0, 1.0])?);
+/// let x = tape.input(Tensor::new([1, 1, 2, 1], [6.0, 1.0])?);
 /// let y = conv.apply(&x, None, true)?; // relu(3 (2 x - 10) / 2 + 0.5)
 /// assert_eq!(y.value().data(), [3.5, 0.0]);
 /// # Ok::<(), skipgrad::Error>(())

@@ -16,9 +16,9 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let x = tape.input(Tensor::new([1, 2], vec![3.0, 4.0])?);
-    /// let weight = tape.input(Tensor::new([2, 1], vec![10.0, 1.0])?);
-    /// let bias = tape.input(Tensor::new([1], vec![0.5])?);
+    /// let x = tape.input(Tensor::new([1, 2], [3.0, 4.0])?);
+    /// let weight = tape.input(Tensor::new([2, 1], [10.0, 1.0])?);
+    /// let bias = tape.input(Tensor::new([1], [0.5])?);
     /// assert_eq!(x.linear(&weight, Some(&bias))?.value().data(), [34.5]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(message(&x, &[4, 3], &[4]), "linear: weight: expected [3, out], found [4, 3]");
         assert_eq!(message(&x, &[3, 4], &[3]), "linear: bias: expected [4], found [3]");
         assert_eq!(message(&zeros(&[]), &[3, 4], &[4]), "linear: input: expected [..., in], found []");
-        assert_eq!(x.linear(&weight, None).unwrap().shape()[..], [2, 4]);
+        assert_eq!(x.linear(&weight, None).unwrap().shape(), [2, 4]);
     }
 }

@@ -15,8 +15,8 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let a = tape.input(Tensor::new([1, 2], vec![3.0, 4.0])?);
-    /// let b = tape.input(Tensor::new([2, 1], vec![10.0, 1.0])?);
+    /// let a = tape.input(Tensor::new([1, 2], [3.0, 4.0])?);
+    /// let b = tape.input(Tensor::new([2, 1], [10.0, 1.0])?);
     /// assert_eq!(a.matmul(&b)?.value().data(), [34.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```

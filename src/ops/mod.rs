@@ -48,7 +48,7 @@ fn expect_shape(op: &'static str, argument: &'static str, expected: &Shape, foun
 
 /// Refuses an argument that must be a vector of one number for each of `channels` and is not.
 fn expect_vector(op: &'static str, argument: &'static str, channels: usize, found: &Shape) -> Result<()> {
-    if found[..] == [channels] { Ok(()) } else { Err(Error::shape(op, argument, [channels], found)) }
+    if found == [channels] { Ok(()) } else { Err(Error::shape(op, argument, [channels], found)) }
 }
 
 /// The sizes of an input `[N, H, W, C]`; refuses other shapes, and images without pixels.

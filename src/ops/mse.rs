@@ -17,7 +17,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let (x, t) = (tape.input(Tensor::new([2], vec![1.0, 5.0])?), tape.input(Tensor::full([2], 2.0)?));
+    /// let (x, t) = (tape.input(Tensor::new([2], [1.0, 5.0])?), tape.input(Tensor::full([2], 2.0)?));
     /// assert_eq!(x.mse(&t)?.item(), 5.0);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```

@@ -16,7 +16,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let x = tape.input(Tensor::new([2], vec![3.0, -2.0])?);
+    /// let x = tape.input(Tensor::new([2], [3.0, -2.0])?);
     /// assert_eq!(x.mul(&x)?.value().data(), [9.0, 4.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```

@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn values_by_hand() {
         let tape = Tape::eval();
-        let x = tape.input(Tensor::new([1, 2, 2, 1], vec![-1.0, -2.0, -3.0, -5.0]).unwrap());
+        let x = tape.input(Tensor::new([1, 2, 2, 1], [-1.0, -2.0, -3.0, -5.0]).unwrap());
         let options = Pool2dOptions { padding: [1, 1], count_include_pad: false, ..Default::default() };
         let largest = x.max_pool2d(&options).unwrap();
         assert_eq!(largest.value().data(), [-1.0, -2.0, -3.0, -5.0], "padding is -inf, not 0");
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn the_first_of_equals_takes_the_gradient_of_every_window_it_wins() {
         let tape = Tape::train(Rng::seed(0));
-        let x = tape.watch(Tensor::new([1, 1, 4, 1], vec![2.0, 7.0, 7.0, 1.0]).unwrap());
+        let x = tape.watch(Tensor::new([1, 1, 4, 1], [2.0, 7.0, 7.0, 1.0]).unwrap());
         let options = Pool2dOptions { kernel: [1, 3], stride: [1, 1], ..Default::default() };
         let y = x.max_pool2d(&options).unwrap();
         assert_eq!(y.value().data(), [7.0, 7.0]);

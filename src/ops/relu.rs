@@ -13,7 +13,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval().recording(true);
-    /// let x = tape.watch(Tensor::new([3], vec![-1.0, 0.0, 2.0])?);
+    /// let x = tape.watch(Tensor::new([3], [-1.0, 0.0, 2.0])?);
     /// let y = x.relu();
     /// assert_eq!(y.value().data(), [0.0, 0.0, 2.0]);
     /// assert_eq!(y.sum().backward()?.grad_of(&x).unwrap().data(), [0.0, 0.0, 1.0]);

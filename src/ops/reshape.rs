@@ -38,7 +38,7 @@ impl<'t> Var<'t> {
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
     /// let x = tape.input(Tensor::zeros([2, 3, 4, 5])?);
-    /// assert_eq!(x.flatten()?.shape()[..], [2, 60]);
+    /// assert_eq!(x.flatten()?.shape(), [2, 60]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn flatten(&self) -> Result<Var<'t>> {

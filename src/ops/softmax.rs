@@ -26,7 +26,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let y = tape.input(Tensor::new([1, 2], vec![0.0, 3f32.ln()])?).softmax()?;
+    /// let y = tape.input(Tensor::new([1, 2], [0.0, 3f32.ln()])?).softmax()?;
     /// assert!((y.value().data()[1] - 0.75).abs() < 1e-6);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -42,7 +42,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let y = tape.input(Tensor::new([1, 2], vec![0.0, 500.0])?).log_softmax()?;
+    /// let y = tape.input(Tensor::new([1, 2], [0.0, 500.0])?).log_softmax()?;
     /// assert_eq!(y.value().data(), [-500.0, 0.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn huge_logits_do_not_overflow() {
         let tape = Tape::eval();
-        let x = tape.input(Tensor::new([2], vec![1e30, -1e30]).unwrap());
+        let x = tape.input(Tensor::new([2], [1e30, -1e30]).unwrap());
         assert_eq!(x.softmax().unwrap().value().data(), [1.0, 0.0]);
         assert_eq!(x.log_softmax().unwrap().value().data()[0], 0.0);
     }
@@ -110,6 +110,6 @@ mod tests {
         let tape = Tape::eval();
         let error = tape.input(Tensor::scalar(0.0)).softmax().unwrap_err();
         assert_eq!(error.to_string(), "softmax: input: expected [..., K], found []");
-        assert_eq!(tape.input(Tensor::zeros([2, 0]).unwrap()).softmax().unwrap().shape()[..], [2, 0]);
+        assert_eq!(tape.input(Tensor::zeros([2, 0]).unwrap()).softmax().unwrap().shape(), [2, 0]);
     }
 }

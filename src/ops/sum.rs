@@ -12,7 +12,7 @@ impl<'t> Var<'t> {
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// assert_eq!(tape.input(Tensor::new([3], vec![1e8, 1.0, -1e8])?).sum().item(), 1.0);
+    /// assert_eq!(tape.input(Tensor::new([3], [1e8, 1.0, -1e8])?).sum().item(), 1.0);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn sum(&self) -> Var<'t> {

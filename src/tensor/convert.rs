@@ -6,7 +6,8 @@ use ndarray::{Array, ArrayD, ArrayViewD, Dimension, IxDyn};
 use std::fmt;
 
 impl Tensor {
-    /// The elements as an `ndarray` view, without copying; an empty one of a [meta](Tensor::is_meta) tensor.
+    /// The elements as an `ndarray` view, without copying; an empty one of a
+    /// [meta](Tensor::is_meta) tensor.
     ///
     /// ```
     /// # use skipgrad::Tensor;
@@ -100,14 +101,14 @@ mod tests {
     fn permuting_oihw_to_hwio_and_back() {
         let x = Tensor::from_fn([2, 3, 4, 5], |i| i as f32).unwrap();
         let y = x.permute(&[2, 3, 1, 0]).unwrap();
-        assert_eq!(y.shape()[..], [4, 5, 3, 2]);
+        assert_eq!(y.shape(), [4, 5, 3, 2]);
         assert_eq!(y.permute(&[3, 2, 0, 1]).unwrap(), x);
         assert!(x.permute(&[0, 0, 1, 2]).unwrap_err().to_string().contains("a permutation of the 4 axes"));
     }
 
     #[test]
     fn shown_to_a_person() {
-        let x = Tensor::new([1, 2], vec![1.5, -2.0]).unwrap();
+        let x = Tensor::new([1, 2], [1.5, -2.0]).unwrap();
         assert_eq!(x.to_string(), "[[1.5, -2]]");
         assert_eq!(format!("{x:?}"), "Tensor [1, 2] [[1.5, -2]]");
     }

@@ -3,7 +3,8 @@
 use super::{Memory, Shape, Tensor, buffer::rounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What meta tensors would take of the pool, altogether and account by account. Copies share the counters.
+/// What meta tensors would take of the pool, altogether and account by account. Copies share the
+/// counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MemoryTracker(Arc<Mutex<Counters>>);
 
@@ -87,8 +88,8 @@ impl Tensor {
         Tensor { shape, memory: Memory::Counted(Arc::new(entry)) }
     }
 
-    /// Whether it has a shape and no numbers, as what is computed on a [meta tape](crate::autograd::Tape::meta) has:
-    /// [`Tensor::data`] is empty then.
+    /// Whether it has a shape and no numbers, as what is computed on a [meta
+    /// tape](crate::autograd::Tape::meta) has: [`Tensor::data`] is empty then.
     pub fn is_meta(&self) -> bool {
         matches!(self.memory, Memory::Counted(_))
     }

@@ -22,11 +22,12 @@ use buffer::{Storage, rounded};
 use meta::Entry;
 use std::{ops::Range, sync::Arc};
 
-/// A contiguous, row-major array of `f32`. Cloning shares the memory; writing to shared memory copies it first.
+/// A contiguous, row-major array of `f32`. Cloning shares the memory; writing to shared memory
+/// copies it first.
 ///
 /// ```
 /// use skipgrad::Tensor;
-/// let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 9.0, 6.0])?;
+/// let x = Tensor::new([2, 3], [1.0, 2.0, 3.0, 4.0, 9.0, 6.0])?;
 /// assert_eq!(x.argmax(), [2, 1]);
 /// assert_eq!(x.slice_rows(1..2)?.data(), [4.0, 9.0, 6.0]);
 /// # Ok::<(), skipgrad::Error>(())
@@ -46,20 +47,14 @@ enum Memory {
 }
 
 impl Tensor {
-    /// A tensor of `shape` whose elements are `data`, the last axis fastest.
+    /// Makes a tensor of `shape` with a copy of `data`, an array, a slice or a vector, in row-major
+    /// order.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the shape is absurd or `data` has another number of elements.
-    pub fn new(shape: impl AsRef<[usize]>, data: Vec<f32>) -> Result<Tensor> {
-        Tensor::from_slice(shape, &data)
-    }
-
-    /// A tensor of `shape` with a copy of `data`.
-    ///
-    /// # Errors
-    /// As [`Tensor::new`].
-    pub fn from_slice(shape: impl AsRef<[usize]>, data: &[f32]) -> Result<Tensor> {
-        let shape = Shape::new(shape.as_ref())?;
+    /// [`Error::Argument`] if the shape is not valid (see [`Shape::new`]) or `data` has another
+    /// number of elements; [`Error::OutOfMemory`].
+    pub fn new(shape: impl AsRef<[usize]>, data: impl AsRef<[f32]>) -> Result<Tensor> {
+        let (shape, data) = (Shape::new(shape.as_ref())?, data.as_ref());
         if shape.num_elements() != data.len() {
             let expected = format!("{} elements for {shape}", shape.num_elements());
             return Err(Error::argument("tensor", "data", expected, data.len()));
@@ -122,8 +117,9 @@ impl Tensor {
         Tensor::build(Shape::scalar(), |out| out[0] = value)
     }
 
-    /// A tensor that `fill` writes. The memory is recycled: what it holds before is unspecified, and `fill` must write
-    /// every element. This is how ops make their outputs: nothing is zeroed that is overwritten anyway.
+    /// A tensor that `fill` writes. The memory is recycled: what it holds before is unspecified,
+    /// and `fill` must write every element. This is how ops make their outputs: nothing is zeroed
+    /// that is overwritten anyway.
     ///
     /// # Panics
     /// If the memory cannot be had; [`Tensor::zeros`] and its siblings return an error instead.
@@ -182,7 +178,8 @@ impl Tensor {
         }
     }
 
-    /// The bytes that it takes of the pool: four for each element, rounded up to whole cache lines or pages.
+    /// The bytes that it takes of the pool: four for each element, rounded up to whole cache lines
+    /// or pages.
     pub fn bytes(&self) -> usize {
         rounded(self.shape.num_elements())
     }
@@ -192,7 +189,8 @@ impl Tensor {
         self.data().to_vec()
     }
 
-    /// The value of a tensor with one element; the first element of a larger one, NaN of an empty one.
+    /// The value of a tensor with one element; the first element of a larger one, NaN of an empty
+    /// one.
     pub fn item(&self) -> f32 {
         self.data().first().copied().unwrap_or(f32::NAN)
     }
@@ -231,10 +229,11 @@ impl Tensor {
         let mut sizes = self.shape.to_vec();
         let stride = self.data().len().checked_div(count).unwrap_or(0);
         sizes[0] = range.len();
-        Tensor::from_slice(sizes, &self.data()[range.start * stride..range.end * stride])
+        Tensor::new(sizes, &self.data()[range.start * stride..range.end * stride])
     }
 
-    /// The index of the largest element of each row, a row being a run of the last axis: the class of each row of logits.
+    /// The index of the largest element of each row, a row being a run of the last axis: the class
+    /// of each row of logits.
     pub fn argmax(&self) -> Vec<usize> {
         let largest =
             |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
@@ -271,10 +270,7 @@ mod tests {
         assert!(x.slice_rows(1..3).unwrap_err().to_string().contains("expected a range in 0..2, found 1..3"));
         assert!(Tensor::scalar(1.0).slice_rows(0..1).is_err());
         assert!(
-            Tensor::new([2], vec![1.0])
-                .unwrap_err()
-                .to_string()
-                .contains("expected 2 elements for [2], found 1")
+            Tensor::new([2], [1.0]).unwrap_err().to_string().contains("expected 2 elements for [2], found 1")
         );
         assert!(Tensor::zeros([1 << 40, 1 << 20]).is_err());
     }

@@ -8,13 +8,15 @@ const MAX_RANK: usize = 8;
 
 /// The sizes of a tensor's axes, outermost first: activations are `[N, H, W, C]`.
 ///
-/// A shape is always valid: at most 8 axes, and the tensor's bytes fit the address space, so arithmetic on the sizes of an
-/// existing shape cannot overflow. It reads as a slice.
+/// A shape is always valid: at most 8 axes, and the tensor's bytes fit the address space, so
+/// arithmetic on the sizes of an existing shape cannot overflow. It reads as a slice, and compares
+/// with arrays and slices.
 ///
 /// ```
 /// use skipgrad::Shape;
 /// let shape = Shape::new(&[2, 3, 4])?;
 /// assert_eq!((shape.num_elements(), shape[1], shape.rank()), (24, 3, 3));
+/// assert!(shape == [2, 3, 4]);
 /// assert!(Shape::new(&[usize::MAX, 2]).is_err());
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -28,13 +30,15 @@ impl Shape {
     /// The shape with these sizes.
     ///
     /// # Errors
-    /// [`Error::Argument`] for more than 8 axes or more elements than the address space has bytes for.
+    /// [`Error::Argument`] for more than 8 axes or more elements than the address space has bytes
+    /// for.
     pub fn new(sizes: &[usize]) -> Result<Shape> {
         let refuse = |expected| Error::argument("shape", "sizes", expected, format_args!("{sizes:?}"));
         if sizes.len() > MAX_RANK {
             return Err(refuse("at most 8 axes"));
         }
-        // Zero sizes are left out of the product, so that no order of the axes can overflow on the way.
+        // Zero sizes are left out of the product, so that no order of the axes can overflow on the
+        // way.
         let bytes =
             sizes.iter().filter(|&&n| n > 0).try_fold(size_of::<f32>(), |bytes, &n| bytes.checked_mul(n));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
@@ -50,7 +54,8 @@ impl Shape {
         Shape { sizes: [0; MAX_RANK], rank: 0 }
     }
 
-    /// The axes in another order: axis `i` of the result is axis `order[i]` of this shape, which has as many.
+    /// The axes in another order: axis `i` of the result is axis `order[i]` of this shape, which
+    /// has as many.
     pub(crate) fn permuted<const N: usize>(&self, order: [usize; N]) -> Shape {
         let mut shape = *self;
         shape.sizes[..N].copy_from_slice(&order.map(|axis| self[axis]));
@@ -72,7 +77,8 @@ impl Shape {
         self.last().copied().unwrap_or(1)
     }
 
-    /// The number of rows if the tensor is read as a matrix `[rows, channels]`: elements of all axes but the last.
+    /// The number of rows if the tensor is read as a matrix `[rows, channels]`: elements of all
+    /// axes but the last.
     pub fn num_rows(&self) -> usize {
         self.split_last().map_or(1, |(_, outer)| outer.iter().product())
     }
@@ -96,6 +102,43 @@ impl Deref for Shape {
 impl AsRef<[usize]> for Shape {
     fn as_ref(&self) -> &[usize] {
         self
+    }
+}
+
+/// Compares a shape, or a reference to one, with arrays and slices of sizes, in either order.
+macro_rules! compare_with_sizes {
+    ($([$($generics:tt)*] $sizes:ty),*) => {$(
+        impl<$($generics)*> PartialEq<$sizes> for Shape {
+            fn eq(&self, sizes: &$sizes) -> bool {
+                self[..] == sizes[..]
+            }
+        }
+
+        impl<$($generics)*> PartialEq<$sizes> for &Shape {
+            fn eq(&self, sizes: &$sizes) -> bool {
+                self[..] == sizes[..]
+            }
+        }
+
+        impl<$($generics)*> PartialEq<Shape> for $sizes {
+            fn eq(&self, shape: &Shape) -> bool {
+                self[..] == shape[..]
+            }
+        }
+
+        impl<$($generics)*> PartialEq<&Shape> for $sizes {
+            fn eq(&self, shape: &&Shape) -> bool {
+                self[..] == shape[..]
+            }
+        }
+    )*};
+}
+
+compare_with_sizes!([const N: usize] [usize; N], [] [usize], [] Vec<usize>);
+
+impl PartialEq<&[usize]> for Shape {
+    fn eq(&self, sizes: &&[usize]) -> bool {
+        self[..] == **sizes
     }
 }
 

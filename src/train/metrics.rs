@@ -7,7 +7,7 @@ use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, kernels::instal
 /// ```
 /// use skipgrad::{Tensor, train::Metrics};
 /// let mut metrics = Metrics::default();
-/// metrics.add(&Tensor::new([2, 3], vec![0.0, 5.0, 1.0, 0.0, 0.0, 0.0])?, &[1, 2])?;
+/// metrics.add(&Tensor::new([2, 3], [0.0, 5.0, 1.0, 0.0, 0.0, 0.0])?, &[1, 2])?;
 /// assert_eq!((metrics.images, metrics.top1, metrics.top5), (2, 1, 2));
 /// assert_eq!(metrics.accuracy(), 0.5);
 /// # Ok::<(), skipgrad::Error>(())
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!((metrics.top1, metrics.top5), (0, 0));
         assert!(metrics.loss().is_nan());
         let mut large = Metrics::default();
-        large.add(&Tensor::new([1, 2], vec![1e30, -1e30]).unwrap(), &[0]).unwrap();
+        large.add(&Tensor::new([1, 2], [1e30, -1e30]).unwrap(), &[0]).unwrap();
         assert_eq!(large.loss_sum, 0.0);
         assert!(Metrics::default().accuracy().is_nan());
     }

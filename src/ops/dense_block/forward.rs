@@ -64,7 +64,7 @@ impl<'v, 't> Forward<'v, 't> {
         }
         let [mean, var] = [&self.mean, &self.var];
         let (width, count) = (self.maps.shape().num_channels(), self.maps.shape().num_rows());
-        let vector = |all: &[f32]| Tensor::new([width], all.to_vec()).expect("as many numbers as channels");
+        let vector = |all: &[f32]| Tensor::new([width], all).expect("as many numbers as channels");
         let of_maps = self.observes.then(|| Moments { mean: vector(mean), var: vector(var), count });
         let moments = DenseBlockMoments { layers, maps: of_maps };
         let maps = self.maps;

@@ -108,7 +108,7 @@ impl<'t> Var<'t> {
     /// let weight = tape.input(Tensor::full([3, 3, 1, 1], 1.0)?);
     /// let layer = DenseBlockLayer { norm1, bottleneck: None, weight, algorithm: Algorithm::Auto, dropout: 0.0 };
     /// let (y, _) = x.dense_block(&[layer])?;
-    /// assert_eq!(y.shape()[..], [1, 3, 3, 2]);
+    /// assert_eq!(y.shape(), [1, 3, 3, 2]);
     /// assert_eq!(y.value().data()[8..10], [2.0, 27.0]); // the pixel in the middle: x, and the sum of nine times x + 1
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
