@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// What a library must not do; examples, tests and benches may.
+// A library must not print or unwrap; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 pub mod prelude;

@@ -88,7 +88,7 @@ impl Shortcut {
                 let options = Pool2dOptions {
                     stride: [stride; 2],
                     count_include_pad: false,
-                    ceil: true,
+                    ceil_mode: true,
                     ..Pool2dOptions::default()
                 };
                 let conv = ConvNorm::new(conv1x1(inputs, outputs).fan(fan), rng)?.named("1", "2");

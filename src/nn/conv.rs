@@ -11,21 +11,7 @@ use crate::{
     state,
 };
 
-/// A number for rows and one for columns: `3` is `[3, 3]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair(pub [usize; 2]);
-
-impl From<usize> for Pair {
-    fn from(both: usize) -> Pair {
-        Pair([both; 2])
-    }
-}
-
-impl From<[usize; 2]> for Pair {
-    fn from(each: [usize; 2]) -> Pair {
-        Pair(each)
-    }
-}
+pub use crate::ops::Pair;
 
 /// A convolution of `[N, H, W, C]` to `[N, H', W', OC]`: see [`Var::conv2d`].
 ///

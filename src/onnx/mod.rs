@@ -263,7 +263,7 @@ mod tests {
         let rng = &mut Rng::seed(0);
         let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).pad(Padding::Same).dilation([2, 9]).with_bias();
         let mut pool = MaxPool2d::new(2);
-        pool.options.ceil = true;
+        pool.options.ceil_mode = true;
         let net = Sequential::new().push(conv.build(rng).unwrap()).push(pool);
         let graph = graph(&net, [7, 6, 3]);
         let conv = node(&graph, "0.Conv");

@@ -133,8 +133,8 @@ impl Translation<'_> {
     }
 
     fn batch_norm(&mut self) -> Result<String> {
-        let &Normalized { eps, ref given, relu } = self.settings()?;
-        let Some([mean, var]) = given.clone() else {
+        let &Normalized { eps, ref fixed, relu } = self.settings()?;
+        let Some([mean, var]) = fixed.clone() else {
             return Err(refuse("statistics", "given ones", "those of the batch, which is training"));
         };
         if ![2, 4].contains(&self.operation.shape.rank()) {

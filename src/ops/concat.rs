@@ -1,5 +1,6 @@
-//! Values beside each other along the last axis, the channels: `y = [x0, x1, ...]`, the connection of a DenseNet (Huang et al.
-//! 2017, equation 2). Backward keeps the channels of each: every gradient is a slice of dy.
+//! Concatenation along the last axis, the channels: `y = [x0, x1, ...]`, the connection of a
+//! DenseNet (Huang et al. 2017, equation 2). Backward keeps the numbers of channels: every gradient
+//! is a slice of dy.
 
 use crate::{
     Error, Result, Shape, ShapePattern, Tensor,
@@ -8,10 +9,11 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// Concatenates values that agree in all axes but the last, which becomes the sum of theirs.
+    /// Concatenates values along the last axis; all other axes must be the same.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no input, an input has no axis, or the other axes differ.
+    /// [`Error::Argument`] if there is no input; [`Error::ShapeMismatch`] if an input has no axis
+    /// or the other axes differ.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::{Tape, Var}};

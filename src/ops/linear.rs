@@ -1,4 +1,5 @@
-//! Fully connected layer, `y = x W + b`. Backward keeps x and W: dx = dy Wᵀ, dW = xᵀ dy, db = the sum of dy over the rows.
+//! Fully connected layer, `y = x W + b`. Backward keeps x and W: dx = dy Wᵀ, dW = xᵀ dy, and db
+//! is the sum of dy over the rows.
 
 use super::{expect_vector, matmul::product};
 use crate::{
@@ -8,10 +9,12 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// `[..., in]` times the weight `[in, out]`, plus the bias `[out]` if there is one: `[..., out]`.
+    /// Multiplies `[..., in]` by the weight `[in, out]` and adds the bias `[out]`, if there is one:
+    /// `[..., out]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the input has no axis, the weight is not `[in, out]`, or the bias is not `[out]`.
+    /// [`Error::ShapeMismatch`] if the input has no axis, the weight is not `[in, out]`, or the
+    /// bias is not `[out]`.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -59,12 +62,13 @@ impl<'t> Var<'t> {
         };
         Ok(y.costs(|| Cost {
             multiply_adds: shape.num_elements() as u64 * inputs as u64,
-            saves: [self, weight].map(|factor| factor.value().clone().into()).into(),
+            saved_inputs: [self, weight].map(|factor| factor.value().clone().into()).into(),
             ..Cost::default()
         }))
     }
 }
 
+/// The sizes of a linear layer.
 #[derive(Clone, Copy)]
 struct Linear {
     rows: usize,
@@ -86,12 +90,12 @@ impl Linear {
     }
 }
 
-/// The gradient of a bias, `[C]`: the sum of `dy` over all axes but the last.
+/// Returns the gradient of a bias, `[C]`: the sum of `dy` over all axes but the last.
 pub(super) fn column_sums(dy: &Tensor) -> Tensor {
     Tensor::build(channels_of(dy), |sums| kernels::column_sums(Isa::active(), dy.data(), sums))
 }
 
-/// The shape of one number a channel.
+/// Returns the shape of a vector with one element per channel.
 fn channels_of(x: &Tensor) -> Shape {
     match Shape::new(&[x.shape().num_channels()]) {
         Ok(shape) => shape,
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_argument() {
+    fn errors_name_the_argument() {
         let tape = Tape::eval();
         let zeros = |shape: &[usize]| tape.input(Tensor::zeros(shape).unwrap());
         let (x, weight) = (zeros(&[2, 3]), zeros(&[3, 4]));

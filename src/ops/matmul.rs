@@ -7,10 +7,10 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The product of the matrices `[M, K]` and `[K, N]`: `[M, N]`.
+    /// Returns the product of the matrices `[M, K]` and `[K, N]`: `[M, N]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if one is no matrix or the inner sizes differ.
+    /// [`Error::ShapeMismatch`] if one of the two is not a matrix or the inner sizes differ.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -43,13 +43,13 @@ impl<'t> Var<'t> {
         })
         .costs(|| Cost {
             multiply_adds: shape.num_elements() as u64 * k as u64,
-            saves: [self, other].map(|factor| factor.value().clone().into()).into(),
+            saved_inputs: [self, other].map(|factor| factor.value().clone().into()).into(),
             ..Cost::default()
         }))
     }
 }
 
-/// The product of two tensors read as matrices of the given sizes.
+/// Returns the product of two tensors, read as matrices of the given sizes.
 pub(super) fn product(sizes: Gemm, a: &Tensor, b: &Tensor, shape: Shape) -> Tensor {
     Tensor::build(shape, |c| gemm(Isa::active(), sizes, a.data(), b.data(), c))
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_size_that_would_fit() {
+    fn errors_name_the_size_that_would_fit() {
         let tape = Tape::eval();
         let zeros = |shape: &[usize]| tape.input(Tensor::zeros(shape).unwrap());
         let error = zeros(&[2, 3]).matmul(&zeros(&[2, 3])).unwrap_err();

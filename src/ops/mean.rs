@@ -7,7 +7,8 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The mean of all elements, of shape `[]`, added in a fixed order; NaN if there are none.
+    /// Returns the mean of all elements, of shape `[]`, summed in a fixed order; NaN if there are
+    /// none.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};

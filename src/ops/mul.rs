@@ -8,10 +8,11 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The element-wise product of two values of the same shape.
+    /// Returns the element-wise product of two values of the same shape.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the shapes differ; nothing is broadcast.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the shapes differ; nothing is
+    /// broadcast.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -36,7 +37,7 @@ impl<'t> Var<'t> {
             })
         })
         .costs(|| Cost {
-            saves: [self, other].map(|factor| factor.value().clone().into()).into(),
+            saved_inputs: [self, other].map(|factor| factor.value().clone().into()).into(),
             gradients: match other.is_recorded() {
                 true => vec![GradientMemory::New, GradientMemory::InPlace],
                 false => vec![],

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// 1 / (1 + exp(-x)), element by element.
+    /// Returns 1 / (1 + exp(-x)), element by element.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};

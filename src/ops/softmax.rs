@@ -1,5 +1,5 @@
-//! Softmax over the last axis, `y = exp(x) / Σ exp(x)`, and its logarithm, `y = x - ln Σ exp(x)`; the largest of a row is
-//! subtracted first, so nothing overflows. Backward keeps y:
+//! Softmax over the last axis, `y = exp(x) / Σ exp(x)`, and its logarithm, `y = x - ln Σ exp(x)`.
+//! The maximum of a row is subtracted first, so nothing overflows. Backward keeps y:
 //!
 //! ```text
 //! softmax      dx = y (dy - Σ dy y)
@@ -12,16 +12,16 @@ use crate::{
     kernels::{self, Isa},
 };
 
-/// A kernel from rows of so many classes to rows.
+/// A kernel from rows of logits to rows of outputs; the number is that of classes.
 type Forward = fn(Isa, usize, &[f32], &mut [f32]);
-/// A kernel from outputs and their gradients to the gradients of the inputs.
+/// A kernel from rows of outputs and of their gradients to rows of gradients of the inputs.
 type Backward = fn(Isa, usize, &[f32], &[f32], &mut [f32]);
 
 impl<'t> Var<'t> {
-    /// exp(x) / Σ exp(x) over the last axis of `[..., K]`: probabilities that add up to 1.
+    /// Returns exp(x) / Σ exp(x) over the last axis of `[..., K]`: probabilities that add up to 1.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no axis.
+    /// [`Error::ShapeMismatch`] if there is no axis.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -34,10 +34,11 @@ impl<'t> Var<'t> {
         self.along_rows("softmax", kernels::softmax, kernels::softmax_backward)
     }
 
-    /// The logarithm of [`Var::softmax`], exact where probabilities are too small for `f32`.
+    /// Returns the logarithm of [`Var::softmax`], which is exact where probabilities are too small
+    /// for `f32`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no axis.
+    /// [`Error::ShapeMismatch`] if there is no axis.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};

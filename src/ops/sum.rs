@@ -7,7 +7,8 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The sum of all elements, of shape `[]`, added in `f64` in a fixed order and rounded once.
+    /// Returns the sum of all elements, of shape `[]`, computed in `f64` in a fixed order and
+    /// rounded once.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};

@@ -1,9 +1,7 @@
-//! Which parts of some regions of memory are free. Only addresses are handled here, no memory is
-//! touched.
+//! Which parts of some regions of memory are free. Only addresses are handled here, no memory is touched.
 //!
-//! Taking is by best fit: the smallest free run that is large enough, the lowest of those, cut to
-//! size. A run that comes back is joined with its free neighbors in the region, so that what was
-//! two small buffers can be a large one, and the other way round.
+//! Taking is by best fit: the smallest free run that is large enough, the lowest of those, cut to size. A run that comes back is
+//! joined with its free neighbors in the region, so that what was two small buffers can be a large one, and the other way round.
 
 use std::collections::{BTreeMap, BTreeSet};
 

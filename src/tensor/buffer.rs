@@ -1,10 +1,9 @@
 //! The memory that tensors live in: 64-byte aligned, and recycled through a process-wide pool.
 //!
-//! A training step allocates gigabytes. The first write to a fresh page costs a page fault and a
-//! zeroing by the kernel, several times the price of writing memory that the process already has.
-//! So memory is taken from the system in large regions, of which tensors get parts (see `arena`),
-//! small and large ones apart. What lies where in a step is the same in the next, and the pages
-//! that were ever written are about as many as the peak of a step needs.
+//! A training step allocates gigabytes. The first write to a fresh page costs a page fault and a zeroing by the kernel,
+//! several times the price of writing memory that the process already has. So memory is taken from the system in large
+//! regions, of which tensors get parts (see `arena`), small and large ones apart. What lies where in a step is the same in
+//! the next, and the pages that were ever written are about as many as the peak of a step needs.
 #![allow(unsafe_code)]
 
 use super::arena::Arena;
@@ -20,11 +19,10 @@ use std::{
 const ALIGNMENT: usize = 64;
 /// Up to so many bytes a buffer is small.
 const SMALL: usize = 64 << 10;
-/// Sizes of large buffers are multiples of a page, which is all the same to them and leaves fewer
-/// odd ends.
+/// Sizes of large buffers are multiples of a page, which is all the same to them and leaves fewer odd ends.
 const PAGE: usize = 4096;
-/// The least and the most bytes of a region of large buffers; between them a region is as large as
-/// all before it. Pages that are never written cost nothing.
+/// The least and the most bytes of a region of large buffers; between them a region is as large as all before it. Pages that
+/// are never written cost nothing.
 const REGION: [usize; 2] = [32 << 20, 1 << 30];
 /// Bytes of a region of small buffers.
 const SMALL_REGION: usize = 1 << 20;
@@ -63,8 +61,8 @@ impl Drop for Storage {
 impl Deref for Storage {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        // SAFETY: the memory holds at least `len` numbers, initialized (zeroed when allocated), and
-        // is this storage's until it is dropped.
+        // SAFETY: the memory holds at least `len` numbers, initialized (zeroed when allocated), and is this storage's until it is
+        // dropped.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -89,8 +87,8 @@ struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    /// `bytes`, not 0. Asked for without an alignment, since the allocator would write to memory it
-    /// has to align, and zeros that are not written take no memory.
+    /// `bytes`, not 0. Asked for without an alignment, since the allocator would write to memory it has to align, and zeros that are not
+    /// written take no memory.
     fn allocate(bytes: usize) -> Option<Region> {
         let layout = Layout::from_size_align(bytes.checked_add(ALIGNMENT)?, 1).ok()?;
         // SAFETY: the size is not 0.
@@ -173,8 +171,8 @@ impl Pool {
         Some(unsafe { region.start.add(address - start) }.cast())
     }
 
-    /// Takes a region from the system that `bytes` fit in: a generous one, or, under a limit or if
-    /// there is no memory for that, one of just the size.
+    /// Takes a region from the system that `bytes` fit in: a generous one, or, under a limit or if there is no memory for
+    /// that, one of just the size.
     fn grow(&mut self, bytes: usize) -> Option<()> {
         let size = match self.limit {
             _ if bytes <= SMALL => SMALL_REGION,
@@ -194,8 +192,7 @@ impl Pool {
         Some(())
     }
 
-    /// Takes memory back; returns what goes back to the system, to be freed when the lock is
-    /// released.
+    /// Takes memory back; returns what goes back to the system, to be freed when the lock is released.
     fn put(&mut self, start: NonNull<f32>, bytes: usize) -> Vec<Region> {
         self.stats.live -= bytes;
         self.stats.pooled += bytes;
@@ -242,9 +239,8 @@ pub fn trim() {
     drop(surplus);
 }
 
-/// Bounds live and pooled memory together: from now on each tensor gets memory of its own from the
-/// system if the pool has none, and what is free is given back when there are more than `bytes`.
-/// `None`, the default, keeps what the peak needed.
+/// Bounds live and pooled memory together: from now on each tensor gets memory of its own from the system if the pool has
+/// none, and what is free is given back when there are more than `bytes`. `None`, the default, keeps what the peak needed.
 pub fn set_limit(bytes: Option<usize>) {
     let mut pool = pool();
     pool.limit = bytes;
