@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 // A library must not print or unwrap; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 pub mod prelude;
 mod error;
+mod install;
 mod rng;
 
-pub mod kernels;
+pub mod cpu;
 pub mod tensor;
 pub mod autograd;
 pub mod ops;
@@ -22,5 +24,19 @@ pub mod train;
 pub mod predict;
 
 pub use error::{At, Error, Result};
+pub use install::install;
 pub use rng::Rng;
-pub use tensor::{Axis, Shape, ShapePattern, Tensor, memory};
+use skipgrad_kernels as kernels;
+pub use tensor::{Axis, Shape, ShapePattern, Tensor};
+
+/// The process-wide pool of the memory of tensors: its statistics, its limit, and how to trim it.
+pub mod memory {
+    pub use skipgrad_kernels::memory::{Stats, reset_peak, set_limit, stats, trim};
+}
+
+/// This module is not part of the public API: benches and fuzz targets reach the kernels through it,
+/// and any release may change it.
+#[doc(hidden)]
+pub mod __private {
+    pub use skipgrad_kernels as kernels;
+}

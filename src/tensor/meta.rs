@@ -1,6 +1,7 @@
 //! Tensors without elements, whose bytes are counted instead of allocated.
 
-use super::{Memory, Shape, Tensor, buffer::rounded};
+use super::{Memory, Shape, Tensor};
+use skipgrad_kernels::memory::rounded;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts the bytes that meta tensors would take of the pool, in total and for each tag. Clones

@@ -1,8 +1,6 @@
 //! Arrays of numbers: [`Tensor`], its [`Shape`], and the recycled memory of its elements.
 
-mod arena;
 mod arithmetic;
-mod buffer;
 mod convert;
 mod meta;
 mod pattern;
@@ -12,14 +10,9 @@ pub(crate) use meta::MemoryTracker;
 pub use pattern::{Axis, ShapePattern};
 pub use shape::Shape;
 
-/// The process-wide pool that tensors take their memory from.
-pub mod memory {
-    pub use super::buffer::{Stats, reset_peak, set_limit, stats, trim};
-}
-
 use crate::{Error, Result, Rng};
-use buffer::{Storage, rounded};
 use meta::Entry;
+use skipgrad_kernels::memory::{Storage, rounded};
 use std::{ops::Range, sync::Arc};
 
 /// A contiguous, row-major array of `f32`. Clones share the memory; writing to shared memory copies

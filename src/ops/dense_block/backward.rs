@@ -125,7 +125,7 @@ pub(super) struct Backward {
 impl Backward {
     /// Returns the gradients of all operands that need one.
     pub(super) fn gradients(self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
-        kernels::install(|| self.sweep(dy, needs))
+        crate::install(|| self.sweep(dy, needs))
     }
 
     fn sweep(self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
