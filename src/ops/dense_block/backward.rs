@@ -1,100 +1,21 @@
 //! The backward pass, from the last layer to the first.
 
-use super::{DenseBlockNorm, with_channels};
+use super::{
+    norm::{Bottleneck, Norm},
+    operands::Operands,
+    with_channels,
+};
 use crate::{
     Tensor,
-    autograd::Var,
     kernels::{
-        self, Algorithm, BatchNormSums, ChannelView, DenseGradient, Isa, NormGradient, NormRelu, Normalized,
-        ProductGradient, StatisticsGradient,
+        self, Algorithm, BatchNormSums, ChannelView, Isa, NormGradient, ProductGradient, StatisticsGradient,
     },
-    ops::{
-        Moments,
-        batch_norm::{Affine, vector},
-        dropout::drop_elements,
-    },
+    ops::dropout::drop_elements,
 };
 use std::ops::Range;
 
-/// A normalization as a multiplication and an addition.
-pub(super) struct Norm {
-    pub(super) affine: Affine,
-    /// Whether the statistics are constants.
-    is_fixed: bool,
-}
-
-impl Norm {
-    pub(super) fn new(norm: &DenseBlockNorm<'_>, moments: &Moments) -> Norm {
-        let affine =
-            Affine::new([&norm.gamma, &norm.beta].map(Var::value), [&moments.mean, &moments.var], norm.eps);
-        Norm { affine, is_fixed: norm.fixed.is_some() }
-    }
-
-    pub(super) fn relu(&self) -> NormRelu<'_> {
-        self.affine.relu()
-    }
-}
-
-/// One value for each operand of a layer, such as its gradient. A layer without a bottleneck has
-/// the operands `gamma1`, `beta1` and `weight` only.
-#[derive(Clone, Copy, Default)]
-struct Operands<T> {
-    gamma1: T,
-    beta1: T,
-    /// The weight of the 1x1 convolution.
-    bottleneck_weight: T,
-    gamma2: T,
-    beta2: T,
-    /// The weight of the 3x3 convolution.
-    weight: T,
-}
-
-impl<T: Default> Operands<T> {
-    /// Takes the values of a layer from those of all layers, in the order of the operation's
-    /// inputs.
-    fn take(has_bottleneck: bool, values: &mut impl Iterator<Item = T>) -> Operands<T> {
-        let mut next = |exists: bool| if exists { values.next().unwrap_or_default() } else { T::default() };
-        Operands {
-            gamma1: next(true),
-            beta1: next(true),
-            bottleneck_weight: next(has_bottleneck),
-            gamma2: next(has_bottleneck),
-            beta2: next(has_bottleneck),
-            weight: next(true),
-        }
-    }
-
-    /// Returns the values in the order of the operation's inputs.
-    fn into_inputs(self, has_bottleneck: bool) -> impl Iterator<Item = T> {
-        let bottleneck = [self.bottleneck_weight, self.gamma2, self.beta2];
-        let bottleneck = bottleneck.into_iter().filter(move |_| has_bottleneck);
-        [self.gamma1, self.beta1].into_iter().chain(bottleneck).chain([self.weight])
-    }
-}
-
-impl Operands<bool> {
-    fn any_before_weight(self) -> bool {
-        self.any_of_product() || self.gamma2 || self.beta2
-    }
-
-    /// Returns whether one of the operands before the second normalization is set.
-    fn any_of_product(self) -> bool {
-        self.gamma1 || self.beta1 || self.bottleneck_weight
-    }
-}
-
 /// The gradients of the operands of a layer, as far as they are needed.
 type Gradients = Operands<Option<Tensor>>;
-
-/// What backward keeps of a bottleneck.
-pub(super) struct Bottleneck {
-    /// The weight of the 1x1 convolution.
-    pub(super) weight: Tensor,
-    /// The output of the 1x1 convolution.
-    pub(super) z: Tensor,
-    /// The second normalization.
-    pub(super) norm: Norm,
-}
 
 /// What backward keeps of a layer.
 pub(super) struct LayerBackward {
@@ -418,49 +339,5 @@ impl LayerBackward {
                 self.algorithm.weight_gradient(isa, convolution, a.data(), dy.data(), dw);
             }
         })
-    }
-}
-
-impl Norm {
-    fn num_channels(&self) -> usize {
-        self.affine.scale.data().len()
-    }
-
-    /// Returns the normalization together with the maps that it normalizes, which have `row`
-    /// channels.
-    fn gradient_of<'a>(&'a self, maps: &'a [f32], row: usize) -> DenseGradient<'a> {
-        let x = ChannelView { data: maps, row, channels: self.num_channels() };
-        DenseGradient { x, norm: self.relu(), mean: self.affine.mean.data() }
-    }
-
-    /// Returns the contribution of batch statistics over `rows` values to the gradient of some
-    /// channels of the input: offset and slope, see [`StatisticsGradient`].
-    fn statistics_gradient(
-        &self,
-        channels: Range<usize>,
-        sums: &BatchNormSums,
-        rows: usize,
-    ) -> [Vec<f64>; 2] {
-        let [scale, inverse_std] =
-            [&self.affine.scale, &self.affine.inverse_std].map(|all| &all.data()[channels.clone()]);
-        let shares =
-            scale.iter().map(|&scale| if self.is_fixed { 0.0 } else { -f64::from(scale) / rows as f64 });
-        let offset = shares.clone().zip(&sums.dy).map(|(share, dy)| share * dy).collect();
-        let slopes = shares.zip(&sums.dy_deviation).zip(inverse_std);
-        [offset, slopes.map(|((share, sum), &inverse)| share * sum * f64::from(inverse).powi(2)).collect()]
-    }
-}
-
-impl Bottleneck {
-    /// Returns the second normalization and its input, the output of the 1x1 convolution.
-    fn normalized(&self) -> Normalized<'_> {
-        Normalized { x: self.z.data(), norm: self.norm.relu(), mean: self.norm.affine.mean.data() }
-    }
-
-    /// Returns the contribution of batch statistics to the gradient of z: offset and slope.
-    fn statistics_gradient(&self, sums: &BatchNormSums) -> [Tensor; 2] {
-        let (channels, rows) = (0..self.norm.num_channels(), self.z.shape().num_rows());
-        let terms = self.norm.statistics_gradient(channels, sums, rows);
-        terms.map(|terms| vector(*self.norm.affine.mean.shape(), |c| terms[c]))
     }
 }

@@ -1,6 +1,7 @@
 //! The forward pass, from the first layer to the last.
 
-use super::backward::{Backward, Bottleneck, LayerBackward, Norm};
+use super::backward::{Backward, LayerBackward};
+use super::norm::{Bottleneck, Norm};
 use super::{DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, with_channels};
 use crate::{
     Shape, Tensor,

@@ -35,6 +35,8 @@ mod backward;
 mod cost;
 mod folded;
 mod forward;
+mod norm;
+mod operands;
 
 use super::{
     Algorithm, Conv2dOptions, Moments, expect_drop_probability, expect_eps, expect_images, expect_vector,

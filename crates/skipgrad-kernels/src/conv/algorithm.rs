@@ -8,15 +8,20 @@ use crate::{
     Activation, BatchNormSums, ChannelViewMut, Epilogue, Isa, NormRelu, Normalized, batch_norm_sums,
 };
 
-/// How a convolution is computed.
+/// The algorithm of a convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Algorithm {
-    /// By Winograd's algorithm where that is possible and was measured to be faster, otherwise directly. It needs a quarter
-    /// of the multiplications, and its error is up to about 2e-6 of the largest number of the result. It is for 3x3 kernels of
-    /// stride 1, without dilation and groups, and at least 12 000 tiles (of 4x4 outputs) times channels, at least 16 tiles and 12 channels.
+    /// Winograd's algorithm where it is possible and was measured to be faster, and the direct
+    /// algorithm otherwise.
+    ///
+    /// Winograd's algorithm takes a quarter of the multiplications, with an error of up to about 2e-6
+    /// of the largest element of the result. It is used for 3x3 kernels of stride 1 without dilation
+    /// and groups, from 16 tiles of 4x4 outputs and 12 channels, if tiles times channels is at least
+    /// 12 000.
     #[default]
     Auto,
-    /// By the sums as they are defined.
+    /// The sums of the definition.
     Direct,
 }
 
