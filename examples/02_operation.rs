@@ -1,4 +1,4 @@
-//! An operation of one's own: SiLU, x * sigmoid(x), with its gradient, checked against differences.
+//! A custom operation: SiLU, x * sigmoid(x), with its gradient, checked against finite differences.
 //!
 //! `cargo run --example 02_operation`
 
@@ -14,7 +14,8 @@ fn silu<'t>(x: &Var<'t>) -> Var<'t> {
     Var::op("silu", [x], *x.shape(), |[x]| {
         let x = x.clone(); // shares the memory
         let y = map(&x, |x| x * sigmoid(x));
-        // The rule: from the output's gradient to the input's. It owns `dy` and may write into it.
+        // The backward function, from the gradient of the output to that of the input. It owns
+        // `dy`, so it may overwrite it.
         (y, move |mut dy: Tensor, _needs: [bool; 1]| {
             for (d, &x) in dy.data_mut().iter_mut().zip(x.data()) {
                 let s = sigmoid(x);
@@ -45,7 +46,7 @@ fn main() -> Result<()> {
         updates.grad_of(&v).expect("watched")
     );
 
-    // Is the rule right? Compared with central differences, element by element.
+    // Compare the backward function with central differences, element by element.
     let check = gradient_check(&[x], |v| Ok(silu(&v[0])))?;
     println!("largest relative error of the gradient: {:.1e}", check.error);
     check.within(1e-3)

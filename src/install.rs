@@ -1,10 +1,12 @@
 //! Running a whole pass on a thread of the pool.
 
-/// Runs `f` on a thread of the current rayon pool and returns its result, as `ThreadPool::install` does for a pool of one's own.
+/// Runs `f` on a thread of the current rayon pool and returns its result, as `ThreadPool::install`
+/// does for an explicit pool.
 ///
-/// A thread outside of the pool sleeps and is woken again at every kernel it calls. A sequence of small kernels spends a noticeable
-/// part of its time so, unless it moves to the pool as a whole: a pass through a network takes a few percent less time.
-/// [`Trainer`](crate::train::Trainer), [`evaluate`](crate::train::evaluate) and [`Predictor`](crate::predict::Predictor) do it already.
+/// A thread outside the pool sleeps and wakes up again for every kernel that it calls. If a pass
+/// through a network runs on a thread of the pool instead, it takes a few percent less time.
+/// [`Trainer`](crate::train::Trainer), [`evaluate`](crate::train::evaluate) and
+/// [`Predictor`](crate::predict::Predictor) call this function themselves.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, install, models::ResNet, nn::Module};

@@ -73,6 +73,9 @@ impl Updates {
 
     /// Returns the mean of the gradients and of the observations of shards, summed in the order
     /// given. The gradient of a parameter that a shard did not use counts as zero there.
+    ///
+    /// # Panics
+    /// As [`Updates::accumulate`].
     pub fn mean(shards: Vec<Updates>) -> Updates {
         let share = 1.0 / shards.len().max(1) as f32;
         let mut sum = Updates::default();

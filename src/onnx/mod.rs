@@ -198,7 +198,7 @@ mod tests {
         for tensor in &graph.initializer {
             let expected = &state[&tensor.name];
             let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
-            assert_eq!(dims, expected.shape()[..], "{}", tensor.name);
+            assert_eq!(dims, expected.shape(), "{}", tensor.name);
             let numbers = tensor.raw_data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
             assert!(numbers.eq(expected.data().iter().copied()), "{}", tensor.name);
         }
