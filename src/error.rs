@@ -70,13 +70,15 @@ pub enum Error {
     /// Training produced a value that is not finite; the model is as it was before that step.
     ///
     /// A smaller learning rate, a longer warmup or clipped gradients are the usual remedies.
-    #[error("train: {what} in epoch {epoch}, batch {batch} (learning rate {learning_rate})")]
+    #[error(
+        "train: {what} is not finite in epoch {epoch}, batch {batch}, at a learning rate of {learning_rate}"
+    )]
     Diverged {
-        /// The epoch, counted from 1.
+        /// The epoch, counted from 1 as in [`Step`](crate::train::Step).
         epoch: usize,
         /// The batch of that epoch, counted from 1.
         batch: usize,
-        /// The value that is not finite: `loss: expected a finite number, found NaN`.
+        /// The quantity that is not finite, and its value: `loss (NaN)`, `gradient norm (inf)`.
         what: String,
         /// The learning rate of the step.
         learning_rate: f32,
