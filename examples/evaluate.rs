@@ -58,8 +58,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
     io::load(&mut model, &options.weights)?;
-    let normalize = Normalize { mean: options.mean.clone(), std: options.std.clone() };
-    let loader = Loader::new(images, 250).transform(Compose::new().then(normalize)).workers(1);
+    let normalize = Normalize::new(&options.mean[..], &options.std[..]);
+    let loader = Loader::new(images, 250).transform(Compose::new().then(normalize)).num_workers(1);
 
     if options.logits
         && let Some(batch) = loader.epoch(0)?.next()

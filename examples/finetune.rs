@@ -22,8 +22,8 @@ use skipgrad::{
     Rng,
     autograd::State as _,
     data::{
-        Compose, Dataset as _, ImageFolder, Loader, Normalize, RandomHorizontalFlip, RandomResizedCrop,
-        SyntheticShapes,
+        Compose, Dataset as _, ImageFolder, ImageFolderOptions, Loader, Normalize, RandomHorizontalFlip,
+        RandomResizedCrop, SyntheticShapes,
     },
     io::{self, LoadOptions},
     models::{self, Model, ModelOptions},
@@ -113,15 +113,15 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     // The small networks were trained on CIFAR's colors, the large ones on ImageNet's.
     let small = options.size <= 64;
     let normalize = if small { Normalize::cifar10() } else { Normalize::imagenet() };
-    let crop = RandomResizedCrop { scale: [0.5, 1.0], ..RandomResizedCrop::default() };
+    let crop = RandomResizedCrop::new().scale([0.5, 1.0]);
     let steps = Compose::new().then(crop).then(RandomHorizontalFlip).then(normalize);
     let batch = options.batch.min(train.len());
     let loader = Loader::new(train.clone(), batch)
         .shuffle(options.seed)
         .transform(steps.clone())
-        .workers(2)
+        .num_workers(2)
         .drop_last(true);
-    let evaluation = Loader::new(test.clone(), batch).transform(steps.eval()).workers(2);
+    let evaluation = Loader::new(test.clone(), batch).transform(steps.eval()).num_workers(2);
 
     let mut rng = Rng::seed(options.seed);
     let mut model = models::build(&options.model, &ModelOptions::classes(train.classes().len()), &mut rng)?;
@@ -184,7 +184,7 @@ fn load(options: &Options, model: &mut Box<dyn Model>) -> Result<Option<Vec<Stri
             false => Ok(None),
         };
     };
-    let head = LoadOptions::new().new_head().load(model, &weights)?.kept;
+    let head = LoadOptions::new().new_head().load(model, &weights)?.missing_keys;
     println!(
         "{} with the weights of {}, and a new head: {}",
         options.model,
@@ -220,9 +220,7 @@ fn pictures(options: &Options) -> Result<(ImageFolder, ImageFolder), Box<dyn Err
             root
         }
     };
-    let open = |folder: &Path| -> skipgrad::Result<ImageFolder> {
-        Ok(ImageFolder::open(folder, options.size)?.strict(options.strict))
-    };
+    let open = |folder: &Path| ImageFolderOptions::new(options.size).strict(options.strict).open(folder);
     let judged = ["val", "test"].map(|name| root.join(name)).into_iter().find(|folder| folder.is_dir());
     if let Some(judged) = judged.filter(|_| root.join("train").is_dir()) {
         let (train, test) = (open(&root.join("train"))?, open(&judged)?);

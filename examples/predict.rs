@@ -16,7 +16,7 @@ use clap::{Parser, ValueEnum};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use skipgrad::{
     Rng,
-    data::{Normalize, Preset, SyntheticShapes, open_picture},
+    data::{Normalize, Preset, SyntheticShapes, open_image},
     io::{self, WeightsFile},
     models::{self, ModelOptions},
     predict::{Prediction, Predictor},
@@ -107,7 +107,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let predictions = predictor.predict(pictures.iter().map(|(_, picture)| picture))?;
     for ((name, picture), prediction) in pictures.iter().zip(&predictions) {
         println!("\n{name} ({} x {})", picture.width(), picture.height());
-        for guess in prediction.top(options.top) {
+        for guess in prediction.top_k(options.top) {
             let bar = "#".repeat((guess.probability * 40.0).round() as usize);
             println!("  {:>5.1} %  {:<24} {bar}", 100.0 * guess.probability, guess.name);
         }
@@ -147,11 +147,11 @@ fn preset(options: &Options, weights: Option<&Path>) -> Result<Preset, Box<dyn E
         preset.classes = text.lines().map(String::from).collect();
     }
     if let [resize, ref crop @ ..] = options.resize[..] {
-        preset.resize = resize;
-        preset.crop = [crop.first().copied().unwrap_or(resize); 2];
+        preset.resize_size = resize;
+        preset.crop_size = [crop.first().copied().unwrap_or(resize); 2];
     }
     if !options.mean.is_empty() {
-        preset.normalize = Normalize { mean: options.mean.clone(), std: options.std.clone() };
+        preset.normalize = Normalize::new(&options.mean[..], &options.std[..]);
     }
     Ok(preset)
 }
@@ -172,7 +172,7 @@ fn pictures(options: &Options) -> Result<Pictures, Box<dyn Error>> {
     }
     let mut readable = vec![];
     for path in &options.pictures {
-        match open_picture(path) {
+        match open_image(path) {
             Ok(picture) => readable.push((path.display().to_string(), picture)),
             Err(error) => eprintln!("predict: {error}"),
         }
@@ -229,7 +229,7 @@ fn sheet(
         let title =
             escaped(Path::new(name).file_name().map_or(name.into(), |name| name.to_string_lossy()).as_ref());
         writeln!(svg, "<text x=\"{left}\" y=\"{}\" fill=\"#666\">{title}</text>", y + EDGE + 17)?;
-        for (row, guess) in (0..).zip(prediction.top(top)) {
+        for (row, guess) in (0..).zip(prediction.top_k(top)) {
             let y = y + EDGE + 24 + 20 * row;
             let width = (guess.probability * (CELL - 24) as f32).max(1.0);
             let label = escaped(&format!("{:.1} % {}", 100.0 * guess.probability, guess.name));

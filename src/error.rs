@@ -187,6 +187,18 @@ impl Error {
         Error::Io { path: path.into(), action, source }
     }
 
+    /// Returns an [`Error::Malformed`] about the file at `path`. Text that a hostile file may have
+    /// chosen (`at` and `found`) is cut after 300 characters.
+    pub fn malformed(
+        path: impl Into<PathBuf>,
+        at: impl fmt::Display,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Error {
+        let (at, found) = (truncated(at.to_string()), truncated(found.to_string()));
+        Error::Malformed { path: path.into(), at, expected: expected.to_string(), found }
+    }
+
     /// Returns an [`Error::State`] from its lists, or `None` if all of them are empty.
     pub(crate) fn state(
         missing: Vec<String>,
@@ -221,6 +233,14 @@ impl Error {
             Error::Module { path, .. } => Some(path),
             _ => None,
         }
+    }
+}
+
+/// Returns the first 300 characters of a text, followed by an ellipsis if there are more.
+fn truncated(text: String) -> String {
+    match text.char_indices().nth(300) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 

@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str], &str); 13] = [
         "a model is written with what a user also has",
     ),
     ("optim", &["kernels", "tensor", "autograd"], "an optimizer sees named state only"),
-    ("data", &["tensor"], "loader threads carry tensors; a tape cannot cross a thread"),
+    ("data", &["tensor", "io"], "loader threads carry tensors; a tape cannot cross a thread"),
     ("io", &["tensor", "autograd"], "a format is names and tensors; a second format must not need a model"),
     (
         "onnx",

@@ -34,8 +34,8 @@ fn model(seed: u64) -> Sequential {
 /// Seven batches an epoch, the last one smaller, shuffled and varied.
 fn loaders(workers: usize) -> (Loader, Loader) {
     let data = SyntheticShapes::with_sizes(50, 20, 3).unwrap();
-    let augment = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip);
-    let train = Loader::new(data.train(), 8).shuffle(7).transform(augment).workers(workers);
+    let augment = Compose::new().then(RandomCrop::with_padding(4)).then(RandomHorizontalFlip);
+    let train = Loader::new(data.train(), 8).shuffle(7).transform(augment).num_workers(workers);
     (train, Loader::new(data.test(), 20))
 }
 

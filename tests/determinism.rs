@@ -44,11 +44,11 @@ fn train(
     workers: usize,
 ) -> Result<(u64, Vec<u32>)> {
     let augment = Compose::new()
-        .then(RandomCrop(4))
+        .then(RandomCrop::with_padding(4))
         .then(RandomHorizontalFlip)
-        .then(Cutout(8))
-        .then(Normalize::measure(&images)?);
-    let loader = Loader::new(images, 16).shuffle(5).transform(augment).workers(workers);
+        .then(Cutout::with_length(8))
+        .then(Normalize::fit(&images)?);
+    let loader = Loader::new(images, 16).shuffle(5).transform(augment).num_workers(workers);
     let (mut rng, mut losses) = (Rng::seed(3), vec![]);
     for epoch in 0.. {
         for batch in loader.epoch(epoch)? {

@@ -556,7 +556,7 @@ mod pytorch {
 #[cfg(feature = "image")]
 mod pictures {
     use super::*;
-    use skipgrad::data::open_picture;
+    use skipgrad::data::open_image;
 
     pub(super) fn all(place: &Place) {
         cut_anywhere(place);
@@ -573,7 +573,7 @@ mod pictures {
         fs::write(&place.0, bytes).unwrap();
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
-        let answer = open_picture(&place.0).map(drop);
+        let answer = open_image(&place.0).map(drop);
         let taken = MEMORY.peak_usage() - before;
         let most = 2 * bytes.len() + (1 << 20);
         assert!(answer.is_ok() || taken <= most, "{what}: {taken} bytes for a file of {}", bytes.len());
@@ -639,7 +639,7 @@ mod pictures {
                     let mut bytes = whole.clone();
                     bytes[at] = with;
                     fs::write(&place.0, &bytes).unwrap();
-                    let answer = open_picture(&place.0);
+                    let answer = open_image(&place.0);
                     assert!(
                         matches!(answer, Ok(_) | Err(Error::Malformed { .. })),
                         "{name} at {at}: {answer:?}"

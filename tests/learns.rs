@@ -82,7 +82,7 @@ fn a_densenet_follows_pytorch() -> Result<()> {
 fn fits_drawn_images(mut model: impl Module) -> Result<f32> {
     const EPOCHS: usize = 5;
     let data = SyntheticShapes::with_sizes(2000, 500, 42)?;
-    let normalize = Compose::new().then(Normalize::measure(&data.train())?);
+    let normalize = Compose::new().then(Normalize::fit(&data.train())?);
     let test = Loader::new(data.test(), 250).transform(normalize.clone());
     let train = Loader::new(data.train(), 20).shuffle(1).transform(normalize);
     let mut trainer = Trainer::new(EPOCHS, Schedule::one_cycle(0.01, EPOCHS * train.num_batches())).seed(1);

@@ -1,4 +1,5 @@
-//! Predictions: the bits of evaluation, from many threads, and errors that say what was wrong.
+//! Prediction: it gives the bits of evaluation on many threads at once, and errors that name what
+//! is wrong.
 
 use skipgrad::{
     Error, Result, Rng, Tensor,
@@ -10,15 +11,15 @@ use skipgrad::{
 };
 use std::thread;
 
-const PICTURES: usize = 7;
+const IMAGES: usize = 7;
 
-/// Drawn images, as evaluation sees them, and as pictures.
-fn images(preset: &Preset) -> Result<(Tensor, Vec<Tensor>)> {
-    let images = SyntheticShapes::with_sizes(0, PICTURES, 3)?.test();
+/// Returns synthetic images as the batch of an evaluation, and one by one.
+fn synthetic_images(preset: &Preset) -> Result<(Tensor, Vec<Tensor>)> {
+    let images = SyntheticShapes::with_sizes(0, IMAGES, 3)?.test();
     let steps = Compose::new().then(preset.normalize.clone());
-    let batch = Loader::new(images.clone(), PICTURES).transform(steps).epoch(0)?.next().unwrap()?;
-    let pictures = (0..images.len()).map(|i| images.images(i..i + 1)?.reshape(images.image_shape()));
-    Ok((batch.images, pictures.collect::<Result<_>>()?))
+    let batch = Loader::new(images.clone(), IMAGES).transform(steps).epoch(0)?.next().unwrap()?;
+    let single = (0..images.len()).map(|i| images.images(i..i + 1)?.reshape(images.image_shape()));
+    Ok((batch.images, single.collect::<Result<_>>()?))
 }
 
 fn model(name: &str) -> Result<Box<dyn Model>> {
@@ -30,42 +31,42 @@ fn logits_of_evaluation(name: &str, images: &Tensor) -> Result<Vec<f32>> {
     Ok(model(name)?.forward(&tape.input(images.clone()))?.value().to_vec())
 }
 
-fn logits_of(predictor: &Predictor, pictures: &[Tensor]) -> Result<Vec<f32>> {
-    let predictions = predictor.predict(pictures)?;
+fn logits_of(predictor: &Predictor, images: &[Tensor]) -> Result<Vec<f32>> {
+    let predictions = predictor.predict(images)?;
     Ok(predictions.iter().flat_map(|prediction| prediction.logits().to_vec()).collect())
 }
 
-/// A network of each family: 32 pixels are the preset's size, so the pictures stay what they are.
+/// The images have the size of the preset, 32 pixels, so resizing does not change them.
 #[test]
-fn predictions_are_evaluations_bits_from_any_thread() -> Result<()> {
+fn predictions_have_the_bits_of_evaluation_on_any_thread() -> Result<()> {
     let preset = Preset::cifar10();
-    let (batch, pictures) = images(&preset)?;
+    let (batch, images) = synthetic_images(&preset)?;
     for name in ["resnet20", "densenet40_k12"] {
         let expected = logits_of_evaluation(name, &batch)?;
         let predictor = Predictor::new(model(name)?, preset.clone())?;
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| logits_of(&predictor, &pictures))).collect();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| logits_of(&predictor, &images))).collect();
             for thread in threads {
                 assert_eq!(thread.join().unwrap().unwrap(), expected, "{name}");
             }
         });
         let mut in_threes = vec![];
         for start in [0, 3, 6] {
-            in_threes.extend(logits_of_evaluation(name, &batch.slice_rows(start..PICTURES.min(start + 3))?)?);
+            in_threes.extend(logits_of_evaluation(name, &batch.slice_rows(start..IMAGES.min(start + 3))?)?);
         }
-        assert_eq!(logits_of(&predictor.batch(3)?, &pictures)?, in_threes, "{name}");
+        assert_eq!(logits_of(&predictor.batch_size(3), &images)?, in_threes, "{name}");
     }
     Ok(())
 }
 
 #[test]
-fn a_predictor_may_be_shared() {
+fn a_predictor_can_be_shared() {
     fn shared<T: Send + Sync>() {}
     shared::<Predictor>();
 }
 
 #[test]
-fn nothing_gives_nothing() -> Result<()> {
+fn no_images_give_no_predictions() -> Result<()> {
     let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?;
     assert!(predictor.predict(&[] as &[Tensor])?.is_empty());
     Ok(())
@@ -73,36 +74,38 @@ fn nothing_gives_nothing() -> Result<()> {
 
 #[test]
 fn what_does_not_fit_is_a_typed_error() -> Result<()> {
-    let refused = |result: Result<()>, text: &str| {
+    let is_error = |result: Result<()>, text: &str| {
         let error = result.unwrap_err();
         assert!(matches!(error, Error::Argument { .. } | Error::Module { .. }), "{error:?}");
         assert!(error.to_string().contains(text), "{error}");
     };
     let new = |preset| Predictor::new(model("resnet20")?, preset).map(drop);
-    refused(new(Preset::imagenet()), "predictor: classes: expected 10 names, one a logit, found 1000");
-    refused(new(Preset { crop: [40, 32], ..Preset::cifar10() }), "preset: crop");
-    let gray = Normalize { mean: vec![0.5], std: vec![0.5] };
-    refused(new(Preset { normalize: gray, ..Preset::cifar10() }), "conv1: conv2d: input");
-    let none = Preset { classes: vec![], ..Preset::cifar10() };
-    refused(new(none), "classes: expected 10 names, one a logit, found 0");
+    is_error(new(Preset::imagenet()), "predictor: classes: expected 10 names, one per logit, found 1000");
+    is_error(new(Preset::cifar10().crop_size([40, 32])), "preset: crop");
+    let gray = Normalize::new([0.5], [0.5]);
+    is_error(new(Preset::cifar10().normalize(gray)), "conv1: conv2d: input");
+    is_error(new(Preset::cifar10().classes([""; 0])), "classes: expected 10 names, one per logit, found 0");
 
     let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?;
     let predict = |shape: &[usize]| predictor.predict([&Tensor::zeros(shape)?]).map(drop);
-    refused(predict(&[32, 32]), "preset: picture: expected [H, W, C], found [32, 32]");
-    refused(predict(&[32, 32, 4]), "expected [H, W, 3]");
-    refused(predict(&[0, 32, 3]), "at least one pixel");
-    refused(predictor.logits(&Tensor::zeros([32, 32, 3])?).map(drop), "conv1: conv2d: input");
-    refused(
+    is_error(predict(&[32, 32]), "preset: image: expected [H, W, C], found [32, 32]");
+    is_error(predict(&[32, 32, 4]), "expected [H, W, 3]");
+    is_error(predict(&[0, 32, 3]), "at least one pixel");
+    is_error(predictor.logits(&Tensor::zeros([32, 32, 3])?).map(drop), "conv1: conv2d: input");
+    is_error(
         predictor.predict([&Tensor::full([4, 4, 3], f32::NAN)?]).map(drop),
         "predict: logits: expected finite",
     );
-    refused(predictor.batch(0).map(drop), "predictor: batch: expected at least 1, found 0");
+    is_error(
+        predictor.batch_size(0).predict([&Tensor::zeros([32, 32, 3])?]).map(drop),
+        "predictor: batch_size: expected at least 1, found 0",
+    );
     Ok(())
 }
 
 #[cfg(feature = "image")]
 #[test]
-fn a_picture_that_cannot_be_read_is_named() -> Result<()> {
+fn an_image_that_cannot_be_read_is_named() -> Result<()> {
     let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?;
     let error = predictor.predict(["tests/predict.rs"]).unwrap_err();
     assert!(matches!(&error, Error::Malformed { path, .. } if path.ends_with("predict.rs")), "{error}");

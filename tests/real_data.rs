@@ -1,9 +1,10 @@
-//! CIFAR-10 itself and the published ResNet-20, where they are at hand: the folder of the binary version is named by
-//! `SKIPGRAD_CIFAR10`, the weights by `SKIPGRAD_RESNET20`: the file as published (`.th`, with the feature `pth`), or as
-//! safetensors. Elsewhere the tests say that they did nothing.
+//! CIFAR-10 itself and the published ResNet-20. `SKIPGRAD_CIFAR10` names the folder of the binary
+//! version, and `SKIPGRAD_RESNET20` the weights: the published file (`.th`, with the feature `pth`)
+//! or the same weights as safetensors. Without these variables the tests print that they are
+//! skipped.
 //!
-//! What is expected of the weights is what PyTorch computes with them on the JPEG-recoded copy of CIFAR-10, where they do a
-//! little worse than on the original images (8103 of 10000 are right).
+//! The expected results are those of PyTorch with the same weights on the JPEG-recoded copy of
+//! CIFAR-10, which are a little worse than on the original images (8103 of 10000 are right).
 
 use skipgrad::{
     Result, Rng, Tensor,
@@ -16,7 +17,8 @@ use skipgrad::{
 };
 use std::{env, path::PathBuf};
 
-/// The path that an environment variable names; if there is none, says that the test is skipped.
+/// Returns the path that an environment variable names. If it is not set, prints that the test is
+/// skipped.
 fn path(variable: &str, test: &str) -> Option<PathBuf> {
     let path = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
     if path.is_none() {
@@ -50,7 +52,7 @@ fn cifar10_is_read() -> Result<()> {
     Ok(())
 }
 
-/// PyTorch 2.15 in `f32` on the JPEG-recoded copy of CIFAR-10.
+/// Results of PyTorch 2.15 in `f32` on the JPEG-recoded copy of CIFAR-10.
 const TOP1: usize = 8103;
 const TOP5: usize = 9872;
 const LOSS: f32 = 0.878_796;
@@ -66,8 +68,8 @@ fn the_published_resnet20_is_as_good_as_in_pytorch() -> Result<()> {
     };
     let mut model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
     io::load(&mut model, weights)?;
-    // ImageNet's constants, with which it was trained.
-    let normalize = Normalize { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
+    // The weights were trained with the normalization of ImageNet.
+    let normalize = Normalize::imagenet();
     let images = Cifar10::open(folder)?.test();
     let loader = Loader::new(images, 250).transform(Compose::new().then(normalize));
 

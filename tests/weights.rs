@@ -5,7 +5,7 @@ use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{NamedTensors, State},
     blocks::StemKind,
-    io::{self, LoadOptions, Metadata, WeightsFile},
+    io::{self, KeyStyle, LoadOptions, Metadata, WeightsFile},
     models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
 };
 use std::{
@@ -68,7 +68,11 @@ fn safetensors_of_every_type() -> Result<()> {
     for (file, rounding) in [("resnet", 0.0), ("resnet_f16", 4.9e-4), ("resnet_bf16", 3.95e-3)] {
         let mut model = resnet()?;
         let loaded = io::load(&mut model, golden(&format!("weights/{file}.safetensors")))?;
-        assert_eq!((loaded.prefix.as_str(), loaded.renamed.len(), loaded.kept.len()), ("", 0, 0), "{file}");
+        assert_eq!(
+            (loaded.prefix.as_str(), loaded.renamed_keys.len(), loaded.missing_keys.len()),
+            ("", 0, 0),
+            "{file}"
+        );
         within_rounding(&model.export(), &state("resnet")?, rounding);
     }
     Ok(())
@@ -80,7 +84,7 @@ fn keras_names_and_layouts() -> Result<()> {
     let loaded = io::load(&mut model, golden("weights/densenet_keras.safetensors"))?;
     assert_eq!(model.export(), state("densenet")?);
     assert_eq!(
-        loaded.renamed["features.denseblock1.denselayer2.norm1.running_var"],
+        loaded.renamed_keys["features.denseblock1.denselayer2.norm1.running_var"],
         "conv2_block2_0_bn/moving_variance"
     );
     Ok(())
@@ -118,10 +122,10 @@ fn a_head_for_other_classes_and_a_stem_for_other_channels() -> Result<()> {
     let before = model.export();
     let loaded = LoadOptions::new().new_head().adapt_channels().load(&mut model, &file)?;
     assert_eq!(
-        (loaded.kept, loaded.channels),
+        (loaded.missing_keys, loaded.adapted_channels),
         (vec!["linear.weight".into(), "linear.bias".into()], Some([3, 1]))
     );
-    assert_eq!(loaded.ignored, ["linear.bias", "linear.weight"]);
+    assert_eq!(loaded.unexpected_keys, ["linear.bias", "linear.weight"]);
     assert_eq!(model.export()["linear.weight"], before["linear.weight"]);
     assert_eq!(model.export()["layer3.0.conv2.weight"], state("resnet")?["layer3.0.conv2.weight"]);
     let summed = |i: usize| (0..3).map(|channel| of_three(i / 9, channel, i % 9)).sum::<f32>();
@@ -177,12 +181,61 @@ fn a_failed_load_lists_everything_and_changes_nothing() -> Result<()> {
     let ignoring = LoadOptions::new().ignore("bn1.w*").ignore("something.*").ignore("layer1.0.*");
     let loaded = ignoring.load(&mut model, &path)?;
     assert!(
-        loaded.kept.iter().all(|name| name == "bn1.weight" || name.starts_with("layer1.0.")),
+        loaded.missing_keys.iter().all(|name| name == "bn1.weight" || name.starts_with("layer1.0.")),
         "{loaded:?}"
     );
-    assert_eq!((loaded.kept.len(), loaded.ignored.len()), (11, 12));
+    assert_eq!((loaded.missing_keys.len(), loaded.unexpected_keys.len()), (11, 12));
     assert_eq!(model.export()["bn1.bias"], state("resnet")?["bn1.bias"]);
     assert_eq!(model.export()["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"]);
+    fs::remove_dir_all(folder).unwrap();
+    Ok(())
+}
+
+#[test]
+fn loading_that_is_not_strict_reports_unmatched_keys() -> Result<()> {
+    let folder = folder("not-strict");
+    let path = folder.join("other.safetensors");
+    let mut tensors = state("resnet")?;
+    tensors.remove("bn1.weight");
+    tensors.insert("extra.weight".into(), Tensor::scalar(0.0));
+    io::write(&path, &tensors, &Metadata::new())?;
+    let mut model = resnet()?;
+    assert!(matches!(io::load(&mut model, &path), Err(Error::State { .. })));
+    let report = LoadOptions::new().strict(false).load(&mut model, &path)?;
+    assert_eq!(
+        (report.missing_keys, report.unexpected_keys),
+        (vec!["bn1.weight".into()], vec!["extra.weight".into()])
+    );
+    assert_eq!(model.export()["bn1.bias"], state("resnet")?["bn1.bias"]);
+    assert_eq!(model.export()["bn1.weight"], resnet()?.export()["bn1.weight"]);
+
+    tensors.insert("conv1.weight".into(), Tensor::scalar(0.0));
+    io::write(&path, &tensors, &Metadata::new())?;
+    assert!(LoadOptions::new().strict(false).load(&mut model, &path).is_err());
+    fs::remove_dir_all(folder).unwrap();
+    Ok(())
+}
+
+/// A file that [`io::save_as`] writes under other names is read back to the same bits.
+#[test]
+fn every_style_is_read_back() -> Result<()> {
+    let folder = folder("styles");
+    let path = folder.join("model.safetensors");
+    for (style, name, key) in [
+        (KeyStyle::Transformers, "resnet18", "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight"),
+        (KeyStyle::PytorchCifar, "resnet18_cifar", "layer2.0.shortcut.1.running_var"),
+        (KeyStyle::TorchvisionLegacy, "densenet_bc100_k12", "features.denseblock1.denselayer1.norm.1.bias"),
+        (KeyStyle::Keras, "densenet_bc100_k12", "conv2_block1_0_bn/moving_mean"),
+        (KeyStyle::Timm, "resnet18", "layer1.0.bn1.weight"),
+        (KeyStyle::Timm, "resnetv2_18", "stages.1.blocks.0.downsample.conv.weight"),
+    ] {
+        let build = |seed| models::build(name, &ModelOptions::classes(5), &mut Rng::seed(seed));
+        let (model, mut other) = (build(3)?, build(4)?);
+        io::save_as(&*model, &path, style)?;
+        assert!(WeightsFile::open(&path)?.shape(key).is_some(), "{style:?} has no {key}");
+        io::load(&mut *other, &path)?;
+        assert_eq!(other.export(), model.export(), "{style:?}");
+    }
     fs::remove_dir_all(folder).unwrap();
     Ok(())
 }
@@ -235,7 +288,7 @@ fn the_spelling_of_cifar_networks_in_another_style() -> Result<()> {
     io::write(&path, &renamed.collect(), &Metadata::new())?;
     let mut other = ResNet::cifar(18, 10, &mut Rng::seed(4))?;
     let loaded = io::load(&mut other, &path)?;
-    assert_eq!((loaded.prefix.as_str(), loaded.renamed.len()), ("net.module", 3 * 5 + 2));
+    assert_eq!((loaded.prefix.as_str(), loaded.renamed_keys.len()), ("net.module", 3 * 5 + 2));
     assert_eq!(other.export(), std::mem::replace(&mut model, other).export());
     fs::remove_dir_all(folder).unwrap();
     Ok(())
@@ -252,7 +305,7 @@ fn a_convolution_of_one_pixel_is_a_linear_head() -> Result<()> {
     tensors.insert("head.fc.weight".into(), expected["head.fc.weight"].reshape([5, 512, 1, 1])?);
     io::write(&path, &tensors, &Metadata::new())?;
     let mut other = models::build("resnetv2_18", &ModelOptions::classes(5), &mut Rng::seed(4))?;
-    assert_eq!(io::load(&mut other, &path)?.renamed.len(), 0);
+    assert_eq!(io::load(&mut other, &path)?.renamed_keys.len(), 0);
     assert_eq!(other.export(), expected);
 
     tensors.insert("head.fc.weight".into(), Tensor::zeros([5, 512, 1, 2])?);
@@ -274,7 +327,7 @@ fn without_the_feature_an_error_names_it() {
 mod pytorch {
     use super::*;
 
-    fn loaded(file: &str) -> Result<(io::Loaded, NamedTensors)> {
+    fn loaded(file: &str) -> Result<(io::LoadReport, NamedTensors)> {
         let mut model = resnet()?;
         Ok((io::load(&mut model, golden(&format!("weights/{file}")))?, model.export()))
     }
@@ -309,7 +362,7 @@ mod pytorch {
     #[test]
     fn of_two_models_in_a_file_one_is_named() -> Result<()> {
         let error = loaded("checkpoint_ema.pth").unwrap_err();
-        assert!(matches!(error, Error::Argument { argument: "within", .. }), "{error}");
+        assert!(matches!(error, Error::Argument { argument: "prefix", .. }), "{error}");
         assert!(error.to_string().ends_with("found state_dict and state_dict_ema"), "{error}");
         let mut model = resnet()?;
         let options = LoadOptions::new().prefix("state_dict_ema");
@@ -323,7 +376,7 @@ mod pytorch {
         for (file, renamed) in [("densenet.pth", 0), ("densenet_old.pth", 4 * (2 + 2 * 4))] {
             let mut model = densenet()?;
             let loaded = io::load(&mut model, golden(&format!("weights/{file}")))?;
-            assert_eq!((loaded.renamed.len(), model.export()), (renamed, state("densenet")?), "{file}");
+            assert_eq!((loaded.renamed_keys.len(), model.export()), (renamed, state("densenet")?), "{file}");
         }
         Ok(())
     }

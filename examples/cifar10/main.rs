@@ -99,13 +99,16 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
     let (train, test) = images(options)?;
     let classes = train.classes().len();
-    let steps = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(Normalize::cifar10());
+    let steps = Compose::new()
+        .then(RandomCrop::with_padding(4))
+        .then(RandomHorizontalFlip)
+        .then(Normalize::cifar10());
     let train = Loader::new(train.take(options.train_limit.unwrap_or(usize::MAX)), options.batch)
         .shuffle(options.seed)
         .transform(steps.clone())
         .drop_last(true)
-        .workers(1);
-    let evaluation = Loader::new(test.clone(), 250).transform(steps.eval()).workers(1);
+        .num_workers(1);
+    let evaluation = Loader::new(test.clone(), 250).transform(steps.eval()).num_workers(1);
 
     let mut rng = Rng::seed(options.seed);
     let mut model = models::build(&options.model, &ModelOptions::classes(classes), &mut rng)?;
@@ -118,7 +121,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         "{}: {} parameters; {} training and {} test images, {} threads, {}",
         options.model,
         skipgrad::autograd::State::num_parameters(&model),
-        train.samples(),
+        train.num_samples(),
         test.len(),
         rayon::current_num_threads(),
         skipgrad::cpu::Isa::active().name()

@@ -117,7 +117,8 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 /// A short training.
 fn learn(model: &mut Box<dyn Model>, train: Images, normalize: &Normalize, steps: usize) -> Result<()> {
     println!("no --weights: {steps} steps of training");
-    let augment = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(normalize.clone());
+    let augment =
+        Compose::new().then(RandomCrop::with_padding(4)).then(RandomHorizontalFlip).then(normalize.clone());
     let loader = Loader::new(train, 64).shuffle(0).transform(augment).drop_last(true);
     let schedule = Schedule::one_cycle(0.2, steps);
     let mut sgd = Sgd::new(0.2).momentum(0.9).weight_decay(5e-4).no_decay_on_norms_and_biases();

@@ -68,7 +68,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn of_loader(loader: &Loader) -> [usize; 2] {
-        [loader.samples(), loader.batch_size()]
+        [loader.num_samples(), loader.batch_size()]
     }
 }
 
@@ -119,7 +119,8 @@ impl Checkpoint {
     /// version.
     pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
-        let (tensors, metadata) = io::open(path)?;
+        let file = io::WeightsFile::open(path)?;
+        let (tensors, metadata) = (file.read_all()?, file.metadata());
         let Some(text) = metadata.get(TEXT) else {
             return Err(malformed(path, "header", "the text of a checkpoint", "none"));
         };

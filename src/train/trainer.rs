@@ -229,7 +229,7 @@ impl Trainer {
             sums.loss += f64::from(loss) * images as f64;
             sums.seconds = before.seconds + elapsed;
             let rate = (sums.images - before.images) as f64 / elapsed.max(1e-9);
-            let left = train.samples().saturating_sub(sums.images) as f64;
+            let left = train.num_samples().saturating_sub(sums.images) as f64;
             tell(Event::Step(Step {
                 epoch: epoch + 1,
                 epochs: self.settings.epochs,
