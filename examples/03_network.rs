@@ -1,4 +1,4 @@
-//! A network of one's own from the blocks: a residual stage, then a dense one, and a block that no paper has.
+//! A custom network from the library's blocks, residual and dense, and a custom block.
 //!
 //! `cargo run --release --example 03_network`
 
@@ -9,8 +9,9 @@ use skipgrad::{
     prelude::*,
 };
 
-/// Two convolutions side by side, 1x1 and 3x3, and their input: `relu(x + a(x) + b(x))`. The fields name the state:
-/// `fork.narrow.conv.weight`, `fork.wide.norm.bias` and so on.
+/// A block of two parallel convolutions, 1x1 and 3x3, and a shortcut: `relu(x + a(x) + b(x))`. The
+/// names of the fields become the names of the state: `fork.narrow.conv.weight`,
+/// `fork.wide.norm.bias`, ...
 struct Fork {
     narrow: ConvNorm,
     wide: ConvNorm,
@@ -78,9 +79,9 @@ fn main() -> Result<()> {
         sgd.step(&mut net, loss.backward()?)?;
     }
 
-    // A mistake is reported with the path of the layer that could not go on.
+    // An error names the path of the layer where it arose.
     let tape = Tape::eval();
     let error = net.forward(&tape.input(Tensor::zeros([1, 32, 32, 1])?)).err();
-    println!("a grey image: {}", error.expect("the stem wants three channels"));
+    println!("a gray image: {}", error.expect("the stem takes three channels"));
     Ok(())
 }

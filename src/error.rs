@@ -237,11 +237,12 @@ impl Error {
 }
 
 /// Returns the first 300 characters of a text, followed by an ellipsis if there are more.
-fn truncated(text: String) -> String {
-    match text.char_indices().nth(300) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
+fn truncated(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(300) {
+        text.truncate(end);
+        text.push_str("...");
     }
+    text
 }
 
 fn listed(faults: &[Error]) -> String {

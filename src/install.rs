@@ -1,12 +1,13 @@
 //! Running a whole pass on a thread of the pool.
 
-/// Runs `f` on a thread of the current rayon pool and returns its result, as `ThreadPool::install`
-/// does for an explicit pool.
+/// Runs `f` on a thread of the current rayon pool and returns its result, as
+/// `ThreadPool::install` does for a pool that the caller has made.
 ///
-/// A thread outside the pool sleeps and wakes up again for every kernel that it calls. If a pass
-/// through a network runs on a thread of the pool instead, it takes a few percent less time.
+/// A thread outside the pool sleeps at every kernel it calls and is woken again. A sequence of
+/// small kernels spends a noticeable part of its time on that, unless it moves to the pool as a
+/// whole: a pass through a network takes a few percent less time.
 /// [`Trainer`](crate::train::Trainer), [`evaluate`](crate::train::evaluate) and
-/// [`Predictor`](crate::predict::Predictor) call this function themselves.
+/// [`Predictor`](crate::predict::Predictor) call it themselves.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, install, models::ResNet, nn::Module};

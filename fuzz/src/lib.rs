@@ -14,15 +14,15 @@ pub fn read_weights(bytes: &[u8]) {
     fs::write(&path, bytes).unwrap();
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
-    let check_memory = |step: &str| {
+    let assert_within_bound = |step: &str| {
         let taken = MEMORY.peak_usage() - before;
         assert!(taken <= 2 * bytes.len() + (1 << 20), "{taken} bytes to {step} a file of {}", bytes.len());
     };
     let opened = WeightsFile::open(&path);
-    check_memory("open");
+    assert_within_bound("open");
     match opened.and_then(|file| file.read_all()) {
         Ok(_) => {}
-        Err(Error::Malformed { .. }) => check_memory("read"),
+        Err(Error::Malformed { .. }) => assert_within_bound("read"),
         Err(error) => panic!("{error}"),
     }
 }

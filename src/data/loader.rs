@@ -67,8 +67,8 @@ impl Loader {
         }
     }
 
-    /// Shuffles the images in every epoch. The seed also sets the random transforms; without
-    /// shuffling it is 0.
+    /// Shuffles the images in every epoch. The random transforms depend on the same seed, which is 0
+    /// for a loader that does not shuffle.
     #[must_use]
     pub fn shuffle(self, seed: u64) -> Loader {
         Loader { shuffle: true, seed, ..self }

@@ -120,8 +120,8 @@ impl Preset {
     /// Checks that the values of the preset fit each other.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the crop is empty or larger than the resized image, or the
-    /// normalization is not one; see [`Normalize`].
+    /// [`Error::Argument`] if the crop is empty or larger than the resized image, and the errors of
+    /// the normalization: its values must be finite, and its standard deviations above 0.
     pub fn check(&self) -> Result<()> {
         if self.crop_size.contains(&0) || self.crop_size.iter().any(|&crop| crop > self.resize_size) {
             let expected = format!("from 1 to {}, the size after resizing", self.resize_size);
