@@ -30,10 +30,11 @@ impl<'t> Var<'t> {
     /// / stride + 1, rounded down.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the input or the weight does not have four axes, or the channels
-    /// of the input, the weight and the bias do not fit; [`Error::Argument`](crate::Error::Argument) if the input has no
-    /// pixels, a stride, a dilation or a size of the kernel is zero, the groups do not divide the
-    /// channels of the input and of the output, or the kernel is larger than the padded image.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the input or the weight does not
+    /// have four axes, or the channels of the input, the weight and the bias do not fit;
+    /// [`Error::Argument`](crate::Error::Argument) if the input has no pixels, a stride, a dilation
+    /// or a size of the kernel is zero, the groups do not divide the channels of the input and of
+    /// the output, or the kernel is larger than the padded image.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape, ops::{Conv2dOptions, Padding}};

@@ -124,7 +124,7 @@ impl Sweep {
         let statistics =
             StatisticsGradient { offset: &offset, slope: &slope, mean: &self.mean[channels.clone()] };
         Tensor::build(with_channels(&self.maps, width), |out| {
-            kernels::take_slot(
+            kernels::channel_gradient(
                 Isa::active(),
                 self.gradient.data(),
                 self.view(self.mean.len()),
@@ -233,7 +233,7 @@ impl Product {
         ProductGradient {
             features: self.norm.gradient_of(maps, row),
             w: weight.data(),
-            dz: NormGradient { z: z.data(), da: self.da.data(), norm: norm.relu(), line },
+            dz: NormGradient { z: z.data(), da: self.da.data(), norm: norm.relu(), statistics: line },
             dw: self.dw.as_mut().map(Tensor::data_mut),
         }
     }
