@@ -1,4 +1,4 @@
-//! The names that a training script needs: `use skipgrad::prelude::*;`.
+//! The names that most programs need: `use skipgrad::prelude::*;`.
 
 pub use crate::{
     At, Error, Result, Rng, Tensor,

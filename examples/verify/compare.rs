@@ -59,14 +59,14 @@ impl Row {
 pub(crate) fn compare(model: &dyn Model, file: &WeightsFile, mode: Mode) -> Result<Vec<Row>> {
     let of_mode = match mode {
         Mode::Train => "train",
-        Mode::Eval => "eval",
+        _ => "eval",
     };
     let reference = Reference { file, mode: of_mode };
     let images = file.read("images")?;
     let labels: Vec<usize> = file.read("labels")?.data().iter().map(|&label| label as usize).collect();
     let tape = || match mode {
         Mode::Train => Tape::train(Rng::seed(0)),
-        Mode::Eval => Tape::eval(),
+        _ => Tape::eval(),
     };
     let mut rows = reference.activations(model, &tape().recording(false), &images)?;
 

@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn files_have_torchvisions_layout() {
         let exported = layer().export();
-        assert_eq!(exported["weight"].shape()[..], [3, 2, 1, 1]);
+        assert_eq!(exported["weight"].shape(), [3, 2, 1, 1]);
         assert_eq!(exported["weight"].data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
         let mut other = layer();
         other.weight.value_mut().scale(0.0);

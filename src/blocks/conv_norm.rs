@@ -136,7 +136,7 @@ impl State for ConvNorm {
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::NormConv, nn::{Module, conv3x3}};
 /// let layer = NormConv::new(conv3x3(6, 4), &mut Rng::seed(0))?.named("norm1", "conv1");
 /// let tape = Tape::eval();
-/// assert_eq!(layer.forward(&tape.input(Tensor::zeros([1, 5, 5, 6])?))?.shape()[..], [1, 5, 5, 4]);
+/// assert_eq!(layer.forward(&tape.input(Tensor::zeros([1, 5, 5, 6])?))?.shape(), [1, 5, 5, 4]);
 /// let error = layer.forward(&tape.input(Tensor::zeros([1, 5, 5, 7])?)).err().unwrap();
 /// assert_eq!(error.path(), Some("norm1"));
 /// # Ok::<(), skipgrad::Error>(())

@@ -23,9 +23,9 @@ use std::sync::Arc;
 /// use skipgrad::{Rng, autograd::State, blocks::DenseLayer};
 /// let mut rng = Rng::seed(0);
 /// let layer = DenseLayer::bottleneck(64, 32, &mut rng)?;
-/// assert_eq!(layer.export()["conv1.weight"].shape()[..], [128, 64, 1, 1]);
-/// assert_eq!(layer.export()["conv2.weight"].shape()[..], [32, 128, 3, 3]);
-/// assert_eq!(DenseLayer::plain(64, 32, &mut rng)?.export()["conv1.weight"].shape()[..], [32, 64, 3, 3]);
+/// assert_eq!(layer.export()["conv1.weight"].shape(), [128, 64, 1, 1]);
+/// assert_eq!(layer.export()["conv2.weight"].shape(), [32, 128, 3, 3]);
+/// assert_eq!(DenseLayer::plain(64, 32, &mut rng)?.export()["conv1.weight"].shape(), [32, 64, 3, 3]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ fn operands_of_norm<'t>(norm: &BatchNorm2d, tape: &'t Tape) -> DenseBlockNorm<'t
         gamma: tape.param(&norm.weight),
         beta: tape.param(&norm.bias),
         eps: norm.eps,
-        given: norm
+        fixed: norm
             .is_constant(tape)
             .then(|| (norm.running_mean.value().clone(), norm.running_var.value().clone())),
     }
@@ -147,7 +147,7 @@ impl Module for DenseLayer {
 /// let tape = Tape::eval();
 /// let x = tape.input(Tensor::uniform([1, 4, 4, 16], 0.0, 1.0, &mut rng)?);
 /// let y = block.forward(&x)?;
-/// assert_eq!(y.shape()[..], [1, 4, 4, 52]);
+/// assert_eq!(y.shape(), [1, 4, 4, 52]);
 /// assert_eq!(y.slice_channels(0..16)?.value(), x.value());
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -320,7 +320,7 @@ impl DenseBlockBuilder {
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::Transition, nn::Module};
 /// let transition = Transition::new(64, 32, &mut Rng::seed(0))?;
 /// let tape = Tape::eval();
-/// assert_eq!(transition.forward(&tape.input(Tensor::zeros([1, 7, 8, 64])?))?.shape()[..], [1, 3, 4, 32]);
+/// assert_eq!(transition.forward(&tape.input(Tensor::zeros([1, 7, 8, 64])?))?.shape(), [1, 3, 4, 32]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -354,7 +354,7 @@ impl Transition {
     /// let x = tape.input(Tensor::uniform([2, 4, 4, 16], 0.0, 1.0, &mut rng)?);
     /// let (maps, moments) = block.forward_moments(&x)?;
     /// let y = transition.forward_with(&maps, moments.as_ref())?;
-    /// assert_eq!(y.shape()[..], [2, 2, 2, 26]);
+    /// assert_eq!(y.shape(), [2, 2, 2, 26]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn forward_with<'t>(&self, x: &Var<'t>, moments: Option<&Moments>) -> Result<Var<'t>> {

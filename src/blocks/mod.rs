@@ -26,7 +26,7 @@
 //! let net = net(&mut Rng::seed(0))?;
 //! let tape = Tape::train(Rng::seed(1));
 //! let logits = net.forward(&tape.input(Tensor::zeros([2, 16, 16, 3])?))?;
-//! assert_eq!(logits.shape()[..], [2, 10]);
+//! assert_eq!(logits.shape(), [2, 10]);
 //! assert!(net.export().contains_key("1.0.downsample.0.weight"));
 //! assert!(net.export().contains_key("2.denselayer4.norm1.running_mean"));
 //! # Ok::<(), skipgrad::Error>(())

@@ -47,7 +47,7 @@ impl PreActNames {
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::{BlockOptions, PreActBlock}, nn::Module};
 /// let options = BlockOptions { zero_init_residual: true, ..Default::default() };
 /// let block = PreActBlock::bottleneck(8, 8, &options, &mut Rng::seed(0))?;
-/// assert_eq!(block.export()["conv2.weight"].shape()[..], [2, 2, 3, 3]);
+/// assert_eq!(block.export()["conv2.weight"].shape(), [2, 2, 3, 3]);
 /// let tape = Tape::train(Rng::seed(1));
 /// let x = tape.input(Tensor::normal([2, 5, 5, 8], 1.0, &mut Rng::seed(2))?);
 /// assert_eq!(block.forward(&x)?.value(), x.value());
@@ -178,7 +178,7 @@ mod tests {
         let activated = block.layers[0].norm.relu(&x).unwrap();
         let expected = block.downsample.as_ref().unwrap().forward(&activated).unwrap();
         assert_eq!(block.forward(&x).unwrap().value(), expected.value());
-        assert_eq!(expected.shape()[..], [2, 3, 3, 6]);
+        assert_eq!(expected.shape(), [2, 3, 3, 6]);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl State for ResidualUnit {
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::ResBlock, nn::Module};
 /// let stage = ResBlock::basic(16, 32, 3).stride(2).build(&mut Rng::seed(0))?;
 /// let tape = Tape::eval();
-/// assert_eq!(stage.forward(&tape.input(Tensor::zeros([1, 8, 8, 16])?))?.shape()[..], [1, 4, 4, 32]);
+/// assert_eq!(stage.forward(&tape.input(Tensor::zeros([1, 8, 8, 16])?))?.shape(), [1, 4, 4, 32]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -113,9 +113,9 @@ impl Module for BasicBlock {
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::{BlockOptions, Bottleneck}, nn::Module};
 /// let options = BlockOptions { stride: 2, ..Default::default() };
 /// let block = Bottleneck::new(8, 16, &options, &mut Rng::seed(0))?;
-/// assert_eq!(block.export()["conv2.weight"].shape()[..], [4, 4, 3, 3]);
+/// assert_eq!(block.export()["conv2.weight"].shape(), [4, 4, 3, 3]);
 /// let tape = Tape::eval();
-/// assert_eq!(block.forward(&tape.input(Tensor::zeros([2, 7, 7, 8])?))?.shape()[..], [2, 4, 4, 16]);
+/// assert_eq!(block.forward(&tape.input(Tensor::zeros([2, 7, 7, 8])?))?.shape(), [2, 4, 4, 16]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -242,12 +242,12 @@ mod tests {
         let rng = &mut Rng::seed(0);
         let options = BlockOptions { groups: 32, width_per_group: 4, ..Default::default() };
         let block = Bottleneck::new(64, 256, &options, rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 4, 128]);
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 4, 128]);
         let block = Bottleneck::new(64, 512, &options, rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 8, 256]);
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 8, 256]);
         let wide = BlockOptions { width_per_group: 128, ..Default::default() };
         let block = Bottleneck::new(64, 256, &wide, rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 128, 128]);
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 128, 128]);
         for refused in [options, wide] {
             let error = BasicBlock::new(64, 64, &refused, rng).unwrap_err().to_string();
             assert!(error.contains("a bottleneck's"), "{error}");

@@ -30,8 +30,8 @@ pub enum ShortcutKind {
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::{Shortcut, ShortcutKind}, nn::{Module, init::Fan}};
 /// let pad = Shortcut::new(ShortcutKind::Pad, [1, 3], 2, Fan::Out, &mut Rng::seed(0))?;
 /// let tape = Tape::eval();
-/// let y = pad.forward(&tape.input(Tensor::new([1, 1, 3, 1], vec![5.0, 6.0, 7.0])?))?;
-/// assert_eq!(y.shape()[..], [1, 1, 2, 3]);
+/// let y = pad.forward(&tape.input(Tensor::new([1, 1, 3, 1], [5.0, 6.0, 7.0])?))?;
+/// assert_eq!(y.shape(), [1, 1, 2, 3]);
 /// assert_eq!(y.value().data(), [0.0, 5.0, 0.0, 0.0, 7.0, 0.0]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -88,7 +88,7 @@ impl Shortcut {
                 let options = Pool2dOptions {
                     stride: [stride; 2],
                     count_include_pad: false,
-                    ceil: true,
+                    ceil_mode: true,
                     ..Pool2dOptions::default()
                 };
                 let conv = ConvNorm::new(conv1x1(inputs, outputs).fan(fan), rng)?.named("1", "2");

@@ -34,8 +34,8 @@ pub enum StemKind {
 /// let mut rng = Rng::seed(0);
 /// let tape = Tape::eval();
 /// let x = tape.input(Tensor::zeros([1, 32, 32, 3])?);
-/// assert_eq!(Stem::imagenet(3, 64).build(&mut rng)?.forward(&x)?.shape()[..], [1, 8, 8, 64]);
-/// assert_eq!(Stem::cifar(3, 16).build(&mut rng)?.forward(&x)?.shape()[..], [1, 32, 32, 16]);
+/// assert_eq!(Stem::imagenet(3, 64).build(&mut rng)?.forward(&x)?.shape(), [1, 8, 8, 64]);
+/// assert_eq!(Stem::cifar(3, 16).build(&mut rng)?.forward(&x)?.shape(), [1, 32, 32, 16]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]

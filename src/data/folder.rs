@@ -30,7 +30,7 @@ use std::{
 /// let data = ImageFolder::open(&root, 32)?; // root/cat/0.png, root/dog/0.png, ...
 /// assert_eq!(data.classes(), ["cat", "dog"]);
 /// let batch = Loader::new(data.clone(), 8).epoch(0)?.next().unwrap()?;
-/// assert_eq!(batch.images.shape()[..], [4, 32, 32, 3]);
+/// assert_eq!(batch.images.shape(), [4, 32, 32, 3]);
 /// assert_eq!(batch.labels, [0, 0, 0, 1]);
 /// assert!(data.unreadable()[0].0.ends_with("dog/1.png"));
 /// # std::fs::remove_dir_all(&root).unwrap();

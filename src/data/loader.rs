@@ -37,7 +37,7 @@ const SHUFFLE_STREAM: u64 = u64::MAX;
 ///     .drop_last(true);
 /// assert_eq!((train.num_batches(), test.num_batches()), (3, 1));
 /// for batch in train.epoch(0)? {
-///     assert_eq!(batch?.images.shape()[..], [32, 32, 32, 3]);
+///     assert_eq!(batch?.images.shape(), [32, 32, 32, 3]);
 /// }
 /// # Ok::<(), skipgrad::Error>(())
 /// ```

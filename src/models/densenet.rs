@@ -192,8 +192,8 @@ impl Row {
 /// assert_eq!(model.num_parameters(), 769_162);
 /// let tape = Tape::eval();
 /// let images = tape.input(Tensor::zeros([2, 8, 8, 3])?);
-/// assert_eq!(model.forward_features(&images)?.shape()[..], [2, 2, 2, 342]);
-/// assert_eq!(model.forward(&images)?.shape()[..], [2, 10]);
+/// assert_eq!(model.forward_features(&images)?.shape(), [2, 2, 2, 342]);
+/// assert_eq!(model.forward(&images)?.shape(), [2, 10]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]

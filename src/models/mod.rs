@@ -11,8 +11,8 @@
 //! let dense = models::build("densenet40_k12", &ModelOptions { channels: 1, ..ModelOptions::classes(5) }, &mut rng)?;
 //! let tape = Tape::eval();
 //! let images = tape.input(Tensor::zeros([2, 8, 8, 1])?);
-//! assert_eq!(dense.forward(&images)?.shape()[..], [2, 5]);
-//! assert_eq!(dense.forward_features(&images)?.shape()[..], [2, 2, 2, 448]);
+//! assert_eq!(dense.forward(&images)?.shape(), [2, 5]);
+//! assert_eq!(dense.forward_features(&images)?.shape(), [2, 2, 2, 448]);
 //!
 //! let error = models::build("resnet19", &ModelOptions::default(), &mut rng).err().unwrap();
 //! assert!(error.to_string().starts_with("unknown model \"resnet19\"; known are: resnet18, resnet34, "));

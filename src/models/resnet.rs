@@ -61,8 +61,8 @@ use crate::{
 /// assert_eq!(model.num_parameters(), 11_173_962);
 /// let tape = Tape::eval();
 /// let images = tape.input(Tensor::zeros([2, 16, 16, 3])?);
-/// assert_eq!(model.forward_features(&images)?.shape()[..], [2, 2, 2, 512]);
-/// assert_eq!(model.forward(&images)?.shape()[..], [2, 10]);
+/// assert_eq!(model.forward_features(&images)?.shape(), [2, 2, 2, 512]);
+/// assert_eq!(model.forward(&images)?.shape(), [2, 10]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]

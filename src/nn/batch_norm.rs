@@ -4,7 +4,7 @@ use super::Module;
 use crate::{
     Result, Tensor,
     autograd::{Buffer, Mode, Param, Tape, Var},
-    ops::{BatchNorm, Moments},
+    ops::{BatchNorm, Moments, Statistics},
     state,
 };
 
@@ -21,7 +21,7 @@ use crate::{
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, nn::{BatchNorm2d, Module}};
 /// let norm = BatchNorm2d::new(1)?;
-/// let x = Tensor::new([2, 1, 1, 1], vec![3.0, 7.0])?;
+/// let x = Tensor::new([2, 1, 1, 1], [3.0, 7.0])?;
 ///
 /// let tape = Tape::train(Rng::seed(0));
 /// let y = norm.forward(&tape.input(x.clone()))?;
@@ -131,11 +131,15 @@ impl BatchNorm2d {
         let tape = x.tape();
         let (gamma, beta) = (tape.param(&self.weight), tape.param(&self.bias));
         let running = (self.running_mean.value(), self.running_var.value());
-        let given = self.is_constant(tape).then_some(running);
-        let options =
-            BatchNorm { eps: self.eps, given, batch, residual, relu, ..BatchNorm::new(&gamma, &beta) };
-        let (y, moments) = x.batch_norm(&options)?;
-        if given.is_none() {
+        let is_constant = self.is_constant(tape);
+        let statistics = match batch {
+            _ if is_constant => Statistics::from(Some(running)),
+            Some(moments) => Statistics::Precomputed(moments),
+            None => Statistics::Batch,
+        };
+        let norm = BatchNorm::new(&gamma, &beta).eps(self.eps).statistics(statistics);
+        let (y, moments) = x.batch_norm(&norm.residual(residual).relu(relu))?;
+        if !is_constant {
             self.observe(tape, &moments);
         }
         Ok(y)

@@ -11,21 +11,7 @@ use crate::{
     state,
 };
 
-/// A number for rows and one for columns: `3` is `[3, 3]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair(pub [usize; 2]);
-
-impl From<usize> for Pair {
-    fn from(both: usize) -> Pair {
-        Pair([both; 2])
-    }
-}
-
-impl From<[usize; 2]> for Pair {
-    fn from(each: [usize; 2]) -> Pair {
-        Pair(each)
-    }
-}
+pub use crate::ops::Pair;
 
 /// A convolution of `[N, H, W, C]` to `[N, H', W', OC]`: see [`Var::conv2d`].
 ///
@@ -36,8 +22,8 @@ impl From<[usize; 2]> for Pair {
 /// let conv = Conv2d::builder(3, 64, 7).stride(2).padding(3).build(&mut Rng::seed(0))?;
 /// let tape = Tape::eval();
 /// let y = conv.forward(&tape.input(Tensor::zeros([1, 32, 30, 3])?))?;
-/// assert_eq!(y.shape()[..], [1, 16, 15, 64]);
-/// assert_eq!(conv.export()["weight"].shape()[..], [64, 3, 7, 7]);
+/// assert_eq!(y.shape(), [1, 16, 15, 64]);
+/// assert_eq!(conv.export()["weight"].shape(), [64, 3, 7, 7]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -205,12 +191,12 @@ mod tests {
             .with_bias()
             .build(&mut Rng::seed(0))
             .unwrap();
-        assert_eq!(conv.weight.value().shape()[..], [3, 1, 2, 6]);
+        assert_eq!(conv.weight.value().shape(), [3, 1, 2, 6]);
         assert_eq!(conv.num_parameters(), 3 * 2 * 6 + 6);
         assert_eq!((conv.inputs(), conv.outputs()), (4, 6));
         let tape = Tape::eval();
         let y = conv.forward(&tape.input(Tensor::zeros([2, 5, 5, 4]).unwrap())).unwrap();
-        assert_eq!(y.shape()[..], [2, 3, 5, 6]);
+        assert_eq!(y.shape(), [2, 3, 5, 6]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
 /// linear.weight.value_mut().data_mut().copy_from_slice(&[1.0, 2.0, 3.0, 10.0, 20.0, 30.0]);
 /// linear.bias.value_mut().data_mut().fill(0.5);
 /// let tape = Tape::eval();
-/// let y = linear.forward(&tape.input(Tensor::new([1, 2], vec![1.0, -1.0])?))?;
+/// let y = linear.forward(&tape.input(Tensor::new([1, 2], [1.0, -1.0])?))?;
 /// assert_eq!(y.value().data(), [-8.5, -17.5, -26.5]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```

@@ -22,7 +22,7 @@
 //! assert_eq!(net.num_parameters(), 3 * 3 * 3 * 8 + 8 * 10 + 10);
 //! let tape = Tape::eval();
 //! let logits = net.forward(&tape.input(Tensor::zeros([2, 5, 6, 3])?))?;
-//! assert_eq!(logits.shape()[..], [2, 10]);
+//! assert_eq!(logits.shape(), [2, 10]);
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
@@ -80,8 +80,8 @@ pub trait Module: State + Send + Sync {
     /// let images = Tensor::zeros([2, 32, 32, 3])?;
     /// let tape = Tape::eval();
     /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer2", "layer3.0.conv1", "linear"])?;
-    /// assert_eq!(maps[0].shape()[..], [2, 16, 16, 32]);
-    /// assert_eq!(maps[1].shape()[..], [2, 8, 8, 64]);
+    /// assert_eq!(maps[0].shape(), [2, 16, 16, 32]);
+    /// assert_eq!(maps[1].shape(), [2, 8, 8, 64]);
     ///
     /// let tape = Tape::eval().recording(true);
     /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer3", "linear"])?;

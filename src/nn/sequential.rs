@@ -20,7 +20,7 @@ use crate::{
 /// assert_eq!(net.export().into_keys().collect::<Vec<_>>(), ["0.weight", "fc.bias", "fc.weight"]);
 ///
 /// let tape = Tape::eval();
-/// assert_eq!(net.forward(&tape.input(Tensor::zeros([2, 8, 8, 1])?))?.shape()[..], [2, 10]);
+/// assert_eq!(net.forward(&tape.input(Tensor::zeros([2, 8, 8, 1])?))?.shape(), [2, 10]);
 /// let error = net.forward(&tape.input(Tensor::zeros([2, 6, 8, 1])?)).err().unwrap();
 /// assert_eq!(error.path(), Some("fc"));
 /// # Ok::<(), skipgrad::Error>(())

@@ -200,7 +200,7 @@ mod tests {
         for tensor in &graph.initializer {
             let expected = &state[&tensor.name];
             let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
-            assert_eq!(dims, expected.shape()[..], "{}", tensor.name);
+            assert_eq!(dims, expected.shape(), "{}", tensor.name);
             let numbers = tensor.raw_data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
             assert!(numbers.eq(expected.data().iter().copied()), "{}", tensor.name);
         }
@@ -265,7 +265,7 @@ mod tests {
         let rng = &mut Rng::seed(0);
         let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).pad(Padding::Same).dilation([2, 9]).with_bias();
         let mut pool = MaxPool2d::new(2);
-        pool.options.ceil = true;
+        pool.options.ceil_mode = true;
         let net = Sequential::new().push(conv.build(rng).unwrap()).push(pool);
         let graph = graph(&net, [7, 6, 3]);
         let conv = node(&graph, "0.Conv");

@@ -16,9 +16,9 @@ fn perturbed<M: State>(mut model: M) -> Result<M> {
     let mut tensors: NamedTensors = model.export();
     for (name, tensor) in &mut tensors {
         if name.ends_with("running_mean") {
-            *tensor = Tensor::normal(&tensor.shape()[..], 0.1, &mut rng)?;
+            *tensor = Tensor::normal(tensor.shape(), 0.1, &mut rng)?;
         } else if name.ends_with("running_var") {
-            *tensor = Tensor::uniform(&tensor.shape()[..], 0.7, 1.5, &mut rng)?;
+            *tensor = Tensor::uniform(tensor.shape(), 0.7, 1.5, &mut rng)?;
         }
     }
     model.import(tensors)?;

@@ -57,8 +57,8 @@ fn sweep(name: &str, [classes, parameters, edge, features]: [usize; 4]) -> Resul
 
     let tape = Tape::eval();
     let x = tape.input(images(2, edge, 3));
-    assert_eq!(model.forward(&x)?.shape()[..], [2, classes]);
-    assert_eq!(model.forward_features(&x)?.shape()[..], [2, 1, 1, features]);
+    assert_eq!(model.forward(&x)?.shape(), [2, classes]);
+    assert_eq!(model.forward_features(&x)?.shape(), [2, 1, 1, features]);
     assert_eq!(model.classifier().outputs(), classes);
     assert_eq!(unreached(&*model, images(2, edge, 3)), [""; 0]);
     Ok(())
@@ -241,7 +241,7 @@ fn images_of_any_size_and_any_number_of_channels() {
         let tape = Tape::eval();
         for [height, width] in [[33, 47], [40, 9], [64, 32]] {
             let x = tape.input(Tensor::normal([1, height, width, 5], 1.0, &mut rng).unwrap());
-            assert_eq!(model.forward(&x).unwrap().shape()[..], [1, 3], "{name} {height} {width}");
+            assert_eq!(model.forward(&x).unwrap().shape(), [1, 3], "{name} {height} {width}");
         }
     }
 }

@@ -46,7 +46,7 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
             }
         });
     }
-    tensors.insert("labels".into(), Tensor::new([3], vec![0.0, 1.0, 2.0])?);
+    tensors.insert("labels".into(), Tensor::new([3], [0.0, 1.0, 2.0])?);
     tensors.insert("images".into(), images);
     Ok(tensors)
 }

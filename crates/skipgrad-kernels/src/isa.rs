@@ -44,14 +44,18 @@ impl Isa {
         *ACTIVE.get_or_init(|| {
             let available = Isa::available();
             let best = available.last().copied().unwrap_or(Isa::Portable);
-            let Ok(name) = std::env::var("SKIPGRAD_ISA") else { return best };
-            available.into_iter().find(|isa| isa.name() == name).unwrap_or_else(|| {
-                log::warn!(
-                    "SKIPGRAD_ISA={name}: not an instruction set of this processor; {} is used",
-                    best.name()
-                );
-                best
-            })
+            let named = |name: String| {
+                available.iter().copied().find(|isa| isa.name() == name).unwrap_or_else(|| {
+                    log::warn!(
+                        "SKIPGRAD_ISA={name}: not an instruction set of this processor; {} is used",
+                        best.name()
+                    );
+                    best
+                })
+            };
+            let isa = std::env::var("SKIPGRAD_ISA").map_or(best, named);
+            log::debug!("kernels use the instruction set {}", isa.name());
+            isa
         })
     }
 
