@@ -11,11 +11,11 @@ use skipgrad::{
 
 /// Two convolutions side by side, 1x1 and 3x3, and their input: `relu(x + a(x) + b(x))`. The fields name the state:
 /// `fork.narrow.conv.weight`, `fork.wide.norm.bias` and so on.
+#[derive(State)]
 struct Fork {
     narrow: ConvNorm,
     wide: ConvNorm,
 }
-state!(Fork { narrow, wide });
 
 impl Module for Fork {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
@@ -25,6 +25,7 @@ impl Module for Fork {
     }
 }
 
+#[derive(State)]
 struct Net {
     stem: Stem,
     residual: ResBlock,
@@ -33,7 +34,6 @@ struct Net {
     transition: Transition,
     head: Linear,
 }
-state!(Net { stem, residual, fork, dense, transition, head });
 
 impl Net {
     fn new(classes: usize, rng: &mut Rng) -> Result<Net> {

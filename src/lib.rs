@@ -2,6 +2,9 @@
 // What a library must not do; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+// So that derived code finds the crate by its name here, too.
+extern crate self as skipgrad;
+
 pub mod prelude;
 mod error;
 mod rng;

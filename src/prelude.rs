@@ -6,5 +6,4 @@ pub use crate::{
     models::{DenseNet, Model, ModelOptions, ResNet},
     nn::Module,
     optim::{AdamW, Optimizer, Schedule, Sgd},
-    state,
 };

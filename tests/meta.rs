@@ -152,8 +152,8 @@ fn what_fits_passes_and_what_training_refuses_does_not() -> Result<()> {
 }
 
 /// A fault that a module reports by itself, with a value that it read.
+#[derive(State)]
 struct Picky;
-skipgrad::state!(Picky {});
 impl Module for Picky {
     fn forward<'t>(&self, x: &skipgrad::autograd::Var<'t>) -> Result<skipgrad::autograd::Var<'t>> {
         Err(Error::argument("picky", "mean", "a number", x.mean().item()))

@@ -4,7 +4,7 @@ use super::{
     meta::Meta,
     param::{Buffer, Param, StateId},
     saved::Recompute,
-    scope::Capture,
+    scope::{Capture, Fault},
 };
 use crate::{Rng, Shape, Tensor};
 use std::{
@@ -57,6 +57,8 @@ pub struct Tape {
     pub(super) meta: Option<Meta>,
     /// Of a tape whose pass somebody follows.
     pub(super) capture: RefCell<Option<Capture>>,
+    /// Where the latest error arose.
+    pub(super) fault: RefCell<Option<Fault>>,
 }
 
 impl Tape {
@@ -96,6 +98,7 @@ impl Tape {
             observed: RefCell::default(),
             meta: None,
             capture: RefCell::default(),
+            fault: RefCell::default(),
         }
     }
 

@@ -73,9 +73,9 @@ pub fn encode<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> Result<Vec<u
 }
 
 fn model<M: Module + ?Sized>(module: &M, [height, width, channels]: [usize; 3]) -> Result<ModelProto> {
-    let tape = Tape::meta(Mode::Eval).capture_all();
+    let tape = Tape::meta(Mode::Eval).capture_all(module);
     let x = tape.placeholder(&[1, height, width, channels])?;
-    let y = module.forward(&x)?;
+    let y = x.apply(module)?;
     let mut graph = Graph::new(module, x.id());
     for (operation, _) in tape.operations() {
         translate::translate(&mut graph, &operation)?;
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn what_rounds_is_written_as_numbers() {
         let rng = &mut Rng::seed(0);
-        let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).pad(Padding::Same).dilation([2, 9]).with_bias();
+        let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).padding(Padding::Same).dilation([2, 9]).bias(true);
         let mut pool = MaxPool2d::new(2);
         pool.options.ceil = true;
         let net = Sequential::new().push(conv.build(rng).unwrap()).push(pool);
@@ -278,8 +278,8 @@ mod tests {
         let graph_of_nothing = graph(&Sequential::new(), [2, 2, 3]);
         assert_eq!(counts(&graph_of_nothing), [("Identity", 1)].into());
 
+        #[derive(State)]
         struct Twice(Linear);
-        state!(Twice {});
         impl Module for Twice {
             fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
                 let once = self.0.forward(&x.flatten()?)?;
@@ -293,8 +293,8 @@ mod tests {
     }
 
     /// A module that does something to its input.
+    #[derive(State)]
     struct Does(fn(&Var<'_>) -> Result<()>);
-    state!(Does {});
 
     impl Module for Does {
         fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {

@@ -131,12 +131,12 @@ mod tests {
         state,
     };
 
+    #[derive(State)]
     struct Net {
         first: Param,
         second: Param,
         seen: Buffer,
     }
-    state!(Net { first, second, seen });
 
     fn net() -> Net {
         let scalar = |x| Tensor::full([2], x).unwrap();
