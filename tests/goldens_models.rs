@@ -4,7 +4,7 @@ use safetensors::SafeTensors;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, State, StateRef, Tape, Updates},
-    blocks::{BasicBlock, BlockOptions, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
+    blocks::{BasicBlock, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
     models::{self, ModelOptions},
     nn::Module,
 };
@@ -45,8 +45,35 @@ fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     assert!(distance <= tolerance, "{what}: {distance:.1e} away, more than {tolerance:.0e}");
 }
 
-/// Gradients of parameters and new values of buffers by name, in the layouts of a file.
-fn exported(model: &dyn Module, updates: &Updates) -> NamedTensors {
+/// The name that a tensor of a model has in the golden files, where the model is PyTorch's and not ours.
+fn golden_name(model: &str, name: &str) -> String {
+    let (first, rest) = name.split_once('.').unwrap();
+    let stage = first.strip_prefix("layer").map(|stage| stage.parse::<usize>().unwrap());
+    match (model, stage, first) {
+        ("resnet20", _, "fc") => format!("linear.{rest}"),
+        ("wrn16_4", None, "norm") => format!("bn1.{rest}"),
+        ("wrn16_4", Some(stage), _) => {
+            format!("block{stage}.layer.{}", rest.replace("downsample.0", "convShortcut"))
+        }
+        ("resnetv2_18", None, "conv1") => format!("stem.conv.{rest}"),
+        ("resnetv2_18", None, "fc") => format!("head.fc.{rest}"),
+        ("resnetv2_18", Some(stage), _) => {
+            let (block, rest) = rest.split_once('.').unwrap();
+            let rest = rest.replace("bn", "norm").replace("downsample.0", "downsample.conv");
+            format!("stages.{}.blocks.{block}.{rest}", stage - 1)
+        }
+        _ => name.to_string(),
+    }
+}
+
+/// The state of a model with the values that the golden files' rule gives.
+fn by_rule(name: &str, model: &dyn Model) -> NamedTensors {
+    let state = model.export().into_iter();
+    state.map(|(tensor, t)| (tensor.clone(), rule(&golden_name(name, &tensor), t.shape()))).collect()
+}
+
+/// Gradients of parameters and new values of buffers by their names in the golden files, in the layouts of a file.
+fn exported(model_name: &str, model: &dyn Module, updates: &Updates) -> NamedTensors {
     let mut tensors = NamedTensors::new();
     model.visit("", &mut |name, slot| {
         let value = match slot {
@@ -54,7 +81,7 @@ fn exported(model: &dyn Module, updates: &Updates) -> NamedTensors {
             StateRef::Buffer(buffer) => updates.observed(buffer),
         };
         let value = value.unwrap_or_else(|| panic!("{name}: neither gradient nor observation"));
-        tensors.insert(name.to_string(), slot.layout().to_file(value).unwrap());
+        tensors.insert(golden_name(model_name, name), slot.layout().to_file(value).unwrap());
     });
     tensors
 }
@@ -70,7 +97,7 @@ fn block(name: &str, mut block: impl Module) {
     let updates = y.backward_from(golden["dy"].clone()).unwrap();
     close(&format!("{name}: dx"), updates.grad_of(&x).unwrap(), &golden["dx"], TOLERANCE);
 
-    let found = exported(&block, &updates);
+    let found = exported(name, &block, &updates);
     let mut expected = below(&golden, "grad/");
     expected.extend(below(&golden, "after/"));
     assert!(found.keys().eq(expected.keys()), "{name}: {:?} and {:?}", found.keys(), expected.keys());
@@ -82,20 +109,19 @@ fn block(name: &str, mut block: impl Module) {
 #[test]
 fn residual_blocks() -> Result<()> {
     let rng = &mut Rng::seed(0);
-    let plain = BlockOptions::default();
-    let stride2 = BlockOptions { stride: 2, ..plain };
-    block("basic_identity", BasicBlock::new(4, 4, &plain, rng)?);
-    block("basic_projection", BasicBlock::new(4, 6, &stride2, rng)?);
-    block("basic_pad", BasicBlock::new(4, 8, &BlockOptions { shortcut: ShortcutKind::Pad, ..stride2 }, rng)?);
-    block("bottleneck_identity", Bottleneck::new(8, 8, &plain, rng)?);
-    block("bottleneck_projection", Bottleneck::new(6, 8, &stride2, rng)?);
+    block("basic_identity", BasicBlock::new(4, 4, rng)?);
+    block("basic_projection", BasicBlock::builder(4, 6).stride(2).build(rng)?);
+    let pad = BasicBlock::builder(4, 8).stride(2).shortcut(ShortcutKind::Pad);
+    block("basic_pad", pad.build(rng)?);
+    block("bottleneck_identity", Bottleneck::new(8, 8, rng)?);
+    block("bottleneck_projection", Bottleneck::builder(6, 8).stride(2).build(rng)?);
     Ok(())
 }
 
 #[test]
 fn dense_blocks() -> Result<()> {
     let rng = &mut Rng::seed(0);
-    block("dense_layer", DenseLayer::bottleneck(6, 3, rng)?);
+    block("dense_layer", DenseLayer::bottleneck(6, 3).build(rng)?);
     block("dense_block", DenseBlock::bottleneck(6, 3, 3).build(rng)?);
     block("transition", Transition::new(6, 3, rng)?);
     Ok(())
@@ -159,7 +185,7 @@ fn assert_norms(name: &str, model: &dyn Module, updates: &Updates, expected: &Na
     let mut found = NamedTensors::new();
     model.visit("", &mut |path, slot| {
         if let StateRef::Param(param) = slot {
-            found.insert(path.to_string(), norm(updates.grad(param).unwrap()));
+            found.insert(golden_name(name, path), norm(updates.grad(param).unwrap()));
         }
     });
     assert!(expected.keys().eq(found.keys()), "{name}: the parameters are PyTorch's");
@@ -172,8 +198,7 @@ fn model(pass: Pass) {
     let Pass { model: name, classes, input, logits, eval_norms, norms, gradients } = pass;
     let golden = below(&golden("models.safetensors"), &format!("{name}/"));
     let mut model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(0)).unwrap();
-    let state = model.export();
-    model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
+    model.import(by_rule(name, &model)).unwrap();
     let images = rule(input.0, &[2, input.1, input.1, 3]);
 
     let tape = Tape::eval();
@@ -199,7 +224,7 @@ fn model(pass: Pass) {
     let updates = loss.backward().unwrap();
     close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["train/dx_norm"], norms);
     assert_norms(name, &model, &updates, &below(&golden, "grad_norm/"), norms);
-    let found = exported(&model, &updates);
+    let found = exported(name, &model, &updates);
     for (tensor, expected) in below(&golden, "grad/") {
         close(&format!("{name}: gradient of {tensor}"), &found[&tensor], &expected, gradients);
     }
@@ -282,8 +307,7 @@ fn fingerprint(name: &str, image: &str, edge: usize) {
     const GRADIENTS: f64 = 1e-3;
     let golden = below(&golden("fingerprints.safetensors"), &format!("{name}/"));
     let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
-    let state = model.export();
-    model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
+    model.import(by_rule(name, &model)).unwrap();
     let images = rule(image, &[2, edge, edge, 3]);
 
     let tape = Tape::eval();
@@ -299,7 +323,7 @@ fn fingerprint(name: &str, image: &str, edge: usize) {
     let updates = loss.backward().unwrap();
     close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["dx_norm"], GRADIENTS);
 
-    let found = exported(&model, &updates);
+    let found = exported(name, &model, &updates);
     let gradients: Vec<_> = found.iter().filter(|(name, _)| !name.contains("running")).collect();
     let [norms, sums] = ["grad_norms", "grad_sums"].map(|key| golden[key].data());
     assert_eq!(gradients.len(), norms.len(), "{name}: the parameters are PyTorch's");

@@ -64,7 +64,7 @@ impl Place {
 fn every_hostile_file_is_refused_for_little_memory() {
     let folder = std::env::temp_dir().join(format!("skipgrad-hostile-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 10).unwrap() };
+    let config = ResNetConfig::cifar_paper(8, 10).unwrap().stages([(4, 1), (8, 1)]);
     let model = ResNet::new(&config, &mut Rng::seed(0)).unwrap();
     let place = Place(folder.join("file"), RefCell::new(model));
     // The pool takes a region from the system for its first small tensor.

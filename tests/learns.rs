@@ -68,13 +68,13 @@ fn follows_pytorch(name: &str, mut model: impl Module) -> Result<()> {
 
 #[test]
 fn a_resnet_follows_pytorch() -> Result<()> {
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1), (16, 1)], ..ResNetConfig::cifar_paper(8, 5)? };
+    let config = ResNetConfig::cifar_paper(8, 5)?.stages([(4, 1), (8, 1), (16, 1)]);
     follows_pytorch("resnet", ResNet::new(&config, &mut Rng::seed(0))?)
 }
 
 #[test]
 fn a_densenet_follows_pytorch() -> Result<()> {
-    let config = DenseNetConfig { layers: vec![2, 2], width: 8, growth: 4, ..DenseNetConfig::bc(10, 4, 5)? };
+    let config = DenseNetConfig::bc(10, 4, 5)?.layers([2, 2]).width(8).growth_rate(4);
     follows_pytorch("densenet", DenseNet::new(&config, &mut Rng::seed(0))?)
 }
 
@@ -97,12 +97,10 @@ fn fits_drawn_images(mut model: impl Module) -> Result<f32> {
 
 #[test]
 fn a_resnet_fits_the_drawn_images() -> Result<()> {
-    let config = ResNetConfig {
-        stem: StemKind::ImageNet,
-        shortcut: ShortcutKind::Project,
-        stages: vec![(32, 1), (64, 1)],
-        ..ResNetConfig::cifar_paper(8, 10)?
-    };
+    let config = ResNetConfig::cifar_paper(8, 10)?
+        .stem(StemKind::ImageNet)
+        .shortcut(ShortcutKind::Project)
+        .stages([(32, 1), (64, 1)]);
     let accuracy = fits_drawn_images(ResNet::new(&config, &mut Rng::seed(1))?)?;
     assert!(accuracy > 0.5, "{accuracy}");
     Ok(())
@@ -110,13 +108,8 @@ fn a_resnet_fits_the_drawn_images() -> Result<()> {
 
 #[test]
 fn a_densenet_fits_the_drawn_images() -> Result<()> {
-    let config = DenseNetConfig {
-        stem: StemKind::ImageNet,
-        layers: vec![2, 2],
-        width: 24,
-        growth: 12,
-        ..DenseNetConfig::bc(10, 12, 10)?
-    };
+    let config =
+        DenseNetConfig::bc(10, 12, 10)?.stem(StemKind::ImageNet).layers([2, 2]).width(24).growth_rate(12);
     let accuracy = fits_drawn_images(DenseNet::new(&config, &mut Rng::seed(1))?)?;
     assert!(accuracy > 0.5, "{accuracy}");
     Ok(())

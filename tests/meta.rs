@@ -5,7 +5,10 @@ use skipgrad::{
     autograd::State,
     blocks::{DenseLayer, ResBlock, ResidualUnit, Shortcut},
     models::{self, DenseNet, ModelOptions, ResNet},
-    nn::{BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3},
+    nn::{
+        BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, ModuleExt, Relu, Sequential,
+        conv3x3,
+    },
 };
 
 /// A network that is broken, the images that it is to see, and of each fault the module and the shapes that the error must name.
@@ -26,7 +29,7 @@ fn broken() -> Result<Vec<Broken>> {
         (
             resnet(|model| {
                 model.stages[2] = ResBlock::basic(64, 256, 2).stride(2).build(&mut Rng::seed(0))?;
-                model.head = Linear::new(500, 10, &mut Rng::seed(0))?;
+                model.fc = Linear::new(500, 10, &mut Rng::seed(0))?;
                 Ok(())
             })?,
             images,
@@ -71,12 +74,12 @@ fn broken() -> Result<Vec<Broken>> {
                 Box::new(model)
             },
             images,
-            &[("block2.layer.0", ["[2, 16, 16, 64]", "[2, 16, 16, 48]"])],
+            &[("layer2.0", ["[2, 16, 16, 64]", "[2, 16, 16, 48]"])],
         ),
         (
             {
                 let mut model = DenseNet::bc(22, 12, 10, rng)?;
-                model.blocks[1].layers[2] = DenseLayer::bottleneck(70, 12, rng)?;
+                model.features.stages[1].block.layers[2] = DenseLayer::bottleneck(70, 12).build(rng)?;
                 Box::new(model)
             },
             images,
@@ -210,7 +213,7 @@ fn sums_are_the_published_ones() -> Result<()> {
 fn a_summary_reads_as_a_table() -> Result<()> {
     let rng = &mut Rng::seed(0);
     let net = Sequential::new()
-        .named("conv", conv3x3(3, 8).with_bias().build(rng)?)?
+        .named("conv", conv3x3(3, 8).bias(true).build(rng)?)?
         .push(Relu)
         .push(GlobalAvgPool)
         .named("fc", Linear::new(8, 10, rng)?)?;

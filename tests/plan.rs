@@ -5,7 +5,7 @@ use skipgrad::{
     autograd::{Mode, State, StateMut, StateRef, Tape, Var},
     memory,
     models::{self, Model, ModelOptions},
-    nn::{BatchNorm2d, Linear, Module, conv3x3},
+    nn::{BatchNorm2d, Linear, Module, ModuleExt, conv3x3},
     ops::{Pool2dOptions, Targets},
     optim::{Optimizer, Sgd},
 };
@@ -28,7 +28,7 @@ fn measured<T>(pass: impl FnOnce() -> Result<T>) -> Result<[usize; 2]> {
 }
 
 fn training() -> Result<()> {
-    let drop_path = ModelOptions { drop_path: 0.2, ..ModelOptions::classes(10) };
+    let drop_path = ModelOptions::classes(10).drop_path(0.2);
     let default = ModelOptions::classes(10);
     for (name, options, batch, edge) in [
         ("resnet20", &default, 64, 32),
@@ -175,7 +175,7 @@ fn every_operation() -> Result<()> {
     wrong += &op("cross_entropy", &[300, 300], |x| x.cross_entropy(Targets::classes(&[7; 300])))?;
     let linear = Linear::new(300, 200, rng)?;
     wrong += &op("linear", &[300, 300], move |x| linear.forward(x))?;
-    let (conv, norm) = (conv3x3(32, 48).stride(2).with_bias().build(rng)?, BatchNorm2d::new(48)?);
+    let (conv, norm) = (conv3x3(32, 48).stride(2).bias(true).build(rng)?, BatchNorm2d::new(48)?);
     wrong += &op("conv2d", &maps, {
         let conv = conv.clone();
         move |x| conv.forward(x)
@@ -187,9 +187,9 @@ fn every_operation() -> Result<()> {
     let same = conv3x3(48, 48).build(rng)?;
     // A chain of shortcuts: values that are computed again, by way of others, and every third that is kept.
     wrong += &op("a stage", &maps, move |x| {
-        let mut y = norm.relu(&conv.forward(x)?)?;
+        let mut y = norm.forward_relu(&conv.forward(x)?)?;
         for _ in 0..5 {
-            y = norm.add_relu(&same.forward(&y)?, &y)?;
+            y = norm.forward_add_relu(&same.forward(&y)?, &y)?;
         }
         Ok(y)
     })?;

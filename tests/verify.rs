@@ -10,7 +10,7 @@ use skipgrad::{
     autograd::{Mode, NamedTensors, State, StateRef, Tape},
     io::{self, Metadata, WeightsFile},
     models::{self, ModelOptions, ResNet, ResNetConfig},
-    nn::Module,
+    nn::{Module, ModuleExt},
 };
 use std::{
     env, fs,
@@ -64,7 +64,7 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
 fn a_planted_fault_is_found_and_named() -> Result<()> {
     let folder = folder("planted");
     let path = folder.join("reference.safetensors");
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 5)? };
+    let config = ResNetConfig::cifar_paper(8, 5)?.stages([(4, 1), (8, 1)]);
     let model = ResNet::new(&config, &mut Rng::seed(2))?;
     let right = own_reference(&model)?;
     // A module that the model has not is passed over.

@@ -354,7 +354,10 @@ mod tests {
     #[test]
     fn the_output_of_a_list_is_that_of_its_last_element() {
         let paths = |path, outside| output_paths(path, outside).collect::<Vec<_>>();
-        assert_eq!(paths("layer2.0.downsample.0", "layer2.0"), ["layer2.0.downsample", "layer2.0.downsample.0"]);
+        assert_eq!(
+            paths("layer2.0.downsample.0", "layer2.0"),
+            ["layer2.0.downsample", "layer2.0.downsample.0"]
+        );
         assert_eq!(paths("layer2.0", "layer2"), ["layer2.0"]);
         assert_eq!(paths("body.conv", ""), ["body.conv"]);
     }

@@ -76,12 +76,7 @@ impl ConvNorm {
         self.forward_fused(x, Some(shortcut), true)
     }
 
-    fn forward_fused<'t>(
-        &self,
-        x: &Var<'t>,
-        residual: Option<&Var<'t>>,
-        relu: bool,
-    ) -> Result<Var<'t>> {
+    fn forward_fused<'t>(&self, x: &Var<'t>, residual: Option<&Var<'t>>, relu: bool) -> Result<Var<'t>> {
         let tape = x.tape();
         tape.enter(self, || {
             if self.is_folded(tape) {

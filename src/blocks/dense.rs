@@ -96,9 +96,10 @@ impl DenseLayer {
     /// Returns the layer as an operand of [`Var::dense_block`].
     fn operands<'t>(&self, tape: &'t Tape) -> DenseBlockLayer<'t> {
         let last = self.second.as_ref().unwrap_or(&self.first);
-        let bottleneck = self.second.as_ref().map(|second| {
-            (tape.param(&self.first.conv.weight), operands_of_norm(&second.norm, tape))
-        });
+        let bottleneck = self
+            .second
+            .as_ref()
+            .map(|second| (tape.param(&self.first.conv.weight), operands_of_norm(&second.norm, tape)));
         DenseBlockLayer {
             norm1: operands_of_norm(&self.first.norm, tape),
             bottleneck,

@@ -44,9 +44,7 @@ mod shortcut;
 mod stem;
 
 pub use conv_norm::{ConvNorm, NormConv};
-pub use dense::{
-    DenseBlock, DenseBlockBuilder, DenseLayer, DenseLayerBuilder, Transition,
-};
+pub use dense::{DenseBlock, DenseBlockBuilder, DenseLayer, DenseLayerBuilder, Transition};
 pub use preact::{PreActBlock, PreActBlockBuilder};
 pub use res_block::{BlockKind, ResBlock, ResBlockBuilder, ResidualUnit};
 pub use residual::{BasicBlock, BasicBlockBuilder, Bottleneck, BottleneckBuilder};

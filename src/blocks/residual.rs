@@ -336,12 +336,7 @@ fn forward_shortcut<'t>(downsample: &Shortcut, x: &Var<'t>) -> Result<Var<'t>> {
 }
 
 /// Returns `relu(last(y) + shortcut)`, in training without `last(y)` for a random part of the samples.
-fn join_shortcut<'t>(
-    last: &ConvNorm,
-    y: &Var<'t>,
-    shortcut: &Var<'t>,
-    drop_path: f32,
-) -> Result<Var<'t>> {
+fn join_shortcut<'t>(last: &ConvNorm, y: &Var<'t>, shortcut: &Var<'t>, drop_path: f32) -> Result<Var<'t>> {
     if drop_path == 0.0 || y.tape().mode() == Mode::Eval {
         return last.forward_add_relu(y, shortcut);
     }

@@ -108,7 +108,12 @@ impl DenseNetConfig {
     pub fn bc(depth: usize, growth_rate: usize, classes: usize) -> Result<DenseNetConfig> {
         let layers = layers_per_block(depth, 6, "6n + 4: 10, 16, 22, ...")?;
         let plain = DenseNetConfig::three_blocks(layers, growth_rate, classes);
-        Ok(DenseNetConfig { width: growth_rate.saturating_mul(2), bottleneck: true, compression: 0.5, ..plain })
+        Ok(DenseNetConfig {
+            width: growth_rate.saturating_mul(2),
+            bottleneck: true,
+            compression: 0.5,
+            ..plain
+        })
     }
 
     /// Returns the settings of DenseNet for CIFAR, without bottlenecks and compression: three blocks of
@@ -138,6 +143,11 @@ impl DenseNetConfig {
     /// Sets the number of channels of the images.
     pub fn channels(self, channels: usize) -> DenseNetConfig {
         DenseNetConfig { channels, ..self }
+    }
+
+    /// Sets the number of classes.
+    pub fn classes(self, classes: usize) -> DenseNetConfig {
+        DenseNetConfig { classes, ..self }
     }
 
     /// Sets the kind of the first layers.

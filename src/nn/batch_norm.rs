@@ -253,7 +253,9 @@ mod tests {
         let plain = norm.forward(&x).unwrap();
         assert_eq!(norm.forward_relu(&x).unwrap().value(), plain.relu().value());
         let sum = plain.add(&shortcut).unwrap().relu();
-        for (a, b) in norm.forward_add_relu(&x, &shortcut).unwrap().value().data().iter().zip(sum.value().data()) {
+        for (a, b) in
+            norm.forward_add_relu(&x, &shortcut).unwrap().value().data().iter().zip(sum.value().data())
+        {
             assert!((a - b).abs() < 1e-5);
         }
     }

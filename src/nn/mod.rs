@@ -42,8 +42,8 @@ mod sequential;
 mod summary;
 
 pub use activation::{Dropout, Flatten, Relu};
-pub use batch_norm::{BatchNorm2d, BatchNorm2dBuilder};
 pub(crate) use batch_norm::Fused;
+pub use batch_norm::{BatchNorm2d, BatchNorm2dBuilder};
 pub use conv::{Conv2d, Conv2dBuilder, Pair, conv1x1, conv3x3};
 pub use linear::{Linear, LinearBuilder};
 pub use plan::Plan;

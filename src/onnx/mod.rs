@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn dense_blocks_are_what_the_paper_defines() {
-        let config = DenseNetConfig { layers: vec![2, 3], ..DenseNetConfig::bc(10, 4, 5).unwrap() };
+        let config = DenseNetConfig::bc(10, 4, 5).unwrap().layers([2, 3]);
         let graph = graph(&DenseNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
         let counts = counts(&graph);
         assert_eq!((counts["Concat"], counts["Conv"], counts["BatchNormalization"]), (5, 12, 12));
@@ -243,11 +243,8 @@ mod tests {
 
     #[test]
     fn shortcuts_without_parameters() {
-        let config = ResNetConfig {
-            stages: vec![(4, 1), (7, 1)],
-            shortcut: ShortcutKind::Pad,
-            ..ResNetConfig::cifar_paper(8, 3).unwrap()
-        };
+        let config =
+            ResNetConfig::cifar_paper(8, 3).unwrap().stages([(4, 1), (7, 1)]).shortcut(ShortcutKind::Pad);
         let graph = graph(&ResNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
         let every = node(&graph, "layer2.0.downsample.AveragePool");
         assert_eq!((ints(every, "kernel_shape"), ints(every, "strides")), (&[1, 1][..], &[2, 2][..]));

@@ -283,7 +283,7 @@ impl Trainer {
                 batch.images.slice_rows(part * size..part * size + labels.len())?
             };
             let tape = Tape::train(rng.split());
-            let logits = model.forward(&tape.input(pixels))?;
+            let logits = tape.input(pixels).apply(model)?;
             let targets = Targets::classes(labels).smoothed(self.settings.label_smoothing);
             let share = labels.len() as f32 / images as f32;
             let loss = logits.cross_entropy(targets)?.scale(share);

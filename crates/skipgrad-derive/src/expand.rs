@@ -23,7 +23,10 @@ pub(crate) fn state(input: &DeriveInput) -> Result<TokenStream> {
             })
             .collect(),
         Data::Union(data) => {
-            return Err(Error::new(data.union_token.span, "a union cannot tell which of its fields is state"));
+            return Err(Error::new(
+                data.union_token.span,
+                "a union cannot tell which of its fields is state",
+            ));
         }
     };
     let mut used = TokenStream::new();

@@ -186,6 +186,11 @@ impl ResNetConfig {
         ResNetConfig { channels, ..self }
     }
 
+    /// Sets the number of classes.
+    pub fn classes(self, classes: usize) -> ResNetConfig {
+        ResNetConfig { classes, ..self }
+    }
+
     /// Sets the kind of the first layers.
     pub fn stem(self, stem: StemKind) -> ResNetConfig {
         ResNetConfig { stem, ..self }
