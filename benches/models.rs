@@ -15,7 +15,7 @@ use process::status;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::Tape,
-    kernels::install,
+    install,
     models::{self, ModelOptions},
     nn::Module,
     optim::{Optimizer, Sgd},

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 // What a library must not do; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
@@ -7,9 +8,10 @@ extern crate self as skipgrad;
 
 pub mod prelude;
 mod error;
+mod install;
 mod rng;
 
-pub mod kernels;
+pub mod cpu;
 pub mod tensor;
 pub mod autograd;
 pub mod ops;
@@ -25,5 +27,18 @@ pub mod train;
 pub mod predict;
 
 pub use error::{At, Error, Result};
+pub use install::install;
 pub use rng::Rng;
-pub use tensor::{Shape, Tensor, memory};
+use skipgrad_kernels as kernels;
+pub use tensor::{Shape, Tensor};
+
+/// The process-wide pool that tensors take their memory from.
+pub mod memory {
+    pub use skipgrad_kernels::memory::{Stats, reset_peak, set_limit, stats, trim};
+}
+
+/// No part of the public surface: the benches reach the kernels through it, and any release may change it.
+#[doc(hidden)]
+pub mod __private {
+    pub use skipgrad_kernels as kernels;
+}

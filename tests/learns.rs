@@ -20,7 +20,7 @@ fn golden(prefix: &str) -> NamedTensors {
 
 fn below(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
     let named =
-        tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone())));
+        tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.replace("linear.", "fc."), t.clone())));
     named.collect()
 }
 

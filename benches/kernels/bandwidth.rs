@@ -2,7 +2,7 @@
 
 use crate::{measure, numbers, operand};
 use criterion::Criterion;
-use skipgrad::kernels::{
+use skipgrad::__private::kernels::{
     Activation, BatchNormGradient, Isa, Pool2d, SgdStep, add, axpy, batch_norm_dx, batch_norm_sums,
     global_avg_pool, global_avg_pool_backward, max_pool2d, max_pool2d_backward, moments, normalize, relu,
     relu_backward_in_place, sgd,

@@ -3,7 +3,7 @@
 
 use crate::{flops, measure, operand};
 use criterion::Criterion;
-use skipgrad::kernels::{Algorithm, Conv2dGeometry, Epilogue, Isa, Packing};
+use skipgrad::__private::kernels::{Algorithm, Conv2dGeometry, Epilogue, Isa, Packing};
 use std::hint::black_box;
 
 /// Channels of the images, whose gradient no network asks for.

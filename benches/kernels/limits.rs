@@ -3,7 +3,7 @@
 use crate::{flops, measure, numbers, operand};
 use criterion::Criterion;
 use rayon::prelude::*;
-use skipgrad::kernels::{Gemm, Isa, Task, gemm, simd::Simd};
+use skipgrad::__private::kernels::{Gemm, Isa, Task, gemm, simd::Simd};
 use std::hint::black_box;
 
 /// Numbers of each operand in memory, 128 MiB: several times the last cache.

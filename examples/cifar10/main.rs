@@ -121,7 +121,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         train.samples(),
         test.len(),
         rayon::current_num_threads(),
-        skipgrad::kernels::Isa::active().name()
+        skipgrad::cpu::Isa::active().name()
     );
 
     let stop = Arc::new(AtomicBool::new(false));

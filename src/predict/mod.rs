@@ -19,7 +19,7 @@ mod prediction;
 pub use picture::Picture;
 pub use prediction::{ClassProbability, Prediction};
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Preset, kernels::install, nn::Module};
+use crate::{Error, Result, Tensor, autograd::Tape, data::Preset, install, nn::Module};
 use rayon::prelude::*;
 use std::{fmt, sync::Arc};
 

@@ -1,6 +1,7 @@
 //! Tensors without numbers, whose bytes are counted instead of taken.
 
-use super::{Memory, Shape, Tensor, buffer::rounded};
+use super::{Memory, Shape, Tensor};
+use skipgrad_kernels::memory::rounded;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What meta tensors would take of the pool, altogether and account by account. Copies share the counters.

@@ -1,8 +1,6 @@
 //! Numbers in memory: [`Tensor`], its [`Shape`], and the recycled memory below it.
 
-mod arena;
 mod arithmetic;
-mod buffer;
 mod convert;
 mod meta;
 mod shape;
@@ -10,14 +8,9 @@ mod shape;
 pub(crate) use meta::MemoryTracker;
 pub use shape::Shape;
 
-/// The process-wide pool that tensors take their memory from.
-pub mod memory {
-    pub use super::buffer::{Stats, reset_peak, set_limit, stats, trim};
-}
-
 use crate::{Error, Result, Rng};
-use buffer::{Storage, rounded};
 use meta::Entry;
+use skipgrad_kernels::memory::{Storage, rounded};
 use std::{ops::Range, sync::Arc};
 
 /// A contiguous, row-major array of `f32`. Cloning shares the memory; writing to shared memory copies it first.

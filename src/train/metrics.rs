@@ -1,6 +1,6 @@
 //! How good a classifier is.
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, kernels::install, nn::Module};
+use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, install, nn::Module};
 
 /// Counts over classified images: the sums behind accuracy and mean loss.
 ///

@@ -9,7 +9,7 @@ use crate::{
     Error, Result, Rng,
     autograd::{Tape, Updates},
     data::{Batch, Loader},
-    kernels,
+    install,
     nn::Module,
     ops::Targets,
     optim::{Optimizer, Schedule},
@@ -261,7 +261,7 @@ impl Trainer {
         optimizer.set_lr(self.settings.schedule.lr(before + number));
         // Split, so that a sample's augmentation keyed by the same three numbers has another stream.
         let rng = Rng::keyed(self.settings.seed, epoch as u64, number as u64).split();
-        let (mut updates, loss, right) = kernels::install(|| self.gradients(model, batch, rng))?;
+        let (mut updates, loss, right) = install(|| self.gradients(model, batch, rng))?;
         self.expect_finite("loss", loss, optimizer.lr())?;
         if let Some(norm) = self.settings.clip_norm {
             let found = updates.clip_global_norm(norm);

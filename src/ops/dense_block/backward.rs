@@ -76,7 +76,7 @@ pub(super) struct Rule {
 impl Rule {
     /// The gradients of all operands that need one.
     pub(super) fn gradients(self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
-        kernels::install(|| self.sweep(dy, needs))
+        crate::install(|| self.sweep(dy, needs))
     }
 
     fn sweep(mut self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {

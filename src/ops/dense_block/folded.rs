@@ -80,7 +80,7 @@ impl FoldedDenseBlock {
             convolutions.push(convolution);
         }
         let shape = images(channels)?;
-        Ok(kernels::install(|| self.compute(x, shape, &convolutions)))
+        Ok(crate::install(|| self.compute(x, shape, &convolutions)))
     }
 
     fn compute(&self, x: &Tensor, shape: Shape, convolutions: &[Convolutions<'_>]) -> Tensor {

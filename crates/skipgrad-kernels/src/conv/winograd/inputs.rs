@@ -1,0 +1,111 @@
+//! `V = B^T d B`: tiles of the inputs at the points.
+
+use super::tiles::{Channels, Columns, Image, Panels, Tiles};
+use super::transforms::{F, Filtering};
+use crate::dense::NormRelu;
+use crate::microkernel::Layout;
+use crate::simd::{LINE, Simd};
+use crate::{Isa, Task};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Images that are read in tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) x: &'a [f32],
+    /// What is done to x before.
+    pub(super) norm: Option<NormRelu<'a>>,
+    pub(super) image: Image,
+    /// Zeros above and left of an image, or, below zero, pixels that no output sees.
+    pub(super) before: [isize; 2],
+    pub(super) tiles: Tiles,
+}
+
+impl Inputs<'_> {
+    /// Asserts that x has as many images as there are tiles of, and the norm as many channels.
+    pub(super) fn check(&self) {
+        let Image { height, width, channels, .. } = self.image;
+        assert!(self.x.len() == self.tiles.images * height * width * channels);
+        if let Some(norm) = self.norm {
+            norm.check(channels);
+        }
+    }
+
+    /// Reads some tiles and channels of inputs that were checked: a row of a panel a tile, a panel a point, so many numbers from a
+    /// panel to the next.
+    pub(super) fn read<L: Layout, const I: usize, const O: usize>(
+        &self,
+        isa: Isa,
+        tiles: Range<usize>,
+        channels: Range<usize>,
+        panel: usize,
+        to: &mut [f32],
+    ) where
+        F: Filtering<I, O>,
+    {
+        isa.dispatch(Read::<L, I, O> { inputs: self, tiles, channels, panel, to, layout: PhantomData });
+    }
+}
+
+/// [`Inputs::read`].
+struct Read<'a, 'b, L, const I: usize, const O: usize> {
+    inputs: &'a Inputs<'a>,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    panel: usize,
+    to: &'b mut [f32],
+    layout: PhantomData<L>,
+}
+
+impl<L: Layout, const I: usize, const O: usize> Task for Read<'_, '_, L, I, O>
+where
+    F: Filtering<I, O>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Read { inputs, tiles, channels, panel, to, .. } = self;
+        assert!(channels.len() <= L::WIDTH && L::PITCH >= L::WIDTH + S::LANES);
+        assert!(panel >= tiles.len() * L::PITCH && to.len() >= I * I * panel);
+        assert!(tiles.end <= inputs.tiles.count() && channels.end <= inputs.image.channels);
+        let mut columns = Columns::new(simd);
+        let start = tiles.start;
+        for strip in inputs.tiles.strips(tiles) {
+            let row = strip.start - start;
+            let to_next_strip = strip.len() * O * inputs.image.pixel;
+            let window = inputs.tiles.window(strip, inputs.image, I, inputs.before);
+            for first in (0..channels.len()).step_by(S::LANES) {
+                let channel = channels.start + first;
+                let count = (channels.len() - first).min(S::LANES);
+                // The next cache line of each pixel, behind the last one the first of a pixel of the next strip.
+                let next = if first + LINE < channels.len() { LINE } else { to_next_strip - first };
+                let from = Channels {
+                    first: inputs.x.as_ptr().wrapping_add(channel),
+                    count,
+                    ahead: (first % LINE == 0).then_some(next as isize),
+                };
+                let to = to[row * L::PITCH + first..].as_mut_ptr();
+                let to = Panels { first: to, tile: L::PITCH, point: panel };
+                // SAFETY: `check` asserts that x has the images that the window is made for; channels are in range. A row of
+                // a panel has module for the channels in whole vectors, see the asserts.
+                unsafe {
+                    match inputs.norm {
+                        None => {
+                            window.transform::<S, OfInputs<I, O>, I, I>(simd, from, |x| x, &mut columns, to)
+                        }
+                        Some(norm) => {
+                            let [scale, shift] = [norm.scale, norm.shift]
+                                .map(|all| simd.load_up_to(all[channel..channel + count].as_ptr(), count));
+                            let map = |x| simd.relu(simd.mul_add(x, scale, shift));
+                            window.transform::<S, OfInputs<I, O>, I, I>(simd, from, map, &mut columns, to);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `B^T`.
+type OfInputs<const I: usize, const O: usize> = <F as Filtering<I, O>>::Input;

@@ -1,0 +1,153 @@
+//! Which instruction set runs: found once at run time, the best that the processor has.
+//!
+//! A kernel is a [`Task`]: a struct of its arguments, whose `run` is generic over [`Simd`] and inlined. `dispatch` calls it
+//! inside a function that is compiled for one instruction set, so the whole loop nest is compiled for that set, and a
+//! plain build runs at full speed on any machine.
+
+use super::simd::{Portable, Simd};
+use std::sync::OnceLock;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Whatever the target has at least, by the compiler's own vectorization.
+    Portable,
+    /// AVX2 and FMA, 8 lanes.
+    Avx2,
+    /// AVX-512F, 16 lanes.
+    Avx512,
+    /// NEON, 4 lanes.
+    Neon,
+    /// Stands in for NEON in tests.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    FourLanes,
+    /// Stands in for AVX-512 in tests.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    SixteenLanes,
+}
+
+/// A computation that is compiled once for every instruction set. Mark `run` `#[inline(always)]`.
+pub trait Task {
+    /// What it returns.
+    type Output;
+    /// The computation, on vectors of `S`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+impl Isa {
+    /// The set in use: the best that the processor has, or the one that `SKIPGRAD_ISA` names
+    /// (`portable`, `avx2`, `avx512`, `neon`), if the processor has it.
+    #[inline]
+    pub fn active() -> Isa {
+        static ACTIVE: OnceLock<Isa> = OnceLock::new();
+        *ACTIVE.get_or_init(|| {
+            let available = Isa::available();
+            let best = available.last().copied().unwrap_or(Isa::Portable);
+            let Ok(name) = std::env::var("SKIPGRAD_ISA") else { return best };
+            available.into_iter().find(|isa| isa.name() == name).unwrap_or_else(|| {
+                log::warn!(
+                    "SKIPGRAD_ISA={name}: not an instruction set of this processor; {} is used",
+                    best.name()
+                );
+                best
+            })
+        })
+    }
+
+    /// The sets that this processor has, the best last.
+    pub fn available() -> Vec<Isa> {
+        let mut available = vec![Isa::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                available.push(Isa::Avx2);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                available.push(Isa::Avx512);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            available.push(Isa::Neon);
+        }
+        available
+    }
+
+    /// The name that `SKIPGRAD_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Isa::FourLanes => "four lanes",
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Isa::SixteenLanes => "sixteen lanes",
+        }
+    }
+
+    /// Runs `task` compiled for this set. Falls back to the portable code on a processor without it.
+    #[inline]
+    pub fn dispatch<T: Task>(self, task: T) -> T::Output {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use super::simd::{Avx2, Avx512};
+            #[target_feature(enable = "avx512f")]
+            fn avx512<T: Task>(task: T, simd: Avx512) -> T::Output {
+                task.run(simd)
+            }
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2<T: Task>(task: T, simd: Avx2) -> T::Output {
+                task.run(simd)
+            }
+            if self == Isa::Avx512
+                && let Some(simd) = Avx512::detect()
+            {
+                // SAFETY: `detect` returns a token only where the processor has AVX-512F.
+                return unsafe { avx512(task, simd) };
+            }
+            if self == Isa::Avx2
+                && let Some(simd) = Avx2::detect()
+            {
+                // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
+                return unsafe { avx2(task, simd) };
+            }
+            #[cfg(test)]
+            {
+                use super::simd::doubles::{FourLanes, SixteenLanes};
+                #[target_feature(enable = "avx2,fma")]
+                fn by_avx2<T: Task, S: Simd>(task: T, simd: S) -> T::Output {
+                    task.run(simd)
+                }
+                if self == Isa::FourLanes
+                    && let Some(simd) = FourLanes::detect()
+                {
+                    // SAFETY: as for `avx2`.
+                    return unsafe { by_avx2(task, simd) };
+                }
+                if self == Isa::SixteenLanes
+                    && let Some(simd) = SixteenLanes::detect()
+                {
+                    // SAFETY: as for `avx2`.
+                    return unsafe { by_avx2(task, simd) };
+                }
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use super::simd::Neon;
+            #[target_feature(enable = "neon")]
+            fn neon<T: Task>(task: T, simd: Neon) -> T::Output {
+                task.run(simd)
+            }
+            if self == Isa::Neon
+                && let Some(simd) = Neon::detect()
+            {
+                // SAFETY: `detect` returns a token only where the processor has NEON.
+                return unsafe { neon(task, simd) };
+            }
+        }
+        task.run(Portable)
+    }
+}

@@ -1,0 +1,57 @@
+//! Slices and sizes in, slices out: the arithmetic of skipgrad, and [`memory`], which its tensors live in. All `unsafe` of the
+//! library is here.
+//!
+//! Every kernel takes the instruction set as its first argument ([`Isa::active`] outside of tests) and is written once,
+//! over the [`simd::Simd`] trait; [`Isa::dispatch`] compiles it for every set. Sizes are the caller's promise: a kernel
+//! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
+#![allow(unsafe_code)]
+
+mod prefetch;
+mod batch_norm;
+mod channels;
+mod elementwise;
+mod epilogue;
+mod global_pool;
+mod isa;
+pub mod memory;
+mod moments;
+mod optimizer;
+mod pool;
+mod reduce;
+mod rows;
+pub mod simd;
+mod softmax;
+#[cfg(test)]
+mod testing;
+
+mod scratch;
+
+pub mod conv;
+mod dense;
+pub mod gemm;
+mod grid;
+mod microkernel;
+#[cfg(test)]
+mod naive;
+mod narrow;
+mod pack;
+mod product;
+mod split;
+
+pub use batch_norm::*;
+pub use channels::*;
+pub use conv::{
+    Algorithm, Conv2dGeometry, Packing, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
+    conv2d_with, im2col,
+};
+pub use dense::*;
+pub use elementwise::*;
+pub use epilogue::Epilogue;
+pub use gemm::{Gemm, gemm};
+pub use global_pool::*;
+pub use isa::{Isa, Task};
+pub use moments::*;
+pub use optimizer::*;
+pub use pool::*;
+pub use reduce::*;
+pub use softmax::*;

@@ -1,0 +1,256 @@
+//! Steps of optimizers: one pass over a parameter, its gradient and its state, with PyTorch's formulas. Scalars are f64, as in
+//! PyTorch, and rounded where they meet the f32 numbers: 1 - beta would lose digits before.
+
+use super::elementwise::PIECE;
+use super::simd::Simd;
+use super::{Isa, Task};
+use rayon::prelude::*;
+
+/// The numbers of a step of [`sgd`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdStep {
+    /// The learning rate.
+    pub lr: f64,
+    /// How much of the velocity stays, in [0, 1).
+    pub momentum: f64,
+    /// How much of the gradient does not enter the velocity, in [0, 1].
+    pub dampening: f64,
+    /// Whether to step from where the velocity will lead.
+    pub nesterov: bool,
+    /// What is added to the gradient a unit of the parameter (L2).
+    pub weight_decay: f64,
+    /// Whether there is no velocity yet: it becomes the gradient, undampened.
+    pub first: bool,
+}
+
+/// A step of stochastic gradient descent as PyTorch's `SGD`: g = grad + weight_decay * p; v = momentum * v + (1 - dampening) * g;
+/// p -= lr * v, or lr * (g + momentum * v) with Nesterov's momentum, or lr * g without `velocity`.
+///
+/// ```
+/// use skipgrad_kernels::{Isa, SgdStep, sgd};
+/// let step = SgdStep { lr: 0.5, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0, first: true };
+/// let mut parameter = [1.0, 2.0];
+/// sgd(Isa::active(), step, &mut parameter, &[4.0, -4.0], None);
+/// assert_eq!(parameter, [-1.0, 4.0]);
+/// ```
+pub fn sgd(isa: Isa, step: SgdStep, parameter: &mut [f32], gradient: &[f32], velocity: Option<&mut [f32]>) {
+    assert_eq!(parameter.len(), gradient.len(), "operands of one length");
+    let Some(velocity) = velocity else {
+        return for_each_piece(parameter, [], gradient, |p, [], g| isa.dispatch(PlainSgd { step, p, g }));
+    };
+    for_each_piece(parameter, [velocity], gradient, |p, [v], g| isa.dispatch(Sgd { step, p, v, g }));
+}
+
+struct PlainSgd<'a> {
+    step: SgdStep,
+    p: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl Task for PlainSgd<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (lr, decay) = (self.step.lr as f32, self.step.weight_decay as f32);
+        for (p, g) in self.p.iter_mut().zip(self.g) {
+            *p -= lr * (g + decay * *p);
+        }
+    }
+}
+
+struct Sgd<'a> {
+    step: SgdStep,
+    p: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl Task for Sgd<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let SgdStep { lr, momentum, dampening, nesterov, weight_decay, first } = self.step;
+        let (lr, decay, momentum) = (lr as f32, weight_decay as f32, momentum as f32);
+        let share = if first { 1.0 } else { (1.0 - dampening) as f32 };
+        for ((p, v), g) in self.p.iter_mut().zip(self.v).zip(self.g) {
+            let g = g + decay * *p;
+            // The first velocity may be any memory, even NaN, so it is not multiplied by 0.
+            let before = if first { 0.0 } else { *v };
+            *v = momentum * before + share * g;
+            *p -= lr * if nesterov { g + momentum * *v } else { *v };
+        }
+    }
+}
+
+/// The numbers of a step of [`adamw`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// The learning rate.
+    pub lr: f64,
+    /// How much of the mean of gradients stays, in [0, 1).
+    pub beta1: f64,
+    /// How much of the mean of squared gradients stays, in [0, 1).
+    pub beta2: f64,
+    /// What is added to the denominator.
+    pub eps: f64,
+    /// What the parameter loses a step, a unit of the learning rate.
+    pub weight_decay: f64,
+    /// The number of this step, from 1.
+    pub step: u64,
+}
+
+/// A step of AdamW (Loshchilov and Hutter 2019) as PyTorch computes it, with the means `m` of gradients and `v` of their squares,
+/// zeros before the first step: p -= lr * weight_decay * p, then p -= lr * m̂ / (sqrt(v̂) + eps), where m̂ = m / (1 - beta1^step)
+/// and v̂ likewise.
+pub fn adamw(
+    isa: Isa,
+    step: AdamWStep,
+    parameter: &mut [f32],
+    gradient: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) {
+    assert!(step.step > 0, "steps are counted from 1");
+    assert_eq!(parameter.len(), gradient.len(), "operands of one length");
+    for_each_piece(parameter, [m, v], gradient, |p, [m, v], g| isa.dispatch(AdamW { step, p, m, v, g }));
+}
+
+struct AdamW<'a> {
+    step: AdamWStep,
+    p: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl Task for AdamW<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let AdamWStep { lr, beta1, beta2, eps, weight_decay, step } = self.step;
+        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
+        let keep = (1.0 - lr * weight_decay) as f32;
+        let size = (lr / correction(beta1)) as f32;
+        let root = correction(beta2).sqrt() as f32;
+        let (of_gradient, of_square) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
+        let (beta2, eps) = (beta2 as f32, eps as f32);
+        for (((p, m), v), &g) in self.p.iter_mut().zip(self.m).zip(self.v).zip(self.g) {
+            *m += of_gradient * (g - *m);
+            *v = beta2 * *v + of_square * g * g;
+            *p = keep * *p - size * (*m / (v.sqrt() / root + eps));
+        }
+    }
+}
+
+/// Calls `f` with pieces of a parameter, its state and its gradient, in parallel.
+fn for_each_piece<const N: usize>(
+    parameter: &mut [f32],
+    state: [&mut [f32]; N],
+    gradient: &[f32],
+    f: impl Fn(&mut [f32], [&mut [f32]; N], &[f32]) + Sync,
+) {
+    let n = parameter.len();
+    assert!(state.iter().all(|s| s.len() == n), "operands of one length");
+    if n <= PIECE {
+        return f(parameter, state, gradient);
+    }
+    let mut rest = state;
+    let mut pieces = Vec::with_capacity(n.div_ceil(PIECE));
+    for (parameter, gradient) in parameter.chunks_mut(PIECE).zip(gradient.chunks(PIECE)) {
+        let state = rest.each_mut().map(|s| {
+            let (piece, after) = std::mem::take(s).split_at_mut(parameter.len());
+            *s = after;
+            piece
+        });
+        pieces.push((parameter, state, gradient));
+    }
+    pieces.into_par_iter().for_each(|(parameter, state, gradient)| f(parameter, state, gradient));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Guarded, LENGTHS, assert_close, each_isa, normals, same_on_any_threads};
+    use super::*;
+
+    fn wide(x: &[f32]) -> Vec<f64> {
+        x.iter().map(|&x| x.into()).collect()
+    }
+
+    #[test]
+    fn sgd_takes_the_steps_of_its_formula() {
+        for isa in each_isa() {
+            for n in LENGTHS {
+                for (momentum, dampening, nesterov) in
+                    [(0.0, 0.0, false), (0.9, 0.0, false), (0.9, 0.0, true), (0.8, 0.3, false)]
+                {
+                    let mut p = Guarded::from(&normals(n, 1));
+                    let mut v = Guarded::new(n);
+                    let (mut wanted, mut velocity) = (wide(&p), vec![0.0; n]);
+                    for t in 0..3 {
+                        let gradient = normals(n, 10 + t);
+                        let first = t == 0;
+                        let step =
+                            SgdStep { lr: 0.1, momentum, dampening, nesterov, weight_decay: 0.01, first };
+                        let state = (momentum > 0.0).then_some(&mut v[..]);
+                        sgd(isa, step, &mut p, &gradient, state);
+                        for i in 0..n {
+                            let g = f64::from(gradient[i]) + 0.01 * wanted[i];
+                            velocity[i] =
+                                if first { g } else { momentum * velocity[i] + (1.0 - dampening) * g };
+                            let looking_ahead = g + momentum * velocity[i];
+                            wanted[i] -= 0.1 * if nesterov { looking_ahead } else { velocity[i] };
+                        }
+                    }
+                    assert_close(&p, &wanted, 1e-6, "parameter");
+                    if momentum > 0.0 {
+                        assert_close(&v, &velocity, 1e-6, "velocity");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn adamw_takes_the_steps_of_its_formula() {
+        let (lr, beta1, beta2, eps, weight_decay) = (0.01, 0.9, 0.999, 1e-8, 0.1);
+        for isa in each_isa() {
+            for n in LENGTHS {
+                let mut p = Guarded::from(&normals(n, 1));
+                let (mut m, mut v) = (Guarded::from(&vec![0.0; n]), Guarded::from(&vec![0.0; n]));
+                let (mut wanted, mut mean, mut square) = (wide(&p), vec![0.0; n], vec![0.0; n]);
+                for step in 1..=5 {
+                    let gradient = normals(n, 10 + step);
+                    let numbers = AdamWStep { lr, beta1, beta2, eps, weight_decay, step };
+                    adamw(isa, numbers, &mut p, &gradient, &mut m, &mut v);
+                    for i in 0..n {
+                        let g = f64::from(gradient[i]);
+                        wanted[i] -= lr * weight_decay * wanted[i];
+                        mean[i] = beta1 * mean[i] + (1.0 - beta1) * g;
+                        square[i] = beta2 * square[i] + (1.0 - beta2) * g * g;
+                        let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(step as i32));
+                        wanted[i] -=
+                            lr * corrected(mean[i], beta1) / (corrected(square[i], beta2).sqrt() + eps);
+                    }
+                }
+                assert_close(&p, &wanted, 1e-6, "parameter");
+                assert_close(&m, &mean, 1e-6, "mean");
+                assert_close(&v, &square, 1e-6, "square");
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let n = 3 * PIECE + 7;
+        let gradient = normals(n, 2);
+        same_on_any_threads(|| {
+            let (mut p, mut m, mut v) = (normals(n, 1), vec![0.0; n], vec![0.0; n]);
+            let step = AdamWStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0, step: 1 };
+            adamw(Isa::active(), step, &mut p, &gradient, &mut m, &mut v);
+            [p, m, v].concat()
+        });
+    }
+}

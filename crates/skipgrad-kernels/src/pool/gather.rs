@@ -1,0 +1,131 @@
+//! The loops that all poolings share.
+
+use super::{Pool2d, Span};
+use crate::elementwise::PIECE;
+use crate::rows::{Columns, over_columns};
+use crate::simd::Simd;
+use crate::{Isa, Task};
+use rayon::prelude::*;
+
+/// What reaches a pixel of the result: these rows and columns of an image.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    pub(super) image: usize,
+    pub(super) rows: Span,
+    pub(super) columns: Span,
+}
+
+/// How `L` channels of a pixel of the result are made, from `channel` on.
+/// The second array is kept where positions are asked for.
+pub(super) trait Gather: Copy + Send + Sync {
+    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]);
+}
+
+/// A map `[image, row, column, channel]` that a [`Gather`] reads.
+#[derive(Clone, Copy)]
+pub(super) struct Map<'a, T> {
+    data: &'a [T],
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl<T> Map<'_, T> {
+    #[inline(always)]
+    pub(super) fn at<const L: usize>(
+        &self,
+        image: usize,
+        row: usize,
+        column: usize,
+        channel: usize,
+    ) -> &[T; L] {
+        let start = ((image * self.height + row) * self.width + column) * self.channels + channel;
+        self.data[start..].first_chunk().expect("a pixel inside of the map")
+    }
+}
+
+impl<'a, T> Map<'a, T> {
+    pub(super) fn input(pool: &Pool2d, data: &'a [T]) -> Map<'a, T> {
+        assert_eq!(data.len(), pool.input_len(), "an input of the pooling's size");
+        Map { data, height: pool.height, width: pool.width, channels: pool.channels }
+    }
+
+    pub(super) fn output(pool: &Pool2d, data: &'a [T]) -> Map<'a, T> {
+        assert_eq!(data.len(), pool.output_len(), "an output of the pooling's size");
+        Map { data, height: pool.out_height(), width: pool.out_width(), channels: pool.channels }
+    }
+}
+
+/// Makes the result of a gather, with the spans of its rows and columns, in parallel.
+pub(super) fn run<G: Gather>(
+    isa: Isa,
+    channels: usize,
+    spans: [&[Span]; 2],
+    gather: G,
+    out: &mut [f32],
+    positions: Option<&mut [u16]>,
+) {
+    let row = spans[1].len() * channels;
+    if row == 0 || out.is_empty() {
+        return;
+    }
+    let size = row * (PIECE / row).max(1);
+    let piece = |i: usize, out: &mut [f32], positions: Option<&mut [u16]>| {
+        isa.dispatch(Rows { channels, spans, gather, first_row: i * size / row, out, positions });
+    };
+    match positions {
+        _ if out.len() <= size => piece(0, out, positions),
+        None => out.par_chunks_mut(size).enumerate().for_each(|(i, out)| piece(i, out, None)),
+        Some(positions) => {
+            let pieces = out.par_chunks_mut(size).zip(positions.par_chunks_mut(size)).enumerate();
+            pieces.for_each(|(i, (out, positions))| piece(i, out, Some(positions)));
+        }
+    }
+}
+
+/// Some rows of a result, of all images one below the other.
+struct Rows<'a, G> {
+    channels: usize,
+    spans: [&'a [Span]; 2],
+    gather: G,
+    first_row: usize,
+    out: &'a mut [f32],
+    positions: Option<&'a mut [u16]>,
+}
+
+impl<G: Gather> Task for Rows<'_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let [rows, columns] = self.spans;
+        let mut pixel = 0;
+        while pixel * self.channels < self.out.len() {
+            let row = self.first_row + pixel / columns.len();
+            for column in columns {
+                let reach = Reach { image: row / rows.len(), rows: rows[row % rows.len()], columns: *column };
+                over_columns(self.channels, &mut Pixel { all: &mut self, reach, pixel });
+                pixel += 1;
+            }
+        }
+    }
+}
+
+/// A pixel of these rows, and what reaches it.
+struct Pixel<'a, 'b, G> {
+    all: &'a mut Rows<'b, G>,
+    reach: Reach,
+    pixel: usize,
+}
+
+impl<G: Gather> Columns for Pixel<'_, '_, G> {
+    #[inline(always)]
+    fn columns<const L: usize>(&mut self, channel: usize) {
+        let (values, indices) = self.all.gather.gather::<L>(self.reach, channel);
+        let start = self.pixel * self.all.channels + channel;
+        self.all.out[start..start + L].copy_from_slice(&values);
+        if let Some(positions) = &mut self.all.positions {
+            positions[start..start + L].copy_from_slice(&indices);
+        }
+    }
+}

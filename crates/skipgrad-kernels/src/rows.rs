@@ -1,0 +1,279 @@
+//! How the kernels that treat every channel by itself walk over a matrix `[rows, channels]`.
+//!
+//! A row may be as short as 3 numbers, which fills no vector. So rows are taken several at once, as a *strip*, together with
+//! the vectors of `channels` numbers repeated as often: the inner loop then runs over at least [`STRIP`] neighboring numbers
+//! whatever the channels are. Sums over rows are kept a strip wide, and its rows are added at the end.
+//!
+//! Sums: a *block* of rows is summed in f32, blocks are added in f64, and a *range* of some blocks is one task of a thread. All
+//! three are cut by the problem alone and merged in order, so the threads do not change a bit.
+//!
+//! Loops with several outputs or many operands go over arrays of 16 numbers ([`Columns`]), since the compiler gives up on
+//! telling so many slices apart, and would not vectorize them.
+
+use super::elementwise::PIECE;
+use super::simd::Simd;
+use super::{Isa, Task};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// The least width of a strip, where rows are shorter than this.
+const STRIP: usize = 128;
+/// Widths of strips are multiples of this, where rows are shorter than `STRIP`: so many numbers an unrolled loop takes.
+const MULTIPLE: usize = 32;
+/// The least rows in a block, so that its end costs little, and the least numbers in a range.
+const BLOCK_ROWS: usize = 128;
+const RANGE: usize = 4 * PIECE;
+/// The most ranges.
+const MAX_RANGES: usize = 64;
+/// Strips that are added to the sums at once.
+const STRIPS: usize = 4;
+
+/// Several rows of a matrix taken as one.
+#[derive(Clone, Copy)]
+pub(super) struct Strip {
+    channels: usize,
+    rows: usize,
+}
+
+impl Strip {
+    pub(super) fn new(channels: usize) -> Strip {
+        let rows = if channels == 0 || channels >= STRIP {
+            1
+        } else {
+            let unit = MULTIPLE >> channels.trailing_zeros().min(MULTIPLE.trailing_zeros());
+            unit * STRIP.div_ceil(unit * channels)
+        };
+        Strip { channels, rows }
+    }
+
+    /// Numbers in a strip; at least 1.
+    pub(super) fn width(self) -> usize {
+        (self.channels * self.rows).max(1)
+    }
+
+    /// Rows in a block that is summed in f32.
+    pub(super) fn block_rows(self) -> usize {
+        (PIECE / self.channels.max(1)).max(BLOCK_ROWS).next_multiple_of(self.rows)
+    }
+
+    /// The blocks of a matrix of `len` numbers.
+    pub(super) fn blocks(self, len: usize) -> impl Iterator<Item = Range<usize>> {
+        let block = self.block_rows() * self.channels.max(1);
+        (0..len).step_by(block).map(move |start| start..len.min(start + block))
+    }
+
+    /// A vector of a number a channel, once for every row of a strip.
+    pub(super) fn repeat(self, vector: &[f32]) -> Vec<f32> {
+        assert_eq!(vector.len(), self.channels, "one number a channel");
+        if vector.is_empty() { vec![0.0] } else { vector.repeat(self.rows) }
+    }
+
+    /// Adds the rows of a strip of sums to `totals`, and clears the sums.
+    #[inline(always)]
+    pub(super) fn drain(self, sums: &mut [f32], totals: &mut [f64]) {
+        for row in sums.chunks_mut(self.channels.max(1)) {
+            for (total, sum) in totals.iter_mut().zip(row) {
+                *total += f64::from(*sum);
+                *sum = 0.0;
+            }
+        }
+    }
+}
+
+/// Rows of a matrix of `len` numbers. Panics unless they are whole.
+pub(super) fn whole_rows(len: usize, channels: usize) -> usize {
+    let rows = len.checked_div(channels).unwrap_or(0);
+    assert_eq!(rows * channels, len, "whole rows of {channels} channels");
+    rows
+}
+
+/// Numbers of whole strips that a thread takes at once where nothing is summed.
+pub(super) fn piece_of_strips(channels: usize) -> usize {
+    PIECE.next_multiple_of(Strip::new(channels).width())
+}
+
+/// Calls `f` with the ranges of rows that are summed as one task each, in parallel; the results are in order.
+pub(super) fn map_ranges<R: Send>(
+    rows: usize,
+    channels: usize,
+    f: impl Fn(Range<usize>) -> R + Send + Sync,
+) -> Vec<R> {
+    let block = Strip::new(channels).block_rows();
+    let step = (RANGE / channels.max(1)).max(rows.div_ceil(MAX_RANGES)).next_multiple_of(block);
+    let range = |i: usize| i * step..rows.min((i + 1) * step);
+    match rows.div_ceil(step) {
+        0 => Vec::new(),
+        1 => vec![f(range(0))],
+        ranges => (0..ranges).into_par_iter().map(|i| f(range(i))).collect(),
+    }
+}
+
+/// Work on `L` neighboring columns of a strip or of a pixel. Mark `columns` `#[inline(always)]`.
+pub(super) trait Columns {
+    fn columns<const L: usize>(&mut self, column: usize);
+}
+
+/// Does the work for `n` columns: 16 at once, then 8, then 4, then one by one.
+#[inline(always)]
+pub(super) fn over_columns(n: usize, work: &mut impl Columns) {
+    let mut column = 0;
+    while column + 16 <= n {
+        work.columns::<16>(column);
+        column += 16;
+    }
+    if column + 8 <= n {
+        work.columns::<8>(column);
+        column += 8;
+    }
+    if column + 4 <= n {
+        work.columns::<4>(column);
+        column += 4;
+    }
+    while column < n {
+        work.columns::<1>(column);
+        column += 1;
+    }
+}
+
+/// `L` numbers from `at` on.
+#[inline(always)]
+pub(super) fn lanes<const L: usize>(x: &[f32], at: usize) -> &[f32; L] {
+    x[at..].first_chunk().expect("the slice ends behind these columns")
+}
+
+/// What `K` sums over rows add for `L` numbers of a matrix; `at` is their place in the matrix, `column` in their strip. Mark
+/// `terms` `#[inline(always)]`.
+pub(super) trait Terms<const K: usize> {
+    fn terms<const L: usize>(&self, at: usize, column: usize) -> [[f32; L]; K];
+}
+
+/// Adds the terms of the numbers in `range`, which starts with a strip, to sums of the width of a strip.
+#[inline(always)]
+pub(super) fn add_terms<const K: usize>(
+    terms: &impl Terms<K>,
+    range: Range<usize>,
+    sums: &mut [Vec<f32>; K],
+) {
+    let width = sums[0].len();
+    let mut start = range.start;
+    while start + STRIPS * width <= range.end {
+        over_columns(width, &mut AddTerms::<_, K, STRIPS> { terms, start, width, sums });
+        start += STRIPS * width;
+    }
+    while start < range.end {
+        let n = width.min(range.end - start);
+        over_columns(n, &mut AddTerms::<_, K, 1> { terms, start, width, sums });
+        start += n;
+    }
+}
+
+/// Adds `R` strips from `start` on.
+struct AddTerms<'a, T, const K: usize, const R: usize> {
+    terms: &'a T,
+    start: usize,
+    width: usize,
+    sums: &'a mut [Vec<f32>; K],
+}
+
+impl<T: Terms<K>, const K: usize, const R: usize> Columns for AddTerms<'_, T, K, R> {
+    #[inline(always)]
+    fn columns<const L: usize>(&mut self, column: usize) {
+        let mut all = [[0.0; L]; K];
+        for r in 0..R {
+            let terms = self.terms.terms::<L>(self.start + r * self.width + column, column);
+            for k in 0..K {
+                for l in 0..L {
+                    all[k][l] += terms[k][l];
+                }
+            }
+        }
+        for (sums, all) in self.sums.iter_mut().zip(all) {
+            let sums: &mut [f32; L] = sums[column..].first_chunk_mut().expect("sums as wide as the strip");
+            for l in 0..L {
+                sums[l] += all[l];
+            }
+        }
+    }
+}
+
+/// `y[r, c] = f(y[r, c], [x0[r, c], …], [v0[c], …])`, in parallel.
+pub(super) fn update_rows<const N: usize, const M: usize>(
+    isa: Isa,
+    channels: usize,
+    y: &mut [f32],
+    inputs: [&[f32]; N],
+    vectors: [&[f32]; M],
+    f: impl Fn(f32, [f32; N], [f32; M]) -> f32 + Copy + Send + Sync,
+) {
+    whole_rows(y.len(), channels);
+    let n = y.len();
+    assert!(inputs.iter().all(|x| x.len() == n), "operands of one length");
+    let strip = Strip::new(channels);
+    let vectors = vectors.map(|v| strip.repeat(v));
+    let piece = |start: usize, y: &mut [f32]| {
+        let inputs = inputs.map(|x| &x[start..start + y.len()]);
+        let vectors = vectors.each_ref().map(|v| &v[..]);
+        isa.dispatch(UpdateRows { width: strip.width(), y, inputs, vectors, f });
+    };
+    let size = piece_of_strips(channels);
+    if n <= size {
+        piece(0, y);
+    } else {
+        y.par_chunks_mut(size).enumerate().for_each(|(i, y)| piece(i * size, y));
+    }
+}
+
+struct UpdateRows<'a, F, const N: usize, const M: usize> {
+    width: usize,
+    y: &'a mut [f32],
+    inputs: [&'a [f32]; N],
+    vectors: [&'a [f32]; M],
+    f: F,
+}
+
+impl<F: Fn(f32, [f32; N], [f32; M]) -> f32, const N: usize, const M: usize> Task for UpdateRows<'_, F, N, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (i, y) in self.y.chunks_mut(self.width).enumerate() {
+            let inputs = self.inputs.map(|x| &x[i * self.width..][..y.len()]);
+            let vectors = self.vectors.map(|v| &v[..y.len()]);
+            for (i, y) in y.iter_mut().enumerate() {
+                *y = (self.f)(*y, inputs.map(|x| x[i]), vectors.map(|v| v[i]));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Channels with every kind of strip: odd, even, a power of two, and too wide to be repeated.
+    pub(crate) const CHANNELS: [usize; 13] = [1, 2, 3, 5, 7, 8, 12, 16, 31, 64, 100, 129, 512];
+    /// Rows: none, one, odd, beyond a strip, beyond a block (together with few channels).
+    pub(crate) const ROWS: [usize; 7] = [0, 1, 2, 7, 33, 130, 1025];
+
+    #[test]
+    fn a_strip_is_wide_and_a_multiple_of_the_unrolled_loop() {
+        for channels in 1..2000 {
+            let strip = Strip::new(channels);
+            assert_eq!(strip.width(), channels * strip.rows);
+            assert!(strip.width() >= STRIP, "{channels}");
+            assert!(channels >= STRIP || strip.width().is_multiple_of(MULTIPLE), "{channels}");
+            assert_eq!(strip.block_rows() % strip.rows, 0);
+        }
+    }
+
+    #[test]
+    fn ranges_cover_every_row_once_and_in_order() {
+        for channels in [1, 3, 64, 4096] {
+            for rows in [0, 1, 31, 5000, 40_000] {
+                let ranges = map_ranges(rows, channels, |range| range);
+                let all: Vec<usize> = ranges.into_iter().flatten().collect();
+                assert_eq!(all, (0..rows).collect::<Vec<_>>());
+            }
+        }
+    }
+}

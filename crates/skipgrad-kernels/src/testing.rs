@@ -1,0 +1,130 @@
+//! What the tests of the bandwidth-bound kernels share.
+
+use super::Isa;
+use rand::{Rng as _, SeedableRng, rngs::ChaCha8Rng};
+use std::ops::{Deref, DerefMut};
+
+/// Lengths with every remainder of every vector, and beyond what a thread takes at once.
+pub(super) const LENGTHS: [usize; 28] = [
+    0,
+    1,
+    2,
+    3,
+    5,
+    7,
+    8,
+    9,
+    15,
+    16,
+    17,
+    18,
+    19,
+    20,
+    21,
+    23,
+    24,
+    25,
+    27,
+    29,
+    31,
+    32,
+    33,
+    63,
+    64,
+    65,
+    1000,
+    super::elementwise::PIECE + 1,
+];
+
+/// Every instruction set that this processor has, and stand-ins for others.
+pub(super) fn each_isa() -> Vec<Isa> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+    let mut all = Isa::available();
+    #[cfg(target_arch = "x86_64")]
+    if all.contains(&Isa::Avx2) {
+        all.extend([Isa::FourLanes, Isa::SixteenLanes]);
+    }
+    all
+}
+
+/// Standard normal numbers.
+pub(super) fn normals(n: usize, seed: u64) -> Vec<f32> {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut rng = ChaCha8Rng::from_seed(key);
+    // Box and Muller, in f64.
+    let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    (0..n)
+        .map(|_| {
+            let (radius, angle) = (uniform() + 1.0 / (1u64 << 53) as f64, uniform());
+            ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
+        })
+        .collect()
+}
+
+/// Fails unless `f` gives the same bits on 1, 2, 3 and 8 threads.
+pub(super) fn same_on_any_threads(f: impl Fn() -> Vec<f32> + Sync) {
+    let results = [1, 2, 3, 8].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let result = pool.install(&f);
+        result.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    });
+    assert!(results[1..].iter().all(|bits| *bits == results[0]), "the number of threads changed a result");
+}
+
+/// Every f64 as two f32 that hold its bits.
+pub(super) fn bits(x: &[f64]) -> Vec<f32> {
+    x.iter().flat_map(|x| [x.to_bits() as u32, (x.to_bits() >> 32) as u32].map(f32::from_bits)).collect()
+}
+
+const GUARD: usize = 16;
+const CANARY: u32 = 0x7fc0_1234;
+
+/// A slice with canaries on both sides, which are looked at when it is dropped.
+pub(super) struct Guarded(Vec<f32>);
+
+impl From<&Vec<f32>> for Guarded {
+    fn from(x: &Vec<f32>) -> Guarded {
+        let canaries = [f32::from_bits(CANARY); GUARD];
+        Guarded([&canaries[..], x, &canaries].concat())
+    }
+}
+
+impl Guarded {
+    /// `n` numbers, NaN at first: a kernel must write them all.
+    pub(super) fn new(n: usize) -> Guarded {
+        Guarded::from(&vec![f32::NAN; n])
+    }
+}
+
+impl Deref for Guarded {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.0[GUARD..self.0.len() - GUARD]
+    }
+}
+
+impl DerefMut for Guarded {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let end = self.0.len() - GUARD;
+        &mut self.0[GUARD..end]
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let n = self.0.len();
+        let intact = self.0[..GUARD].iter().chain(&self.0[n - GUARD..]).all(|x| x.to_bits() == CANARY);
+        assert!(intact || std::thread::panicking(), "a kernel wrote outside of its output");
+    }
+}
+
+/// Fails unless every number is within `tolerance` of what is wanted, relative to 1 or to the wanted number.
+#[track_caller]
+pub(super) fn assert_close(got: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), wanted.len(), "{what}");
+    for (i, (&got, &wanted)) in got.iter().zip(wanted).enumerate() {
+        let error = (f64::from(got) - wanted).abs();
+        assert!(error <= tolerance * wanted.abs().max(1.0), "{what} [{i}]: {got}, wanted {wanted}");
+    }
+}
