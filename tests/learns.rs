@@ -19,8 +19,9 @@ fn golden(prefix: &str) -> NamedTensors {
 }
 
 fn below(tensors: &NamedTensors, prefix: &str) -> NamedTensors {
-    let named =
-        tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.replace("linear.", "fc."), t.clone())));
+    let named = tensors
+        .iter()
+        .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.replace("linear.", "fc."), t.clone())));
     named.collect()
 }
 

@@ -317,6 +317,7 @@ fn stochastic_depth_rises_to_the_last_block() {
         ResidualUnit::Basic(block) => block.drop_path,
         ResidualUnit::Bottleneck(block) => block.drop_path,
         ResidualUnit::PreAct(block) => block.drop_path,
+        other => panic!("{other:?} is a kind of block that is new"),
     });
     for (i, rate) in rates.enumerate() {
         assert!((rate - 0.6 * (i + 1) as f32 / 9.0).abs() < 1e-6, "block {i}: {rate}");
