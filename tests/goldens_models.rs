@@ -5,7 +5,7 @@ use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, State, StateRef, Tape, Updates},
     blocks::{BasicBlock, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
-    models::{self, ModelOptions},
+    models::{self, Model, ModelOptions},
     nn::Module,
 };
 use std::{fs, path::Path};

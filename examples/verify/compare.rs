@@ -5,6 +5,7 @@ use skipgrad::{
     autograd::{Mode, StateRef, Tape, Updates, Var},
     io::WeightsFile,
     models::Model,
+    nn::ModuleExt,
 };
 
 /// What is compared.

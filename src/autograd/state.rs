@@ -357,6 +357,7 @@ tuples! { (A 0) (A 0, B 1) (A 0, B 1, C 2) (A 0, B 1, C 2, D 3) }
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autograd::State;
 
     #[derive(State)]
     struct Layer {

@@ -106,7 +106,6 @@ mod tests {
         models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
         nn::{Conv2d, Linear, MaxPool2d, Relu, Sequential},
         ops::{BatchNorm, Padding},
-        state,
     };
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -291,7 +290,7 @@ mod tests {
 
     /// A module that does something to its input.
     #[derive(State)]
-    struct Does(fn(&Var<'_>) -> Result<()>);
+    struct Does(#[state(skip)] fn(&Var<'_>) -> Result<()>);
 
     impl Module for Does {
         fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {

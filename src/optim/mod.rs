@@ -128,7 +128,6 @@ mod tests {
     use crate::{
         Rng,
         autograd::{Buffer, Tape, Var},
-        state,
     };
 
     #[derive(State)]
