@@ -149,6 +149,7 @@ fn layers_of_many_pixels() {
                 let result = match slot {
                     StateRef::Param(param) => updates.grad(param),
                     StateRef::Buffer(buffer) => updates.observed(buffer),
+                    _ => None,
                 };
                 results.insert(name.to_string(), result.expect("all of it was reached").clone());
             });

@@ -79,6 +79,7 @@ fn exported(model_name: &str, model: &dyn Module, updates: &Updates) -> NamedTen
         let value = match slot {
             StateRef::Param(param) => updates.grad(param),
             StateRef::Buffer(buffer) => updates.observed(buffer),
+            _ => None,
         };
         let value = value.unwrap_or_else(|| panic!("{name}: neither gradient nor observation"));
         tensors.insert(golden_name(model_name, name), slot.layout().to_file(value).unwrap());

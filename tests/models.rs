@@ -76,6 +76,7 @@ fn unreached(model: &dyn Model, x: Tensor) -> Vec<String> {
         let value = match slot {
             StateRef::Param(param) => updates.grad(param),
             StateRef::Buffer(buffer) => updates.observed(buffer),
+            _ => None,
         };
         let finite = |value: &Tensor| value.data().iter().all(|x| x.is_finite());
         if value.is_none_or(|value| value.shape() != slot.value().shape() || !finite(value)) {

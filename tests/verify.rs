@@ -49,6 +49,7 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
             let (kind, value) = match slot {
                 StateRef::Param(param) => ("gradient", updates.grad(param)),
                 StateRef::Buffer(buffer) => ("statistic", updates.observed(buffer)),
+                _ => return,
             };
             if let Some(value) = value {
                 tensors.insert(format!("{mode}/{kind}/{name}"), slot.layout().to_file(value).unwrap());

@@ -1,7 +1,7 @@
 //! Where in a network a pass is, and which outputs are captured on the way.
 //!
-//! A module has no name of its own: its path is found from the identity of its parameters and buffers,
-//! under the names that an outer module's [`State`] gives them.
+//! A module has no name of its own: its path is found from the identity of its parameters and
+//! buffers, under the names that an outer module's [`State`] gives them.
 
 use super::{
     param::StateId,
@@ -107,8 +107,8 @@ fn parent<'a>(path: &'a str, name: &str) -> Option<&'a str> {
     if parent.is_empty() || name.is_empty() { Some(parent) } else { parent.strip_suffix('.') }
 }
 
-/// Returns the paths whose output is that of `path`: its own and, as the output of a list is that of
-/// its last element, those of the lists that begin between `outside` and `path`.
+/// Returns the paths whose output is that of `path`: its own and, as the output of a list is that
+/// of its last element, those of the lists that begin between `outside` and `path`.
 fn output_paths<'a>(path: &'a str, outside: &str) -> impl Iterator<Item = &'a str> {
     let begin = if path.starts_with(outside) { outside.len() } else { 0 };
     let is_element = move |end: usize| {

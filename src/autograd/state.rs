@@ -1,8 +1,8 @@
-//! The names of what a model carries, and how it is visited, saved and loaded.
+//! The named state of a model: visiting, exporting, importing and freezing it.
 
 use super::{
     Buffer, Layout, Param, StateId,
-    freeze::{self, Half},
+    freeze::{self, Kind},
 };
 use crate::{Error, Result, Shape, Tensor};
 use std::{
@@ -10,12 +10,13 @@ use std::{
     fmt,
 };
 
-/// One piece of a model's state.
+/// A parameter or a buffer of a model.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum StateRef<'a> {
-    /// Trained.
+    /// A parameter, which is trained.
     Param(&'a Param),
-    /// Carried.
+    /// A buffer, which is not trained.
     Buffer(&'a Buffer),
 }
 
@@ -36,7 +37,7 @@ impl StateRef<'_> {
         }
     }
 
-    /// How it lies in files.
+    /// Returns the layout in files.
     pub fn layout(&self) -> Layout {
         match self {
             StateRef::Param(param) => param.layout(),
@@ -45,12 +46,13 @@ impl StateRef<'_> {
     }
 }
 
-/// One piece of a model's state, to be written.
+/// A parameter or a buffer of a model, to be written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StateMut<'a> {
-    /// Trained.
+    /// A parameter, which is trained.
     Param(&'a mut Param),
-    /// Carried.
+    /// A buffer, which is not trained.
     Buffer(&'a mut Buffer),
 }
 
@@ -63,7 +65,7 @@ impl StateMut<'_> {
     }
 }
 
-/// Tensors by their names in a file, in torchvision's layouts.
+/// Tensors by their names in a file, with their axes in the order of a file; see [`Layout`].
 pub type NamedTensors = BTreeMap<String, Tensor>;
 
 /// A value with named state: a parameter, a layer, a block, a network.
@@ -106,8 +108,9 @@ pub type NamedTensors = BTreeMap<String, Tensor>;
 /// ```
 ///
 /// * `#[state(skip)]`: the field is no state.
-/// * `#[state(rename = "name")]`: the field has another name in weights files. In the name for a list,
-///   `{i}` counts its elements from 0 and `{n}` from 1: `"layer{n}"` gives `layer1`, `layer2`.
+/// * `#[state(rename = "name")]`: the field has another name in weights files. In the name for a
+///   list, `{i}` counts its elements from 0 and `{n}` from 1: `"layer{n}"` gives `layer1`,
+///   `layer2`.
 /// * `#[state(flatten)]`: the names of the field's own state have nothing in front of them.
 ///   `#[state(flatten(conv = "conv1", norm = "bn1"))]` also renames the field's children: of
 ///   `conv.weight`, this makes `conv1.weight`. The names may have placeholders, too.
@@ -144,10 +147,11 @@ pub trait State {
     /// Shows every parameter and buffer to `f`, with its name below `path`.
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>));
 
-    /// Hands every piece to `f` for writing, with its name below `path`, in the order of [`State::visit`].
+    /// Shows every parameter and buffer to `f` to be written, with its name below `path`, in the
+    /// order of [`State::visit`].
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>));
 
-    /// The number of trained numbers (buffers do not count).
+    /// Returns the number of elements of all parameters, without buffers.
     fn num_parameters(&self) -> usize {
         let mut count = 0;
         self.visit("", &mut |_, slot| {
@@ -158,18 +162,22 @@ pub trait State {
         count
     }
 
-    /// All state by name, in the layouts of a file.
+    /// Returns all parameters and buffers by name, with their axes in the order of a file. A tensor
+    /// with another number of axes than its layout keeps its order, and a warning is logged.
     fn export(&self) -> NamedTensors {
         let mut tensors = NamedTensors::new();
         self.visit("", &mut |name, slot| {
-            let value = slot.layout().to_file(slot.value()).unwrap_or_else(|_| slot.value().clone());
+            let value = slot.layout().to_file(slot.value()).unwrap_or_else(|error| {
+                log::warn!("{name} is exported with its axes in the order of memory: {error}");
+                slot.value().clone()
+            });
             tensors.insert(name.to_string(), value);
         });
         tensors
     }
 
-    /// Whether tensors of these names and shapes are the model's state, all of it and nothing else. Shapes are those of a
-    /// file: a convolution's weight is `[OC, C/groups, KH, KW]`.
+    /// Checks whether tensors of these names and shapes are the state of the model, neither more
+    /// nor less. Shapes are those of a file: a convolution's weight is `[OC, C/groups, KH, KW]`.
     ///
     /// ```
     /// use skipgrad::{Shape, Tensor, autograd::{Param, State}};
@@ -180,7 +188,7 @@ pub trait State {
     /// ```
     ///
     /// # Errors
-    /// [`Error::State`] that lists every missing, unexpected and misshapen tensor.
+    /// [`Error::State`], which lists every missing, unexpected and misshapen tensor.
     fn fits(&self, shapes: &BTreeMap<&str, Shape>) -> Result<()> {
         let (mut missing, mut misshapen) = (vec![], vec![]);
         let mut unexpected: BTreeSet<&str> = shapes.keys().copied().collect();
@@ -199,10 +207,11 @@ pub trait State {
         Error::state(missing, unexpected, misshapen).map_or(Ok(()), Err)
     }
 
-    /// Takes all state from named tensors. `num_batches_tracked`, which PyTorch writes and nothing reads, is ignored.
+    /// Sets all parameters and buffers from named tensors. `num_batches_tracked`, which PyTorch
+    /// writes and nothing reads, is ignored.
     ///
     /// # Errors
-    /// As [`State::fits`]; the model is unchanged then.
+    /// As [`State::fits`]; the model is then unchanged.
     fn import(&mut self, mut tensors: NamedTensors) -> Result<()> {
         tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
         self.fits(&tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor.shape())).collect())?;
@@ -218,47 +227,49 @@ pub trait State {
         Ok(())
     }
 
-    /// Keeps the parameters whose name is `pattern`, in which `*` is any text, as they are: they get neither gradients nor updates,
-    /// and what lies before the first that learns needs no backward pass. Returns how many there are.
+    /// Freezes the parameters whose names match `pattern`, in which `*` stands for any text, and
+    /// returns how many there are. They get neither gradients nor updates, and the layers before
+    /// the first parameter that is not frozen need no backward pass.
     ///
     /// ```
     /// use skipgrad::{Rng, autograd::State, models::ResNet};
     /// let mut model = ResNet::imagenet(18, 5, &mut Rng::seed(0))?;
-    /// model.freeze("*")?; // all but
-    /// assert_eq!(model.thaw("fc.*")?, 2); // the new head
+    /// model.freeze("*")?; // everything except ...
+    /// assert_eq!(model.thaw("fc.*")?, 2); // ... the new head
     /// model.freeze_statistics("*")?;
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if no parameter has such a name.
+    /// [`Error::Argument`] if no name of a parameter matches.
     fn freeze(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Params, pattern, true)
+        freeze::set(self, Kind::Params, pattern, true)
     }
 
-    /// Lets the parameters whose name is `pattern` learn again; see [`State::freeze`].
+    /// Thaws the parameters whose names match `pattern`: the opposite of [`State::freeze`].
     ///
     /// # Errors
     /// As [`State::freeze`].
     fn thaw(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Params, pattern, false)
+        freeze::set(self, Kind::Params, pattern, false)
     }
 
-    /// Keeps the statistics whose name is `pattern`, in which `*` is any text, as they are: batch normalizations use them in training
-    /// as in evaluation, as small batches want it. Returns how many tensors there are.
+    /// Freezes the buffers whose names match `pattern`, in which `*` stands for any text, and
+    /// returns how many there are. Batch normalizations then use their running statistics in
+    /// training as in evaluation, as fine-tuning with small batches needs it.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no buffer has such a name.
+    /// [`Error::Argument`] if no name of a buffer matches.
     fn freeze_statistics(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Buffers, pattern, true)
+        freeze::set(self, Kind::Buffers, pattern, true)
     }
 
-    /// Lets training observe the statistics whose name is `pattern` again.
+    /// Thaws the buffers whose names match `pattern`: the opposite of [`State::freeze_statistics`].
     ///
     /// # Errors
     /// As [`State::freeze_statistics`].
     fn thaw_statistics(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Buffers, pattern, false)
+        freeze::set(self, Kind::Buffers, pattern, false)
     }
 }
 
@@ -309,7 +320,7 @@ impl<T: State + ?Sized> State for Box<T> {
     }
 }
 
-/// Nothing, or what is inside, under the same name.
+/// The state of the value, if there is one, under the same name.
 impl<T: State> State for Option<T> {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.iter().for_each(|item| item.visit(path, f));
@@ -319,7 +330,7 @@ impl<T: State> State for Option<T> {
     }
 }
 
-/// Named by index: `layer1.0`, `layer1.1`.
+/// The elements are named by index: `layer1.0`, `layer1.1`.
 impl<T: State> State for Vec<T> {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.iter().enumerate().for_each(|(i, item)| item.visit(&join(path, i), f));
@@ -329,7 +340,7 @@ impl<T: State> State for Vec<T> {
     }
 }
 
-/// An array's elements are named by index, as a `Vec`'s.
+/// The elements are named by index.
 impl<T: State, const N: usize> State for [T; N] {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.iter().enumerate().for_each(|(i, item)| item.visit(&join(path, i), f));
@@ -341,7 +352,7 @@ impl<T: State, const N: usize> State for [T; N] {
 
 macro_rules! tuples {
     ($(($($type:ident $index:tt),+))+) => {$(
-        /// A tuple's elements are named by index, as a `Vec`'s.
+        /// The elements are named by index.
         impl<$($type: State),+> State for ($($type,)+) {
             fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
                 $(self.$index.visit(&join(path, $index), f);)+

@@ -9,16 +9,16 @@ use crate::{
 };
 use std::{iter, sync::Arc};
 
-/// A convolution and the normalization of its output (He et al. 2015, section 3.4: "BN right after each
-/// convolution and before activation"), with what may follow in the same pass over memory: the addition
-/// of a shortcut, and a ReLU.
+/// A convolution and the normalization of its output (He et al. 2015, section 3.4: "BN right after
+/// each convolution and before activation"), with what may follow in the same pass over memory: the
+/// addition of a shortcut, and a ReLU.
 ///
 /// Its state is `conv` and `norm`. A field shows them under other names with
 /// `#[state(flatten(conv = "conv1", norm = "bn1"))]`.
 ///
-/// Where the statistics are constant and nothing is recorded, the first pass folds the normalization
-/// into the convolution ([`FoldedConv2d`]). Folded weights are used until a parameter, a statistic or a
-/// setting changes; a pass in training drops them.
+/// Where the statistics are constant and nothing is recorded, the first pass folds the
+/// normalization into the convolution ([`FoldedConv2d`]). Folded weights are used until a
+/// parameter, a statistic or a setting changes; a pass in training drops them.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::ConvNorm, nn::{Module, conv3x3}};
@@ -68,7 +68,8 @@ impl ConvNorm {
         self.forward_fused(x, None, true)
     }
 
-    /// Returns `relu(norm(conv(x)) + shortcut)`, the end of a residual block (He et al. 2015, figure 2).
+    /// Returns `relu(norm(conv(x)) + shortcut)`, the end of a residual block (He et al. 2015,
+    /// figure 2).
     ///
     /// # Errors
     /// As [`Module::forward`], and if the shortcut has another shape than the convolution's output.

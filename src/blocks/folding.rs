@@ -8,12 +8,13 @@ use crate::{
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The folded weights of a block, and what they were made of. A copy of the block begins without any.
+/// The folded weights of a block, and what they were made of. A copy of the block begins without
+/// any.
 #[derive(Debug)]
 pub(super) struct Folding<F>(Mutex<Option<(Vec<Origin>, Arc<F>)>>);
 
-/// Everything that the folded weights of a convolution and a norm depend on: the versions of weight,
-/// bias, gamma, beta, mean and variance, and the settings.
+/// Everything that the folded weights of a convolution and a norm depend on: the versions of
+/// weight, bias, gamma, beta, mean and variance, and the settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Origin {
     versions: [Option<Version>; 6],

@@ -1,16 +1,17 @@
 //! The building blocks of the papers.
 //!
 //! Residual networks (He et al. 2015, "Deep residual learning for image recognition") are made of
-//! [`ConvNorm`], [`Shortcut`], [`BasicBlock`], [`Bottleneck`], [`PreActBlock`] and the stage of such
-//! blocks, [`ResBlock`]; densely connected networks (Huang et al. 2017, "Densely connected
-//! convolutional networks") of [`NormConv`], [`DenseLayer`], [`DenseBlock`] and [`Transition`]. Both
-//! begin with a [`Stem`].
+//! [`ConvNorm`], [`Shortcut`], [`BasicBlock`], [`Bottleneck`], [`PreActBlock`] and the stage of
+//! such blocks, [`ResBlock`]; densely connected networks (Huang et al. 2017, "Densely connected
+//! convolutional networks") of [`NormConv`], [`DenseLayer`], [`DenseBlock`] and [`Transition`].
+//! Both begin with a [`Stem`].
 //!
-//! All of them are modules with public parts, and their state has torchvision's names. They combine to
-//! networks of your own:
+//! All of them are modules with public parts, and their state has torchvision's names. They combine
+//! to networks of your own:
 //!
 //! ```
-//! use skipgrad::{Result, Rng, Tensor, autograd::{State, Tape}, blocks::{DenseBlock, ResBlock, Stem, Transition}};
+//! use skipgrad::blocks::{DenseBlock, ResBlock, Stem, Transition};
+//! use skipgrad::{Result, Rng, Tensor, autograd::{State, Tape}};
 //! use skipgrad::nn::{GlobalAvgPool, Linear, Module, Sequential};
 //!
 //! fn net(rng: &mut Rng) -> Result<Sequential> {
@@ -36,6 +37,7 @@
 
 mod conv_norm;
 mod dense;
+mod dense_layer;
 mod folding;
 mod preact;
 mod res_block;
@@ -44,7 +46,8 @@ mod shortcut;
 mod stem;
 
 pub use conv_norm::{ConvNorm, NormConv};
-pub use dense::{DenseBlock, DenseBlockBuilder, DenseLayer, DenseLayerBuilder, Transition};
+pub use dense::{DenseBlock, DenseBlockBuilder, Transition};
+pub use dense_layer::{DenseLayer, DenseLayerBuilder};
 pub use preact::{PreActBlock, PreActBlockBuilder};
 pub use res_block::{BlockKind, ResBlock, ResBlockBuilder, ResidualUnit};
 pub use residual::{BasicBlock, BasicBlockBuilder, Bottleneck, BottleneckBuilder};

@@ -1,5 +1,5 @@
-//! Residual blocks whose norms and ReLUs come first (He et al. 2016, "Identity mappings in deep residual
-//! networks", figure 4e).
+//! Residual blocks whose norms and ReLUs come first (He et al. 2016, "Identity mappings in deep
+//! residual networks", figure 4e).
 
 use super::{
     NormConv, ShortcutKind,
@@ -70,8 +70,8 @@ impl PreActBlock {
         PreActBlockBuilder { in_channels, out_channels, bottleneck: false, options: BlockOptions::default() }
     }
 
-    /// Begins a block of a 1x1 convolution to fewer channels, a 3x3, which strides, and a 1x1 to all
-    /// channels.
+    /// Begins a block of a 1x1 convolution to fewer channels, a 3x3, which strides, and a 1x1 to
+    /// all channels.
     pub fn bottleneck(in_channels: usize, out_channels: usize) -> PreActBlockBuilder {
         PreActBlockBuilder { bottleneck: true, ..PreActBlock::basic(in_channels, out_channels) }
     }
@@ -98,8 +98,9 @@ impl PreActBlockBuilder {
     /// Makes the block.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a number is zero, the drop probability is not in [0, 1), a block of two
-    /// convolutions has groups, or the output channels of a bottleneck are not a multiple of four.
+    /// [`Error::Argument`] if a number is zero, the drop probability is not in [0, 1), a block of
+    /// two convolutions has groups, or the output channels of a bottleneck are not a multiple of
+    /// four.
     pub fn build(self, rng: &mut Rng) -> Result<PreActBlock> {
         let BlockOptions { stride, shortcut, drop_path, fan, .. } = self.options;
         let convs = self.convs()?;

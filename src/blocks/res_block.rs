@@ -85,8 +85,8 @@ impl Module for ResidualUnit {
     }
 }
 
-/// A stage of a residual network, a bracket with its `x n` in He et al. 2015, table 1: the first block
-/// strides and changes the channels, the others keep the shape.
+/// A stage of a residual network, a bracket with its `x n` in He et al. 2015, table 1: the first
+/// block strides and changes the channels, the others keep the shape.
 ///
 /// Its state is that of the blocks, named by index: `0.conv1.weight` and so on.
 ///
@@ -94,7 +94,8 @@ impl Module for ResidualUnit {
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::ResBlock, nn::Module};
 /// let stage = ResBlock::basic(16, 32, 3).stride(2).build(&mut Rng::seed(0))?;
 /// let tape = Tape::eval();
-/// assert_eq!(stage.forward(&tape.input(Tensor::zeros([1, 8, 8, 16])?))?.shape()[..], [1, 4, 4, 32]);
+/// let y = stage.forward(&tape.input(Tensor::zeros([1, 8, 8, 16])?))?;
+/// assert_eq!(y.shape()[..], [1, 4, 4, 32]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, State)]
@@ -116,8 +117,8 @@ impl ResBlock {
         ResBlock::builder(BlockKind::Basic, in_channels, out_channels, num_blocks)
     }
 
-    /// Begins a stage of `num_blocks` [`Bottleneck`]s; the number of output channels is a multiple of
-    /// four.
+    /// Begins a stage of `num_blocks` [`Bottleneck`]s; the number of output channels is a multiple
+    /// of four.
     pub fn bottleneck(in_channels: usize, out_channels: usize, num_blocks: usize) -> ResBlockBuilder {
         ResBlock::builder(BlockKind::Bottleneck, in_channels, out_channels, num_blocks)
     }
@@ -151,8 +152,8 @@ impl ResBlockBuilder {
     shortcut_setter!();
     bottleneck_setters!();
 
-    /// Sets the probabilities of stochastic depth: that training skips the first block for a sample, and
-    /// that it skips the last; in between they rise in equal steps.
+    /// Sets the probabilities of stochastic depth: that training skips the first block for a
+    /// sample, and that it skips the last; in between they rise in equal steps.
     pub fn drop_path(mut self, first: f32, last: f32) -> Self {
         self.drop_path = [first, last];
         self
@@ -161,8 +162,8 @@ impl ResBlockBuilder {
     /// Makes the stage.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a number is zero, a probability is not in [0, 1), or a setting is not one
-    /// of this kind of block; the error's path begins with the block's index.
+    /// [`Error::Argument`] if a number is zero, a probability is not in [0, 1), or a setting is not
+    /// one of this kind of block; the error's path begins with the block's index.
     pub fn build(self, rng: &mut Rng) -> Result<ResBlock> {
         if self.num_blocks == 0 {
             return Err(Error::argument("res_block", "blocks", "at least 1", 0));

@@ -37,14 +37,15 @@ impl Default for BlockOptions {
 /// The setters that the builders of all residual blocks have.
 macro_rules! residual_setters {
     () => {
-        /// Sets the stride of the block's first 3x3 convolution, in rows and in columns; 1 by default.
+        /// Sets the stride of the block's first 3x3 convolution, in rows and in columns; 1 by
+        /// default.
         pub fn stride(mut self, stride: usize) -> Self {
             self.options.stride = stride;
             self
         }
 
-        /// Sets whether the block begins as its shortcut, its last scale being zero (Goyal et al. 2017,
-        /// section 5.1).
+        /// Sets whether the block begins as its shortcut, its last scale being zero (Goyal et al.
+        /// 2017, section 5.1).
         pub fn zero_init_residual(mut self, yes: bool) -> Self {
             self.options.zero_init_residual = yes;
             self
@@ -59,8 +60,8 @@ macro_rules! residual_setters {
     (drop_path) => {
         $crate::blocks::residual::residual_setters!();
 
-        /// Sets the probability in [0, 1) that training skips the block for a sample (Huang et al. 2016,
-        /// "Deep networks with stochastic depth"); 0 by default.
+        /// Sets the probability in [0, 1) that training skips the block for a sample (Huang et al.
+        /// 2016, "Deep networks with stochastic depth"); 0 by default.
         pub fn drop_path(mut self, probability: f32) -> Self {
             self.options.drop_path = probability;
             self
@@ -84,16 +85,16 @@ pub(super) use shortcut_setter;
 /// The setters of a builder whose block may be a bottleneck.
 macro_rules! bottleneck_setters {
     () => {
-        /// Sets the number of groups of a bottleneck's 3x3 convolution, the cardinality of Xie et al.
-        /// 2017, "Aggregated residual transformations for deep neural networks"; 1 by default.
+        /// Sets the number of groups of a bottleneck's 3x3 convolution, the cardinality of Xie et
+        /// al. 2017, "Aggregated residual transformations for deep neural networks"; 1 by default.
         pub fn groups(mut self, groups: usize) -> Self {
             self.options.groups = groups;
             self
         }
 
-        /// Sets the channels of each group of a bottleneck's 3x3 convolution where the block has 256
-        /// output channels, and in proportion elsewhere: 64 by default, 4 with 32 groups (ResNeXt), 128
-        /// in a wide network.
+        /// Sets the channels of each group of a bottleneck's 3x3 convolution where the block has
+        /// 256 output channels, and in proportion elsewhere: 64 by default, 4 with 32 groups
+        /// (ResNeXt), 128 in a wide network.
         pub fn width_per_group(mut self, width: usize) -> Self {
             self.options.width_per_group = width;
             self
@@ -188,15 +189,15 @@ impl BasicBlockBuilder {
     /// Makes the block.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a number is zero, the drop probability is not in [0, 1), or the shortcut
-    /// would have to drop channels.
+    /// [`Error::Argument`] if a number is zero, the drop probability is not in [0, 1), or the
+    /// shortcut would have to drop channels.
     pub fn build(self, rng: &mut Rng) -> Result<BasicBlock> {
         BasicBlock::with(self.in_channels, self.out_channels, &self.options, rng)
     }
 }
 
-/// A 1x1 convolution to fewer channels, a 3x3, a 1x1 to all channels, and a shortcut (He et al. 2015,
-/// figure 5 right).
+/// A 1x1 convolution to fewer channels, a 3x3, a 1x1 to all channels, and a shortcut (He et al.
+/// 2015, figure 5 right).
 ///
 /// The 3x3 has a quarter of the output channels, or more in a wide network; see
 /// [`BottleneckBuilder::width_per_group`]. The stride is that of the 3x3, as in torchvision and
@@ -210,7 +211,8 @@ impl BasicBlockBuilder {
 /// let block = Bottleneck::builder(8, 16).stride(2).build(&mut Rng::seed(0))?;
 /// assert_eq!(block.export()["conv2.weight"].shape()[..], [4, 4, 3, 3]);
 /// let tape = Tape::eval();
-/// assert_eq!(block.forward(&tape.input(Tensor::zeros([2, 7, 7, 8])?))?.shape()[..], [2, 4, 4, 16]);
+/// let y = block.forward(&tape.input(Tensor::zeros([2, 7, 7, 8])?))?;
+/// assert_eq!(y.shape()[..], [2, 4, 4, 16]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, State)]
@@ -335,7 +337,8 @@ fn forward_shortcut<'t>(downsample: &Shortcut, x: &Var<'t>) -> Result<Var<'t>> {
     x.tape().scope("downsample", || downsample.forward(x))
 }
 
-/// Returns `relu(last(y) + shortcut)`, in training without `last(y)` for a random part of the samples.
+/// Returns `relu(last(y) + shortcut)`, in training without `last(y)` for a random part of the
+/// samples.
 fn join_shortcut<'t>(last: &ConvNorm, y: &Var<'t>, shortcut: &Var<'t>, drop_path: f32) -> Result<Var<'t>> {
     if drop_path == 0.0 || y.tape().mode() == Mode::Eval {
         return last.forward_add_relu(y, shortcut);

@@ -13,25 +13,26 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShortcutKind {
-    /// Option A: every `stride`-th pixel, padded with zero channels, half of them on each side. It has
-    /// no parameters; the paper uses it on CIFAR-10.
+    /// Option A: every `stride`-th pixel, padded with zero channels, half of them on each side. It
+    /// has no parameters; the paper uses it on CIFAR-10.
     Pad,
     /// Option B: a 1x1 convolution with batch normalization. The paper uses it on ImageNet.
     #[default]
     Project,
-    /// Option B after a 2x2 average pooling, which takes the stride in the convolution's place, so that
-    /// no pixel is left out (He et al. 2018, "Bag of tricks for image classification with convolutional
-    /// neural networks", ResNet-D).
+    /// Option B after a 2x2 average pooling, which takes the stride in the convolution's place, so
+    /// that no pixel is left out (He et al. 2018, "Bag of tricks for image classification with
+    /// convolutional neural networks", ResNet-D).
     PoolProject,
 }
 
 /// The shortcut of a residual block; its output has the shape of the block's.
 ///
-/// Its state is that of the projection, if there is one: convolution and norm under the names `0` and
-/// `1`, or after a pooling `1` and `2`.
+/// Its state is that of the projection, if there is one: convolution and norm under the names `0`
+/// and `1`, or after a pooling `1` and `2`.
 ///
 /// ```
-/// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::{Shortcut, ShortcutKind}, nn::{Module, init::Fan}};
+/// use skipgrad::{Rng, Tensor, autograd::Tape, nn::{Module, init::Fan}};
+/// use skipgrad::blocks::{Shortcut, ShortcutKind};
 /// let pad = Shortcut::new(ShortcutKind::Pad, [1, 3], 2, Fan::Out, &mut Rng::seed(0))?;
 /// let tape = Tape::eval();
 /// let y = pad.forward(&tape.input(Tensor::new([1, 1, 3, 1], vec![5.0, 6.0, 7.0])?))?;
@@ -74,8 +75,9 @@ pub enum Shortcut {
 }
 
 impl Shortcut {
-    /// Makes the shortcut of a block from `in_channels` to `out_channels`: the identity where nothing
-    /// changes, else one of this kind. Of an odd number of zero channels the larger half comes last.
+    /// Makes the shortcut of a block from `in_channels` to `out_channels`: the identity where
+    /// nothing changes, else one of this kind. Of an odd number of zero channels the larger half
+    /// comes last.
     ///
     /// # Errors
     /// [`Error::Argument`] if the stride is zero, or option A would have to drop channels.

@@ -11,12 +11,12 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StemKind {
-    /// A 7x7 convolution of stride 2, BN, ReLU, and 3x3 max-pooling of stride 2, which divide the edge
-    /// by four (He et al. 2015, table 1; Huang et al. 2017, table 1).
+    /// A 7x7 convolution of stride 2, BN, ReLU, and 3x3 max-pooling of stride 2, which divide the
+    /// edge by four (He et al. 2015, table 1; Huang et al. 2017, table 1).
     ImageNet,
-    /// As [`StemKind::ImageNet`] with three 3x3 convolutions in place of the 7x7, each with BN and ReLU;
-    /// the first has stride 2, and the first two half the channels (He et al. 2018, "Bag of tricks for
-    /// image classification with convolutional neural networks", ResNet-C and -D).
+    /// As [`StemKind::ImageNet`] with three 3x3 convolutions in place of the 7x7, each with BN and
+    /// ReLU; the first has stride 2, and the first two half the channels (He et al. 2018, "Bag of
+    /// tricks for image classification with convolutional neural networks", ResNet-C and -D).
     Deep,
     /// A 3x3 convolution, BN and ReLU, which keep the edge (He et al. 2015, section 4.2).
     Cifar,
@@ -99,7 +99,8 @@ impl Stem {
         Stem::builder(StemKind::Bare, in_channels, width)
     }
 
-    /// Begins a stem of any kind for images of `in_channels` channels, with `width` output channels.
+    /// Begins a stem of any kind for images of `in_channels` channels, with `width` output
+    /// channels.
     pub fn builder(kind: StemKind, in_channels: usize, width: usize) -> StemBuilder {
         StemBuilder { kind, in_channels, width, fan: Fan::default(), norm: kind != StemKind::Bare }
     }
@@ -177,8 +178,8 @@ impl StemBuilder {
         self
     }
 
-    /// Sets whether a norm and a ReLU follow the last convolution; blocks that begin with their own need
-    /// none.
+    /// Sets whether a norm and a ReLU follow the last convolution; blocks that begin with their own
+    /// need none.
     pub fn norm(mut self, norm: bool) -> Self {
         self.norm = norm;
         self
@@ -187,8 +188,8 @@ impl StemBuilder {
     /// Makes the stem.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if a number of channels is zero; in a deep stem with
-    /// the index of the convolution.
+    /// [`Error::Argument`](crate::Error::Argument) if a number of channels is zero; in a deep stem
+    /// with the index of the convolution.
     pub fn build(self, rng: &mut Rng) -> Result<Stem> {
         let StemBuilder { kind, in_channels, width, fan, norm } = self;
         let layers = match kind {

@@ -4,7 +4,8 @@
 //! A network is made by its type, where that is known, or by name, where a user chooses:
 //!
 //! ```
-//! use skipgrad::{Rng, Tensor, autograd::{State, Tape}, models::{self, Model, ModelOptions, ResNet}, nn::Module};
+//! use skipgrad::models::{self, Model, ModelOptions, ResNet};
+//! use skipgrad::{Rng, Tensor, autograd::{State, Tape}, nn::Module};
 //! let mut rng = Rng::seed(0);
 //! let resnet = ResNet::cifar_paper(20, 10, &mut rng)?;
 //! assert_eq!(resnet.num_parameters(), 269_722);
@@ -16,7 +17,8 @@
 //! assert_eq!(dense.forward_features(&images)?.shape()[..], [2, 2, 2, 448]);
 //!
 //! let error = models::build("resnet19", &ModelOptions::default(), &mut rng).err().unwrap();
-//! assert!(error.to_string().starts_with("unknown model \"resnet19\"; known are: resnet18, resnet34, "));
+//! let expected = "unknown model \"resnet19\"; known are: resnet18, resnet34, ";
+//! assert!(error.to_string().starts_with(expected));
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
@@ -33,15 +35,16 @@ use crate::{
     nn::{Linear, Module},
 };
 
-/// A network that classifies images: feature maps, their mean over the pixels, and a linear classifier.
+/// A network that classifies images: feature maps, their mean over the pixels, and a linear
+/// classifier.
 ///
 /// [`Module::forward`] maps images `[N, H, W, channels]` to logits `[N, classes]`.
 pub trait Model: Module {
     /// Returns the maps before pooling and classifier, `[N, H', W', features]`.
     ///
     /// # Errors
-    /// [`Error::Argument`], with the path of the layer, if the images have other channels or are too
-    /// small.
+    /// [`Error::Argument`], with the path of the layer, if the images have other channels or are
+    /// too small.
     fn forward_features<'t>(&self, x: &Var<'t>) -> Result<Var<'t>>;
 
     /// Returns the classifier.
@@ -72,7 +75,8 @@ impl<M: Model + ?Sized> Model for Box<M> {
     }
 }
 
-/// The options of [`build`]. The defaults are 1000 classes, 3 channels, and the settings of the papers.
+/// The options of [`build`]. The defaults are 1000 classes, 3 channels, and the settings of the
+/// papers.
 ///
 /// ```
 /// use skipgrad::{blocks::StemKind, models::ModelOptions};
@@ -86,14 +90,14 @@ pub struct ModelOptions {
     pub classes: usize,
     /// The number of channels of the images.
     pub channels: usize,
-    /// Another stem than the network's own, such as [`StemKind::Cifar`] for an ImageNet network on small
-    /// images, which in a DenseNet is [`StemKind::Bare`].
+    /// Another stem than the network's own, such as [`StemKind::Cifar`] for an ImageNet network on
+    /// small images, which in a DenseNet is [`StemKind::Bare`].
     pub stem: Option<StemKind>,
     /// For ResNets: whether each block begins as its shortcut; see
     /// [`ResBlockBuilder::zero_init_residual`](crate::blocks::ResBlockBuilder::zero_init_residual).
     pub zero_init_residual: bool,
-    /// For ResNets: the probability in [0, 1) that training skips the last block; it rises in equal steps
-    /// from the first (Huang et al. 2016, figure 2).
+    /// For ResNets: the probability in [0, 1) that training skips the last block; it rises in equal
+    /// steps from the first (Huang et al. 2016, figure 2).
     pub drop_path: f32,
     /// For DenseNets: the probability in [0, 1) with which training drops a layer's new values.
     pub dropout: f32,
@@ -152,8 +156,8 @@ pub fn names() -> Vec<&'static str> {
 /// Makes the network of this name, with random weights.
 ///
 /// # Errors
-/// [`Error::UnknownName`], which lists the names, or [`Error::Argument`] if classes or channels are zero,
-/// a probability is not in [0, 1), or an option is one of the other family.
+/// [`Error::UnknownName`], which lists the names, or [`Error::Argument`] if classes or channels are
+/// zero, a probability is not in [0, 1), or an option is one of the other family.
 pub fn build(name: &str, options: &ModelOptions, rng: &mut Rng) -> Result<Box<dyn Model>> {
     if let Some(config) = ResNetConfig::named(name) {
         return Ok(Box::new(ResNet::new(&config.with(options)?, rng)?));

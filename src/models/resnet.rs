@@ -1,16 +1,16 @@
 //! Residual networks (He et al. 2015, "Deep residual learning for image recognition").
 //!
-//! On ImageNet (table 1; the number of blocks of each stage, with 3x3 convolutions of 64, 128, 256 and
-//! 512 channels):
+//! On ImageNet (table 1; the number of blocks of each stage, with 3x3 convolutions of 64, 128, 256
+//! and 512 channels):
 //!
-//! | stage   | output  | 18                | 34         | 50                          | 101        | 152        |
-//! |---------|---------|-------------------|------------|-----------------------------|------------|------------|
-//! | conv1   | 112x112 | 7x7, 64, stride 2 |            |                             |            |            |
-//! | conv2_x | 56x56   | 3x3 max-pool, 2 basic | 3      | 3x3 max-pool, 3 bottlenecks | 3          | 3          |
-//! | conv3_x | 28x28   | 2                 | 4          | 4                           | 4          | 8          |
-//! | conv4_x | 14x14   | 2                 | 6          | 6                           | 23         | 36         |
-//! | conv5_x | 7x7     | 2                 | 3          | 3                           | 3          | 3          |
-//! |         | 1x1     | average pool, 1000-d fc |      |                             |            |            |
+//! | stage   | output  | 18                    | 34 | 50                          | 101 | 152 |
+//! |---------|---------|-----------------------|----|-----------------------------|-----|-----|
+//! | conv1   | 112x112 | 7x7, 64, stride 2     |    |                             |     |     |
+//! | conv2_x | 56x56   | 3x3 max-pool, 2 basic | 3  | 3x3 max-pool, 3 bottlenecks | 3   | 3   |
+//! | conv3_x | 28x28   | 2                     | 4  | 4                           | 4   | 8   |
+//! | conv4_x | 14x14   | 2                     | 6  | 6                           | 23  | 36  |
+//! | conv5_x | 7x7     | 2                     | 3  | 3                           | 3   | 3   |
+//! |         | 1x1     | average pool, fc      |    |                             |     |     |
 //!
 //! On CIFAR-10 (section 4.2; 6n + 2 layers, shortcuts without parameters):
 //!
@@ -21,15 +21,17 @@
 //!
 //! Other networks have the stages of table 1 and another stem, block or width:
 //!
-//! * ResNeXt (Xie et al. 2017, "Aggregated residual transformations for deep neural networks"), C x d: the
-//!   3x3 convolutions of a bottleneck have C groups of d channels in the first stage, and twice as many
-//!   channels in each stage that follows.
-//! * Wide ResNet-50-2 and -101-2 (Zagoruyko and Komodakis 2016, "Wide residual networks", table 8): the
-//!   3x3 convolutions of a bottleneck have twice the channels.
+//! * ResNeXt (Xie et al. 2017, "Aggregated residual transformations for deep neural networks"), C x
+//!   d: the 3x3 convolutions of a bottleneck have C groups of d channels in the first stage, and
+//!   twice as many channels in each stage that follows.
+//! * Wide ResNet-50-2 and -101-2 (Zagoruyko and Komodakis 2016, "Wide residual networks", table 8):
+//!   the 3x3 convolutions of a bottleneck have twice the channels.
 //! * ResNet-D (He et al. 2018, "Bag of tricks for image classification with convolutional neural
-//!   networks", figure 2): the stem has three 3x3 convolutions, and projections follow average pooling.
-//! * Pre-activation networks (He et al. 2016, "Identity mappings in deep residual networks"): norms and
-//!   ReLUs come before the convolutions. As in timm, a bottleneck strides in its 3x3 convolution.
+//!   networks", figure 2): the stem has three 3x3 convolutions, and projections follow average
+//!   pooling.
+//! * Pre-activation networks (He et al. 2016, "Identity mappings in deep residual networks"): norms
+//!   and ReLUs come before the convolutions. As in timm, a bottleneck strides in its 3x3
+//!   convolution.
 //!
 //! On CIFAR, WRN-d-k (Zagoruyko and Komodakis 2016, table 1; pre-activation, d = 6n + 4 layers):
 //!
@@ -54,10 +56,10 @@ use crate::{
 /// A residual network: a stem, stages of blocks, a last norm if its blocks begin with theirs, and a
 /// classifier.
 ///
-/// Maps images `[N, H, W, channels]` of any size that leaves a pixel to logits `[N, classes]`. Its state
-/// has torchvision's names (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`, `fc`), and so have
-/// the networks that torchvision lacks: the last norm of a pre-activation network is `norm`.
-/// [`io`](crate::io) reads and writes the names of others.
+/// Maps images `[N, H, W, channels]` of any size that leaves a pixel to logits `[N, classes]`. Its
+/// state has torchvision's names (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`, `fc`),
+/// and so have the networks that torchvision lacks: the last norm of a pre-activation network is
+/// `norm`. [`io`](crate::io) reads and writes the names of others.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, models::{Model, ResNet}, nn::Module};
@@ -125,8 +127,8 @@ impl ResNet {
         ResNet::new(&ResNetConfig::imagenet(depth, classes)?.stem(StemKind::Cifar), rng)
     }
 
-    /// Makes the paper's small network for images of 32 x 32: 6n + 2 layers of 16, 32 and 64 channels
-    /// (ResNet-20, -32, -44, -56, -110).
+    /// Makes the paper's small network for images of 32 x 32: 6n + 2 layers of 16, 32 and 64
+    /// channels (ResNet-20, -32, -44, -56, -110).
     ///
     /// # Errors
     /// [`Error::Argument`] for another depth or no classes.
@@ -134,8 +136,8 @@ impl ResNet {
         ResNet::new(&ResNetConfig::cifar_paper(depth, classes)?, rng)
     }
 
-    /// Makes the wide network WRN-`depth`-`factor` for images of 32 x 32 (the paper has 16-4, 28-10 and
-    /// others).
+    /// Makes the wide network WRN-`depth`-`factor` for images of 32 x 32 (the paper has 16-4, 28-10
+    /// and others).
     ///
     /// # Errors
     /// [`Error::Argument`] for a depth that is not 6n + 4, no channels or no classes.
@@ -170,7 +172,8 @@ fn stages_width(config: &ResNetConfig) -> usize {
     config.stages.last().map_or(0, |&(channels, _)| channels)
 }
 
-/// Makes the stages, the first for `in_channels` channels. The drop probability rises from block to block.
+/// Makes the stages, the first for `in_channels` channels. The drop probability rises from block to
+/// block.
 fn build_stages(config: &ResNetConfig, mut in_channels: usize, rng: &mut Rng) -> Result<Vec<ResBlock>> {
     let depth: usize = config.stages.iter().map(|(_, blocks)| blocks).sum();
     let drop_path = |blocks: usize| config.drop_path * blocks as f32 / depth as f32;

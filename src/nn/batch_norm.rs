@@ -7,13 +7,13 @@ use crate::{
     ops::{BatchNorm, Moments},
 };
 
-/// Normalizes each channel of `[N, H, W, C]` to mean 0 and variance 1, then scales and shifts it (Ioffe
-/// and Szegedy 2015, algorithm 1); see [`Var::batch_norm`].
+/// Normalizes each channel of `[N, H, W, C]` to mean 0 and variance 1, then scales and shifts it
+/// (Ioffe and Szegedy 2015, algorithm 1); see [`Var::batch_norm`].
 ///
-/// In training, the moments are those of the batch, and the tape observes new running moments, `(1 -
-/// momentum) * old + momentum * batch`, of the unbiased variance, as PyTorch does. In evaluation, the
-/// running moments normalize and nothing is observed. So it is in training, too, where `running_mean`
-/// is frozen, as fine-tuning with small batches needs it; see
+/// In training, the moments are those of the batch, and the tape observes new running moments, `(1
+/// - momentum) * old + momentum * batch`, of the unbiased variance, as PyTorch does. In evaluation,
+/// the running moments normalize and nothing is observed. So it is in training, too, where
+/// `running_mean` is frozen, as fine-tuning with small batches needs it; see
 /// [`State::freeze_statistics`](crate::autograd::State::freeze_statistics).
 ///
 /// Its state is `weight`, `bias`, `running_mean` and `running_var`, each `[C]`.
@@ -100,8 +100,8 @@ impl BatchNorm2d {
         self.forward_fused(x, Fused { residual: Some(shortcut), relu: true, ..Fused::default() })
     }
 
-    /// Returns the normalized input and what follows it; in one pass over memory, unless the norm's own
-    /// output is captured.
+    /// Returns the normalized input and what follows it; in one pass over memory, unless the norm's
+    /// own output is captured.
     pub(crate) fn forward_fused<'t>(&self, x: &Var<'t>, fused: Fused<'_, 't>) -> Result<Var<'t>> {
         let tape = x.tape();
         if !tape.captures(self) {
@@ -128,14 +128,14 @@ impl BatchNorm2d {
         Ok(y)
     }
 
-    /// Returns whether it normalizes with its running moments on this tape, rather than with those of
-    /// the batch.
+    /// Returns whether it normalizes with its running moments on this tape, rather than with those
+    /// of the batch.
     pub fn uses_running_moments(&self, tape: &Tape) -> bool {
         self.running_mean.is_frozen() || tape.mode() == Mode::Eval
     }
 
-    /// Has the tape observe new running moments, from those of a batch that an operation normalized on
-    /// this layer's behalf.
+    /// Has the tape observe new running moments, from those of a batch that an operation normalized
+    /// on this layer's behalf.
     pub fn observe(&self, tape: &Tape, batch: &Moments) {
         let blend = |old: &Tensor, new: &Tensor, correction: f32| {
             let mut blend = old.clone();

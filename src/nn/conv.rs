@@ -65,8 +65,8 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Makes a convolution with a kernel of this size (`3`, or `[3, 1]`) and the default settings: see
-    /// [`Conv2d::builder`].
+    /// Makes a convolution with a kernel of this size (`3`, or `[3, 1]`) and the default settings:
+    /// see [`Conv2d::builder`].
     ///
     /// # Errors
     /// As [`Conv2dBuilder::build`].
@@ -79,8 +79,8 @@ impl Conv2d {
         Conv2d::builder(in_channels, out_channels, kernel).build(rng)
     }
 
-    /// Begins a convolution with a kernel of this size (`3`, or `[3, 1]`). The defaults are stride 1,
-    /// no padding, no dilation, one group, no bias, and Kaiming-normal weights by fan-out.
+    /// Begins a convolution with a kernel of this size (`3`, or `[3, 1]`). The defaults are stride
+    /// 1, no padding, no dilation, one group, no bias, and Kaiming-normal weights by fan-out.
     pub fn builder(in_channels: usize, out_channels: usize, kernel: impl Into<Pair>) -> Conv2dBuilder {
         Conv2dBuilder {
             in_channels,
@@ -193,8 +193,8 @@ impl Conv2dBuilder {
     /// Makes the convolution.
     ///
     /// # Errors
-    /// [`Error::Argument`] if channels, kernel, stride, dilation or groups are zero, or the groups do
-    /// not divide both numbers of channels.
+    /// [`Error::Argument`] if channels, kernel, stride, dilation or groups are zero, or the groups
+    /// do not divide both numbers of channels.
     pub fn build(self, rng: &mut Rng) -> Result<Conv2d> {
         let Conv2dBuilder { in_channels, out_channels, kernel: Pair(kernel), options, bias, fan } = self;
         let positive = |argument, numbers: [usize; 2]| match numbers.contains(&0) {

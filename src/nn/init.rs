@@ -2,23 +2,24 @@
 
 use crate::{Error, Result, Rng, Tensor};
 
-/// The side of a layer that Kaiming's initialization keeps at variance 1 (He et al. 2015, "Delving deep
-/// into rectifiers").
+/// The side of a layer that Kaiming's initialization keeps at variance 1 (He et al. 2015, "Delving
+/// deep into rectifiers").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fan {
     /// The activations of the forward pass (equation 10): the number of inputs that an output sums.
     In,
-    /// The gradients of the backward pass (equation 14): the number of outputs that an input reaches at
-    /// stride 1.
+    /// The gradients of the backward pass (equation 14): the number of outputs that an input
+    /// reaches at stride 1.
     #[default]
     Out,
 }
 
-/// Returns a convolution's weight `[KH, KW, C/groups, OC]`, normal with mean 0 and variance `2 / fan`.
+/// Returns a convolution's weight `[KH, KW, C/groups, OC]`, normal with mean 0 and variance `2 /
+/// fan`.
 ///
-/// The fan is `KH * KW * C/groups` for [`Fan::In`] and `KH * KW * OC` for [`Fan::Out`], as in PyTorch's
-/// `kaiming_normal_`.
+/// The fan is `KH * KW * C/groups` for [`Fan::In`] and `KH * KW * OC` for [`Fan::Out`], as in
+/// PyTorch's `kaiming_normal_`.
 ///
 /// # Errors
 /// [`Error::Argument`] if an axis is zero or the shape overflows.

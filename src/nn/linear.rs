@@ -32,7 +32,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Makes a layer with a bias; weight and bias are uniform in `±1 / sqrt(in)`, as PyTorch's default.
+    /// Makes a layer with a bias; weight and bias are uniform in `±1 / sqrt(in)`, as PyTorch's
+    /// default.
     ///
     /// # Errors
     /// As [`LinearBuilder::build`].
@@ -83,8 +84,8 @@ impl LinearBuilder {
         self
     }
 
-    /// Makes the weight normal with variance `2 / in` (He et al. 2015, "Delving deep into rectifiers")
-    /// and the bias zero.
+    /// Makes the weight normal with variance `2 / in` (He et al. 2015, "Delving deep into
+    /// rectifiers") and the bias zero.
     pub fn kaiming_normal(mut self) -> Self {
         self.kaiming = true;
         self

@@ -1,8 +1,9 @@
 //! Layers: named state and its initialization; the arithmetic is in [`ops`](crate::ops).
 //!
-//! A [`Module`] maps a value to a value and does not change while it does: what training learns comes
-//! back as [`Updates`](crate::autograd::Updates). A network of your own is a struct of modules, with
-//! `#[derive(State)]` for the names and `forward` for the arithmetic, or a [`Sequential`]:
+//! A [`Module`] maps a value to a value and does not change while it does: what training learns
+//! comes back as [`Updates`](crate::autograd::Updates). A network of your own is a struct of
+//! modules, with `#[derive(State)]` for the names and `forward` for the arithmetic, or a
+//! [`Sequential`]:
 //!
 //! ```
 //! use skipgrad::{Result, Rng, Tensor, autograd::{State, Tape, Var}, nn::{Conv2d, Linear, Module}};
@@ -81,8 +82,8 @@ impl<M: Module + ?Sized> Module for Box<M> {
 }
 
 impl<'t> Var<'t> {
-    /// Returns the output of a module for this value: [`Module::forward`], such that an error carries
-    /// the path of the module, and that the output can be captured; see
+    /// Returns the output of a module for this value: [`Module::forward`], such that an error
+    /// carries the path of the module, and that the output can be captured; see
     /// [`Tape::enter`](crate::autograd::Tape::enter).
     ///
     /// # Errors
@@ -102,22 +103,24 @@ impl<'t> Var<'t> {
     }
 }
 
-/// What can be asked of any [`Module`]: whether it fits an input, what it consists of, how much memory
-/// it takes, and what its parts return.
+/// What can be asked of any [`Module`]: whether it fits an input, what it consists of, how much
+/// memory it takes, and what its parts return.
 pub trait ModuleExt: Module {
-    /// Returns the outputs of modules inside of this one as it runs on `x`, in the order of `names`.
+    /// Returns the outputs of modules inside of this one as it runs on `x`, in the order of
+    /// `names`.
     ///
-    /// A name is a path as in weights files (`layer3`, `layer2.0.conv1`), or its last segments where
-    /// only one path ends so (`denseblock2` for `features.denseblock2`), or `""` for the module's own
-    /// output. Maps are `[N, H, W, C]`. A module that runs more than once gives its last output.
+    /// A name is a path as in weights files (`layer3`, `layer2.0.conv1`), or its last segments
+    /// where only one path ends so (`denseblock2` for `features.denseblock2`), or `""` for the
+    /// module's own output. Maps are `[N, H, W, C]`. A module that runs more than once gives its
+    /// last output.
     ///
-    /// Each is the module's own output, even where evaluation otherwise folds it into what follows, and
-    /// lies on the tape of `x`: on a tape that records, gradients flow through it, and
+    /// Each is the module's own output, even where evaluation otherwise folds it into what follows,
+    /// and lies on the tape of `x`: on a tape that records, gradients flow through it, and
     /// [`Updates::grad_of`](crate::autograd::Updates::grad_of) returns its own.
     ///
     /// # Errors
-    /// [`Error::UnknownModule`](crate::Error::UnknownModule), with the nearest names, before anything
-    /// is computed; otherwise those of [`Module::forward`].
+    /// [`Error::UnknownModule`](crate::Error::UnknownModule), with the nearest names, before
+    /// anything is computed; otherwise those of [`Module::forward`].
     ///
     /// ```
     /// use skipgrad::{Rng, Tensor, autograd::Tape, models::ResNet, nn::ModuleExt};
@@ -142,13 +145,14 @@ pub trait ModuleExt: Module {
         feature_maps::feature_maps(self, x, names)
     }
 
-    /// Checks whether a training pass of an input of this shape succeeds, without computing anything.
+    /// Checks whether a training pass of an input of this shape succeeds, without computing
+    /// anything.
     ///
     /// # Errors
     /// [`Error::Faults`](crate::Error::Faults), which lists every operation that rejects its
     /// arguments, with the path of its module and both shapes. After a fault, the pass goes on with
-    /// the shape that the output would have had. An error that arises outside of operations ends the
-    /// list.
+    /// the shape that the output would have had. An error that arises outside of operations ends
+    /// the list.
     ///
     /// ```
     /// use skipgrad::{Rng, nn::{conv3x3, Linear, GlobalAvgPool, ModuleExt, Sequential}};
@@ -161,7 +165,8 @@ pub trait ModuleExt: Module {
     /// assert_eq!(
     ///     net.check(&[1, 32, 32, 3]).unwrap_err().to_string(),
     ///     "2 faults: \
-    ///     second: conv2d: input: expected [N, H, W, 16] for the weight [3, 3, 16, 32], found [1, 32, 32, 8]; \
+    ///     second: conv2d: input: expected [N, H, W, 16] for the weight [3, 3, 16, 32], \
+    ///     found [1, 32, 32, 8]; \
     ///     head: linear: weight: expected [32, out], found [8, 10]",
     /// );
     /// # Ok::<(), skipgrad::Error>(())
@@ -170,7 +175,8 @@ pub trait ModuleExt: Module {
         plan::check(self, shape)
     }
 
-    /// Lists the operations of a training pass of an input of this shape, without computing anything.
+    /// Lists the operations of a training pass of an input of this shape, without computing
+    /// anything.
     ///
     /// # Errors
     /// Returns those of [`Module::forward`].
@@ -187,9 +193,9 @@ pub trait ModuleExt: Module {
         summary::summary(self, shape)
     }
 
-    /// Returns the memory that a pass of an input of this shape takes, without computing anything: in
-    /// training a forward and a backward pass, in evaluation the first pass. It leaves out a few MiB
-    /// for every thread, which kernels use while they run.
+    /// Returns the memory that a pass of an input of this shape takes, without computing anything:
+    /// in training a forward and a backward pass, in evaluation the first pass. It leaves out a few
+    /// MiB for every thread, which kernels use while they run.
     ///
     /// # Errors
     /// Returns those of [`Module::forward`].
@@ -206,8 +212,8 @@ pub trait ModuleExt: Module {
         plan::plan(self, shape, mode)
     }
 
-    /// Returns the largest batch of inputs of a shape whose plan `fits`: at most 2^20, and 0 if there
-    /// is none.
+    /// Returns the largest batch of inputs of a shape whose plan `fits`: at most 2^20, and 0 if
+    /// there is none.
     ///
     /// # Errors
     /// Returns those of [`ModuleExt::plan`].

@@ -6,8 +6,8 @@ use crate::{
     autograd::{Mode, StateRef, Tape},
 };
 
-/// The memory that a pass takes, in bytes as [`memory::stats`](crate::memory::stats) counts them; see
-/// [`ModuleExt::plan`](super::ModuleExt::plan).
+/// The memory that a pass takes, in bytes as [`memory::stats`](crate::memory::stats) counts them;
+/// see [`ModuleExt::plan`](super::ModuleExt::plan).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
@@ -16,7 +16,8 @@ pub struct Plan {
     /// The parameters that are trained, of which an optimizer keeps up to two copies.
     pub trained: usize,
     /// What exists at the end of the forward pass besides the model, the images and the output: in
-    /// training the activations that the backward pass needs, in evaluation packed weights, which stay.
+    /// training the activations that the backward pass needs, in evaluation packed weights, which
+    /// stay.
     pub kept: usize,
     /// The peak of the pass without the model: images, activations, gradients, and in evaluation
     /// packed weights.
@@ -24,8 +25,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Returns the peak of a training step with an optimizer that keeps `optimizer` tensors for each
-    /// parameter: 0 for plain SGD, 1 with momentum, 2 for AdamW.
+    /// Returns the peak of a training step with an optimizer that keeps `optimizer` tensors for
+    /// each parameter: 0 for plain SGD, 1 with momentum, 2 for AdamW.
     pub fn peak(&self, optimizer: usize) -> usize {
         self.model + optimizer * self.trained + self.pass
     }

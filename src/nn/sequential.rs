@@ -9,7 +9,8 @@ use crate::{
 /// Modules that run one after the other, named by their index or as given.
 ///
 /// ```
-/// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, nn::{conv3x3, Flatten, Linear, MaxPool2d, Module, Relu, Sequential}};
+/// use skipgrad::nn::{Flatten, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3};
+/// use skipgrad::{Rng, Tensor, autograd::{State, Tape}};
 /// let mut rng = Rng::seed(0);
 /// let net = Sequential::new()
 ///     .push(conv3x3(1, 4).build(&mut rng)?)

@@ -10,7 +10,8 @@ pub(crate) enum Naming {
     Skip,
     /// The field has another name in weights files.
     Rename(LitStr),
-    /// The names of the field's own state have no name in front of them; some first segments are replaced.
+    /// The names of the field's own state have no name in front of them; some first segments are
+    /// replaced.
     Flatten(Vec<(LitStr, LitStr)>),
 }
 
@@ -47,9 +48,8 @@ fn parse_one(meta: &ParseNestedMeta<'_>) -> Result<Naming> {
                 let to = checked(input.parse()?)?;
                 Ok((LitStr::new(&from.to_string(), from.span()), to))
             };
-            names = Punctuated::<_, Token![,]>::parse_terminated_with(&content, parse)
-                .or_else(|_: Error| Err(Error::new(content.span(), "expected `child = \"name\"`")))
-                .map(|pairs| pairs.into_iter().collect())?;
+            let pairs = Punctuated::<_, Token![,]>::parse_terminated_with(&content, parse)?;
+            names = pairs.into_iter().collect();
         }
         return Ok(Naming::Flatten(names));
     }

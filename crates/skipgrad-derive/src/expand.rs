@@ -164,7 +164,8 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Visits the field, or an element of the list that it is, so that a type without state is an error at the field.
+    /// Visits the field, or an element of the list that it is, so that a type without state is an
+    /// error at the field.
     fn visit_at(&self, indexed: bool, access: Access, path: &TokenStream, f: &TokenStream) -> TokenStream {
         let (field, ty) = (&self.binding, &self.field.ty);
         let method = match access {

@@ -1,4 +1,5 @@
-//! `#[derive(State)]` for [skipgrad](https://docs.rs/skipgrad): the names of a model's parameters come from its fields.
+//! `#[derive(State)]` for [skipgrad](https://docs.rs/skipgrad): the names of a model's parameters
+//! come from its fields.
 //!
 //! The macro is documented where it is used: `skipgrad::autograd::State`.
 

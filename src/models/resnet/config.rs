@@ -108,8 +108,8 @@ pub struct ResNetConfig {
     pub width: Option<usize>,
     /// The kind of the blocks of all stages.
     pub kind: BlockKind,
-    /// The output channels and the number of blocks of each stage. Every stage but the first halves the
-    /// edge.
+    /// The output channels and the number of blocks of each stage. Every stage but the first halves
+    /// the edge.
     pub stages: Vec<(usize, usize)>,
     /// The kind of the shortcut where a stage changes the shape.
     pub shortcut: ShortcutKind,
@@ -144,8 +144,8 @@ impl ResNetConfig {
         }
     }
 
-    /// Returns the settings of the network of section 4.2 for CIFAR-10, of 6n + 2 layers, Kaiming-normal
-    /// by fan-in.
+    /// Returns the settings of the network of section 4.2 for CIFAR-10, of 6n + 2 layers,
+    /// Kaiming-normal by fan-in.
     ///
     /// # Errors
     /// [`Error::Argument`] for a depth that is not 8, 14, 20 and so on.
