@@ -117,7 +117,8 @@ fn checks_and_feature_maps_find_the_same_names() -> Result<()> {
     let shapes: Vec<_> = maps.iter().map(|map| map.shape().to_vec()).collect();
     let expected = [&[2, 8, 8, 4][..], &[2, 8, 8, 4], &[2, 8, 8, 4], &[2, 4, 4, 4], &[2, 5]];
     assert_eq!(shapes, expected);
-    assert_eq!(maps[1].value(), x.apply(&net.stem)?.apply(&net.blocks[0])?.value());
+    let block = net.feature_maps(&x, &["block1"])?;
+    assert_eq!(block[0].value(), x.apply(&net.stem)?.apply(&net.blocks[0])?.value());
     assert_eq!(net.summary(&[2, 8, 8, 3])?.layers.last().unwrap().name, "heads.main");
     Ok(())
 }
