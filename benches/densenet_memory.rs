@@ -1,11 +1,13 @@
 //! The memory of a training step of DenseNet-BC (k = 12) by its depth, and a picture of it.
 //!
 //! ```sh
-//! cargo bench --bench densenet_memory -- --svg memory.svg --beside PyTorch=pytorch.csv
+//! cargo bench -p skipgrad-benches --bench densenet_memory -- \
+//!     --svg memory.svg --beside PyTorch=pytorch.csv
 //! ```
 //!
-//! prints `DEPTH MIB` a line, for 16 images of 32 x 32: the process's peak resident set after three steps, less what was
-//! resident before the model was built (Linux). `--svg` draws it; `--beside NAME=FILE` draws another's lines of `DEPTH,MIB` beside it.
+//! prints one line `DEPTH MIB` per depth, for 16 images of 32 x 32: the process's peak resident set
+//! after three steps, minus the resident set before the model was built (Linux only). `--svg` draws
+//! them; `--beside NAME=FILE` adds the curve of another library from lines of `DEPTH,MIB`.
 
 mod process;
 

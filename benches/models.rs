@@ -1,12 +1,13 @@
 //! Whole networks: milliseconds a training step or an inference, and memory.
 //!
 //! ```sh
-//! cargo bench --bench models -- r18c_train128,r20c_train128 --threads 2
+//! cargo bench -p skipgrad-benches --bench models -- r18c_train128,r20c_train128 --threads 2
 //! ```
 //!
-//! prints `NAME median_ms min_ms memory_mib` a case; without names, every case. Each case runs in a process of its own:
-//! memory is the process's peak resident set less what was resident before the model was built (Linux; `-` elsewhere).
-//! With `--faults` a column more says how many pages the system had to provide a step or inference, after the first two.
+//! prints one line `NAME median_ms min_ms memory_mib` per case; without names, it measures every
+//! case. Each case runs in a process of its own: memory is the process's peak resident set minus
+//! the resident set before the model was built (Linux; `-` elsewhere). With `--faults`, one more
+//! column gives the page faults per step or inference, not counting the first two.
 //! A training step is forward, cross-entropy, backward and SGD (momentum 0.9, weight decay 5e-4).
 
 mod process;
@@ -138,7 +139,8 @@ fn measure(case: &Case) -> Result<(String, String)> {
 /// Page faults of this process so far for which nothing was read from a disk.
 fn faults() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the command's name, which may hold anything, the numbers begin with the third; this is the tenth.
+    // After the command's name, which may hold anything, come the fields from the third on; this is
+    // the tenth.
     let (_, numbers) = stat.rsplit_once(')')?;
     numbers.split_whitespace().nth(7)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Tensors, a tape, and gradients: fits a plane to points with nothing but the basics.
+//! Tensors, a tape and gradients: fits a plane to points by gradient descent.
 //!
 //! `cargo run --example 01_tensors_and_gradients`
 
@@ -8,20 +8,22 @@ use skipgrad::{
 };
 
 fn main() -> Result<()> {
-    // A tensor is a shape and contiguous numbers. Cloning shares them; writing to shared memory copies first.
+    // A tensor is a shape and contiguous elements. Clones share memory until one of them is written
+    // to.
     let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
     println!("x = {x}, shape {}, row 1 = {}", x.shape(), x.slice_rows(1..2)?);
 
-    // What a shape forbids is an error that says what was expected.
-    println!("refused: {}", x.reshape([4]).unwrap_err());
+    // A shape that does not fit is an error that says what was expected.
+    println!("error: {}", x.reshape([4]).unwrap_err());
 
-    // A tape is one pass. Values on it are `Var`s; `backward` gives the gradients and consumes the recording.
+    // A tape records one forward pass. Its values are `Var`s; `backward` consumes the recording and
+    // returns the gradients.
     let tape = Tape::train(Rng::seed(0));
     let v = tape.watch(x);
     let loss = v.mul(&v)?.sum();
     println!("sum of squares {}, gradient {}", loss.item(), loss.backward()?.grad_of(&v).expect("watched"));
 
-    // Points of the plane y = 2a - 3b + 1, and a weight and a bias that start at nothing.
+    // Points of the plane y = 2a - 3b + 1, and a weight and a bias that are 0 at first.
     let mut rng = Rng::seed(1);
     let points = Tensor::normal([64, 2], 1.0, &mut rng)?;
     let heights =
@@ -31,8 +33,8 @@ fn main() -> Result<()> {
 
     for step in 0..=200 {
         let tape = Tape::train(rng.split());
-        let guess = tape.input(points.clone()).linear(&tape.param(&weight), Some(&tape.param(&bias)))?;
-        let loss = guess.mse(&tape.input(heights.clone()))?;
+        let prediction = tape.input(points.clone()).linear(&tape.param(&weight), Some(&tape.param(&bias)))?;
+        let loss = prediction.mse(&tape.input(heights.clone()))?;
         if step % 50 == 0 {
             println!("step {step:3}: loss {:.6}", loss.item());
         }

@@ -1,4 +1,5 @@
-//! An operation of one's own: SiLU, x * sigmoid(x), with its gradient, checked against differences.
+//! A custom operation: SiLU, `x sigmoid(x)`, with a gradient that is checked against finite
+//! differences.
 //!
 //! `cargo run --example 02_operation`
 
@@ -7,14 +8,15 @@ use skipgrad::{
     autograd::{Tape, Var, gradient_check},
 };
 
-/// SiLU, `y = x sigmoid(x)`, element by element (Elfwing et al. 2018, equation 4). Any shape.
+/// Computes SiLU, `y = x sigmoid(x)`, element by element, for any shape (Elfwing et al. 2018,
+/// equation 4).
 ///
-/// With `s = sigmoid(x)`: `dx = s (1 + x (1 - s)) dy`. Backward keeps `x`.
+/// The gradient is `dx = s (1 + x (1 - s)) dy` with `s = sigmoid(x)`; `x` is saved for it.
 fn silu<'t>(x: &Var<'t>) -> Var<'t> {
     Var::op("silu", [x], *x.shape(), |[x]| {
-        let x = x.clone(); // shares the memory
+        let x = x.clone(); // a clone shares the memory
         let y = map(&x, |x| x * sigmoid(x));
-        // The rule: from the output's gradient to the input's. It owns `dy` and may write into it.
+        // The backward closure turns the gradient of the output into that of the input, in place.
         (y, move |mut dy: Tensor, _needs: [bool; 1]| {
             for (d, &x) in dy.data_mut().iter_mut().zip(x.data()) {
                 let s = sigmoid(x);
@@ -45,7 +47,7 @@ fn main() -> Result<()> {
         updates.grad_of(&v).expect("watched")
     );
 
-    // Is the rule right? Compared with central differences, element by element.
+    // Compare the gradient with central differences, element by element.
     let check = gradient_check(&[x], |v| Ok(silu(&v[0])))?;
     println!("largest relative error of the gradient: {:.1e}", check.error);
     check.within(1e-3)

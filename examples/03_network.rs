@@ -75,6 +75,6 @@ fn main() -> Result<()> {
     // An error carries the path of the layer in which it arose.
     let tape = Tape::eval();
     let error = tape.input(Tensor::zeros([1, 32, 32, 1])?).apply(&net).err();
-    println!("a grey image: {}", error.expect("the stem wants three channels"));
+    println!("a gray image: {}", error.expect("the stem wants three channels"));
     Ok(())
 }

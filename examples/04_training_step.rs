@@ -1,4 +1,4 @@
-//! One training step of ResNet-18 by hand, taken apart: forward, loss, backward, step; and what it cost.
+//! Training steps of ResNet-18 by hand, with their time and memory: forward, loss, backward, step.
 //!
 //! `cargo run --release --example 04_training_step`
 
@@ -15,24 +15,24 @@ fn main() -> Result<()> {
 
     for step in 0..4 {
         let start = Instant::now();
-        // A pass forward. The tape remembers what backward needs; the model itself does not change.
+        // The forward pass. The tape saves what backward needs; the model does not change.
         let tape = Tape::train(rng.split());
         let logits = model.forward(&tape.input(x.clone()))?;
         let loss = logits.cross_entropy(labels)?;
         let forward = start.elapsed();
-        let kept = memory::stats().live >> 20;
+        let saved = memory::stats().live >> 20;
 
-        // Backward consumes what was remembered, and gives gradients and new running statistics.
+        // Backward consumes the saved tensors and returns gradients and new running statistics.
         let mut updates = loss.backward()?;
         let norm = updates.clip_global_norm(10.0);
         let backward = start.elapsed() - forward;
 
-        // The optimizer applies them, in place.
+        // The optimizer updates the weights in place.
         sgd.step(&mut model, updates)?;
-        let right = logits.argmax().iter().zip(labels).filter(|(guess, label)| guess == label).count();
+        let correct = logits.argmax().iter().zip(labels).filter(|(class, label)| class == label).count();
         println!(
-            "step {step}: loss {:.3}, {right}/32 right, gradient norm {norm:.2}; forward {forward:.0?}, backward \
-             {backward:.0?}, {kept} MiB live after forward, {} MiB now",
+            "step {step}: loss {:.3}, {correct}/32 correct, gradient norm {norm:.2}; forward {forward:.0?}, backward \
+             {backward:.0?}, {saved} MiB live after forward, {} MiB now",
             loss.item(),
             memory::stats().live >> 20
         );

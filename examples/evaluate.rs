@@ -1,9 +1,11 @@
-//! How good are these weights? Top-1, top-5 and mean loss on test images of ten classes.
+//! Evaluates weights: top-1 and top-5 accuracy and mean loss on test images of ten classes.
 //!
 //! ```sh
-//! cargo run --release --example evaluate -- --model resnet20 --weights weights.safetensors --data cifar-10-batches-bin
-//! cargo run --release --features pth --example evaluate -- --model resnet20 --weights resnet20.th \
-//!     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225          # as published
+//! cargo run --release --example evaluate -- \
+//!     --model resnet20 --weights weights.safetensors --data cifar-10-batches-bin
+//! # Weights of PyTorch, with the normalization that they were published with:
+//! cargo run --release --features pth --example evaluate -- \
+//!     --model resnet20 --weights resnet20.th --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 //! ```
 
 use clap::Parser;
@@ -18,25 +20,25 @@ use skipgrad::{
 };
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
-/// Evaluates a weights file on CIFAR-10's test images, or on those that the library draws.
+/// Evaluates a weights file on the test images of CIFAR-10 or on synthetic images.
 #[derive(Parser)]
 struct Options {
-    /// The network, by name.
+    /// Name of the network.
     #[arg(long)]
     model: String,
-    /// A safetensors file, or with the feature `pth` one of PyTorch's (.pth, .pt, .th).
+    /// Weights: safetensors, or with the feature `pth` a PyTorch file (.pth, .pt, .th).
     #[arg(long)]
     weights: PathBuf,
-    /// The folder of CIFAR-10's binary version; without it, images are drawn.
+    /// Folder of CIFAR-10's binary version; by default synthetic images are used.
     #[arg(long, env = "SKIPGRAD_CIFAR10")]
     data: Option<PathBuf>,
-    /// What is subtracted from pixels in [0, 1], for red, green and blue.
+    /// Means of red, green and blue, subtracted from pixels in [0, 1].
     #[arg(long, value_delimiter = ',', default_values_t = [0.4914, 0.4822, 0.4465])]
     mean: Vec<f32>,
-    /// What they are then divided by.
+    /// Standard deviations of red, green and blue.
     #[arg(long, value_delimiter = ',', default_values_t = [0.2470, 0.2435, 0.2616])]
     std: Vec<f32>,
-    /// Also print the logits of the first image.
+    /// Print the logits of the first image, too.
     #[arg(long)]
     logits: bool,
 }
@@ -58,8 +60,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
     io::load(&mut model, &options.weights)?;
-    let normalize = Normalize { mean: options.mean.clone(), std: options.std.clone() };
-    let loader = Loader::new(images, 250).transform(Compose::new().then(normalize)).workers(1);
+    let normalize = Normalize::new(&options.mean[..], &options.std[..]);
+    let loader = Loader::new(images, 250).transform(Compose::new().then(normalize)).num_workers(1);
 
     if options.logits
         && let Some(batch) = loader.epoch(0)?.next()

@@ -49,6 +49,22 @@ pub enum Error {
         /// The size asked for.
         bytes: usize,
     },
+    /// Training produced a value that is not finite; the model is as it was before that step.
+    ///
+    /// A smaller learning rate, a longer warmup or clipped gradients are the usual remedies.
+    #[error(
+        "train: {what} is not finite in epoch {epoch}, batch {batch}, at a learning rate of {learning_rate}"
+    )]
+    Diverged {
+        /// The epoch, counted from 1 as in [`Step`](crate::train::Step).
+        epoch: usize,
+        /// The batch of that epoch, counted from 1.
+        batch: usize,
+        /// The quantity that is not finite, and its value: `loss (NaN)`, `gradient norm (inf)`.
+        what: String,
+        /// The learning rate of the step.
+        learning_rate: f32,
+    },
     /// `backward` found nothing to differentiate: the recording was consumed before, or no parameter reached the value.
     #[error("backward: {reason}")]
     NotRecorded {
@@ -139,6 +155,18 @@ impl Error {
         Error::Io { path: path.into(), action, source }
     }
 
+    /// Builds an [`Error::Malformed`] about the file at `path`. Text that a hostile file may have
+    /// chosen (`at` and `found`) is cut after 300 characters.
+    pub fn malformed(
+        path: impl Into<PathBuf>,
+        at: impl fmt::Display,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> Error {
+        let (at, found) = (truncated(at.to_string()), truncated(found.to_string()));
+        Error::Malformed { path: path.into(), at, expected: expected.to_string(), found }
+    }
+
     /// An [`Error::State`] from its lists, or nothing where they are empty.
     pub(crate) fn state(
         missing: Vec<String>,
@@ -173,6 +201,15 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// The first 300 characters of a text, and an ellipsis where there are more.
+fn truncated(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(300) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
 }
 
 fn listed(faults: &[Error]) -> String {

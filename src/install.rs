@@ -1,10 +1,13 @@
 //! Running a whole pass on a thread of the pool.
 
-/// Runs `f` on a thread of the current rayon pool and returns its result, as `ThreadPool::install` does for a pool of one's own.
+/// Runs `f` on a thread of the current rayon pool and returns its result, as
+/// `ThreadPool::install` does for a pool that the caller has made.
 ///
-/// A thread outside of the pool sleeps and is woken again at every kernel it calls. A sequence of small kernels spends a noticeable
-/// part of its time so, unless it moves to the pool as a whole: a pass through a network takes a few percent less time.
-/// [`Trainer`](crate::train::Trainer), [`evaluate`](crate::train::evaluate) and [`Predictor`](crate::predict::Predictor) do it already.
+/// A thread outside the pool sleeps at every kernel it calls and is woken again. A sequence of
+/// small kernels spends a noticeable part of its time on that, unless it moves to the pool as a
+/// whole: a pass through a network takes a few percent less time.
+/// [`Trainer`](crate::train::Trainer), [`evaluate`](crate::train::evaluate) and
+/// [`Predictor`](crate::predict::Predictor) call it themselves.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, install, models::ResNet, nn::Module};

@@ -37,7 +37,8 @@ pub mod memory {
     pub use skipgrad_kernels::memory::{Stats, reset_peak, set_limit, stats, trim};
 }
 
-/// No part of the public surface: the benches reach the kernels through it, and any release may change it.
+/// The kernels, for the benches in `benches/kernels`. This module is not part of the public API:
+/// any release may change it.
 #[doc(hidden)]
 pub mod __private {
     pub use skipgrad_kernels as kernels;

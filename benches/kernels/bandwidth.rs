@@ -9,8 +9,8 @@ use skipgrad::__private::kernels::{
 };
 use std::hint::black_box;
 
-/// `[pixels of all images, channels]` of the maps in the four stages of a ResNet-18, 128 images of 32 x 32: 32, 16, 8 and
-/// 4 MiB.
+/// `[pixels of all images, channels]` of the feature maps in the four stages of a ResNet-18, for
+/// 128 images of 32 x 32: 32, 16, 8 and 4 MiB.
 const MAPS: [[usize; 2]; 4] = [[128 * 1024, 64], [128 * 256, 128], [128 * 64, 256], [128 * 16, 512]];
 /// Parameters of that network.
 const PARAMETERS: usize = 11_173_962;

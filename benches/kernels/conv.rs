@@ -1,5 +1,6 @@
-//! Every distinct convolution of a ResNet-18 and a ResNet-50: in all three directions (forward also as training has it, with
-//! the moments of the output), or with packed weights, as inference on one image has it.
+//! Every distinct convolution of a ResNet-18 and a ResNet-50: in all three directions (forward also
+//! with the moments of the output, as in training), or with packed weights, as in inference on one
+//! image.
 
 use crate::{flops, measure, operand};
 use criterion::Criterion;
@@ -9,7 +10,7 @@ use std::hint::black_box;
 /// Channels of the images, whose gradient no network asks for.
 const COLORS: usize = 3;
 
-/// `[taps, input channels, output channels, stride, edge of the input]`, in the order of the network.
+/// `[taps, input channels, output channels, stride, edge of the input]`, in network order.
 type Row = [usize; 5];
 
 const RESNET18_CIFAR: [Row; 11] = [

@@ -1,4 +1,5 @@
-//! What the machine can do, measured without the library's kernels (but for the matrix product at the end).
+//! The limits of the machine, measured without the library's kernels (except the matrix product at
+//! the end).
 
 use crate::{flops, measure, numbers, operand};
 use criterion::Criterion;
@@ -31,7 +32,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     });
 }
 
-/// As many independent multiplications and additions as hide the latency of one, and fit into 16 registers with the factors.
+/// As many independent multiply-adds as hide the latency of one and, with their factors, fit into
+/// 16 registers.
 #[derive(Clone, Copy)]
 struct MultiplyAdd;
 

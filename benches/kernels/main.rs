@@ -1,17 +1,21 @@
-//! The kernels, beside the limits of the machine.
+//! The speed of the kernels, next to the limits of the machine.
 //!
 //! ```sh
-//! cargo bench --bench kernels                                       # all of them, some minutes
-//! RAYON_NUM_THREADS=1 cargo bench --bench kernels -- 'conv/.*3x3.*b128'  # those whose names match, on one thread
+//! # All of them, some minutes:
+//! cargo bench -p skipgrad-benches --bench kernels
+//! # Those whose names match, on one thread:
+//! RAYON_NUM_THREADS=1 cargo bench -p skipgrad-benches --bench kernels -- 'conv/.*3x3.*b128'
 //! ```
 //!
-//! The column `thrpt` is GFLOP/s where it reads `Gelem/s`, and GB/s (10^9 bytes) where it reads `GB/s`. A multiplication and
-//! an addition are two operations. A convolution counts the operations of its defining sum, `2 N OH OW KH KW C OC` in each
-//! direction, so what Winograd's algorithm saves shows as a rate above the machine's. Bytes are those that a kernel must
-//! read and write, each once; a cache line that the processor reads before it is overwritten is not counted, neither in the
-//! kernels nor in the limits.
+//! The column `thrpt` is GFLOP/s where it reads `Gelem/s`, and GB/s (10^9 bytes) where it reads
+//! `GB/s`. A multiplication and an addition are two operations. A convolution counts the operations
+//! of its defining sum, `2 N OH OW KH KW C OC` in each direction, so the operations that Winograd's
+//! algorithm saves show as a rate above the machine's. Bytes are those that a kernel must read and
+//! write, each once; a cache line that the processor reads before it is overwritten is not counted,
+//! neither in the kernels nor in the limits.
 //!
-//! Each measurement takes about a second. `-- --measurement-time 5` and criterion's other options say otherwise.
+//! Each measurement takes about a second; `-- --measurement-time 5` and criterion's other options
+//! change that.
 
 mod bandwidth;
 mod conv;

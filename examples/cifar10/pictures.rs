@@ -1,4 +1,4 @@
-//! What people would rather look at than read: images with what the network takes them for.
+//! A sheet of test images with the predictions of the network, as SVG.
 
 use skipgrad::{
     Result as SkipgradResult,
@@ -12,27 +12,27 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const COLUMNS: usize = 10;
 const ROWS: usize = 5;
-/// Screen pixels: an image's edge, and the cell that holds it and its caption.
+/// Size of an image, and width and height of the cell that holds it and its caption, in pixels.
 const EDGE: usize = 64;
 const CELL: (usize, usize) = (96, 100);
 
-/// Draws the first test images with what the network takes them for: right ones framed green, wrong ones red with the
-/// true class below.
-pub(crate) fn samples(model: &dyn Module, images: &Images, steps: &Compose, path: &Path) -> Result<()> {
+/// Draws the first test images with the predicted classes: correct ones are framed green, wrong
+/// ones red with the true class below.
+pub(crate) fn samples(model: &dyn Module, images: &Images, transform: &Compose, path: &Path) -> Result<()> {
     let images = images.take(COLUMNS * ROWS);
-    let guesses = guess(model, &images, steps)?;
+    let predictions = predict(model, &images, transform)?;
     let labels = images.labels(0..images.len())?;
     let names = images.classes();
-    let rows = guesses.len().div_ceil(COLUMNS);
+    let rows = predictions.len().div_ceil(COLUMNS);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" \
-         font-size=\"11\" text-anchor=\"middle\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" \
+         font-family=\"sans-serif\" font-size=\"11\" text-anchor=\"middle\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
         COLUMNS * CELL.0,
         rows * CELL.1
     );
-    for (i, (&guess, &label)) in guesses.iter().zip(labels).enumerate() {
+    for (i, (&class, &label)) in predictions.iter().zip(labels).enumerate() {
         let (x, y) = (i % COLUMNS * CELL.0 + (CELL.0 - EDGE) / 2, i / COLUMNS * CELL.1 + 4);
-        let color = if guess == label { "#2a2" } else { "#d22" };
+        let color = if class == label { "#2a2" } else { "#d22" };
         let picture = png(&images, i)?;
         writeln!(
             svg,
@@ -42,8 +42,8 @@ pub(crate) fn samples(model: &dyn Module, images: &Images, steps: &Compose, path
              stroke-width=\"3\"/>"
         )?;
         let (middle, below) = (x + EDGE / 2, y + EDGE + 13);
-        writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" fill=\"{color}\">{}</text>", names[guess])?;
-        if guess != label {
+        writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" fill=\"{color}\">{}</text>", names[class])?;
+        if class != label {
             let below = below + 12;
             writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" fill=\"#666\">not {}</text>", names[label])?;
         }
@@ -53,20 +53,20 @@ pub(crate) fn samples(model: &dyn Module, images: &Images, steps: &Compose, path
     Ok(())
 }
 
-fn guess(model: &dyn Module, images: &Images, steps: &Compose) -> SkipgradResult<Vec<usize>> {
+fn predict(model: &dyn Module, images: &Images, transform: &Compose) -> SkipgradResult<Vec<usize>> {
     if images.is_empty() {
         return Ok(vec![]);
     }
-    let loader = skipgrad::data::Loader::new(images.clone(), images.len()).transform(steps.eval());
-    let mut guesses = vec![];
+    let loader = skipgrad::data::Loader::new(images.clone(), images.len()).transform(transform.eval());
+    let mut predictions = vec![];
     for batch in loader.epoch(0)? {
         let tape = Tape::eval();
-        guesses.extend(model.forward(&tape.input(batch?.images))?.argmax());
+        predictions.extend(model.forward(&tape.input(batch?.images))?.argmax());
     }
-    Ok(guesses)
+    Ok(predictions)
 }
 
-/// An image as PNG in base 64.
+/// Encodes an image as PNG in Base64.
 fn png(images: &Images, index: usize) -> Result<String> {
     use base64::prelude::{BASE64_STANDARD, Engine};
     let [height, width, channels] = images.image_shape();

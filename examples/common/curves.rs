@@ -1,4 +1,4 @@
-//! Curves of a training.
+//! Plots of the curves of a training.
 
 use plotters::{coord::Shift, prelude::*};
 use skipgrad::train::History;
@@ -6,10 +6,10 @@ use std::{error::Error, path::Path};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// A name and a value an epoch.
+/// A name and one value per epoch.
 type Curve<'a> = (&'a str, Vec<f32>);
 
-/// Draws loss, accuracy and learning rate by epoch, one below the other.
+/// Plots loss, accuracy and learning rate by epoch, one below the other, into an SVG file.
 pub(crate) fn curves(history: &History, path: &Path) -> Result<()> {
     let column = |f: fn(&skipgrad::train::Record) -> f32| history.records.iter().map(f).collect::<Vec<f32>>();
     let root = SVGBackend::new(path, (800, 900)).into_drawing_area();

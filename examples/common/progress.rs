@@ -1,4 +1,4 @@
-//! How the training is doing: a bar an epoch on a terminal, plain lines elsewhere.
+//! Progress of a training: one bar per epoch on a terminal, plain lines elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use skipgrad::train::{Record, Step};
@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time between plain lines.
+/// Time between two plain lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Where progress is shown.
+/// Shows the progress of a training.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     terminal: bool,
@@ -18,12 +18,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// On the terminal if standard error is one.
+    /// Creates a display that uses bars if standard error is a terminal.
     pub(crate) fn new() -> Progress {
         Progress { bar: None, terminal: std::io::stderr().is_terminal(), last: Instant::now() }
     }
 
-    /// After a step.
+    /// Shows a step.
     pub(crate) fn step(&mut self, step: &Step) {
         let numbers = format!(
             "{:.0} images/s, loss {:.4}, accuracy {:.4}, lr {:.5}",
@@ -52,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// After an epoch.
+    /// Shows an epoch.
     pub(crate) fn epoch(&mut self, record: &Record, epochs: usize) {
         self.finish();
         println!(
@@ -66,7 +66,7 @@ impl Progress {
         );
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

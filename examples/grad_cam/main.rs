@@ -1,15 +1,19 @@
-//! Where does a network look? Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based
-//! localization"), written over the images.
+//! Grad-CAM: heat maps of the image regions that a network's prediction depends on (Selvaraju et
+//! al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization").
 //!
 //! ```sh
-//! cargo run --release --example grad_cam          # trains on drawn images for a minute or two, nothing needed
-//! cargo run --release --example cifar10           # or trains longer first, and then explains those weights
-//! cargo run --release --example grad_cam -- --model resnet20 --weights runs/cifar10/weights.safetensors
+//! # Without arguments it first trains on synthetic images, for a minute or two.
+//! cargo run --release --example grad_cam
+//! # Or train longer first, and explain those weights:
+//! cargo run --release --example cifar10
+//! cargo run --release --example grad_cam -- \
+//!     --model resnet20 --weights runs/cifar10/weights.safetensors
 //! ```
 //!
-//! For each of the first test images `--out` gets a picture: the image, and over it what spoke for the class that the network
-//! chose, from blue (nothing) to red. Whether that says something about the network can be measured, and is: the class should
-//! lose more when the places that are said to matter are painted over than when those that are said not to are.
+//! For each of the first test images it writes a picture to `--out`: the image, and next to it the
+//! image under the heat map of the predicted class, from blue (no influence) to red. It also
+//! measures whether the maps are faithful: the probability of the predicted class should fall more
+//! when the hottest quarter of the pixels is painted over than when the coldest quarter is.
 
 mod picture;
 
@@ -26,28 +30,29 @@ use skipgrad::{
 };
 use std::{fs, path::PathBuf, process::ExitCode};
 
-/// Shows where a network looks, on CIFAR-10's test images or on those that the library draws.
+/// Draws Grad-CAM heat maps of a network, for test images of CIFAR-10 or for synthetic images.
 #[derive(Parser)]
 struct Options {
-    /// The network, by name.
+    /// Name of the network.
     #[arg(long, default_value = "resnet20")]
     model: String,
-    /// Its weights; without them it is trained first.
+    /// Weights; without them the network is trained first.
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// The folder of CIFAR-10's binary version; without it, images are drawn.
+    /// Folder of CIFAR-10's binary version; by default synthetic images are used.
     #[arg(long, env = "SKIPGRAD_CIFAR10")]
     data: Option<PathBuf>,
-    /// Steps of training.
+    /// Number of training steps.
     #[arg(long, default_value_t = 250)]
     steps: usize,
-    /// The module whose maps are weighed: the last with an extent, or an earlier one with more pixels and less meaning.
+    /// Module whose feature maps are weighted, usually the last one before the pooling. Earlier
+    /// ones have more pixels and less specific features.
     #[arg(long, default_value = "layer3")]
     layer: String,
-    /// How many test images are explained.
+    /// Number of test images.
     #[arg(long, default_value_t = 10)]
     images: usize,
-    /// Where the pictures go.
+    /// Output folder.
     #[arg(long, default_value = "runs/grad_cam")]
     out: PathBuf,
 }
@@ -77,9 +82,9 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
     match &options.weights {
         Some(path) => drop(io::load(&mut model, path)?),
-        None => learn(&mut model, train, &normalize, options.steps)?,
+        None => train_model(&mut model, train, &normalize, options.steps)?,
     }
-    // Nothing is trained from here on; so a recording begins where maps are looked at.
+    // With all parameters frozen, the tape records only from the captured feature maps on.
     model.visit_mut("", &mut |_, slot| {
         if let StateMut::Param(param) = slot {
             param.set_trainable(false);
@@ -90,34 +95,35 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let pixels = test.images(0..test.len())?;
     let [height, width, channels] = test.image_shape();
     let images = normalized(&pixels, &normalize)?;
-    let looks = grad_cam(&model, &images, &options.layer)?;
+    let maps = grad_cam(&model, &images, &options.layer)?;
     fs::create_dir_all(&options.out)?;
     let (labels, names) = (test.labels(0..test.len())?, test.classes());
     let size = height * width * channels;
-    for (i, (look, image)) in looks.iter().zip(pixels.data().chunks(size)).enumerate() {
+    for (i, (map, image)) in maps.iter().zip(pixels.data().chunks(size)).enumerate() {
         let path = options.out.join(format!("{i:02}-{}.png", names[labels[i]]));
-        io::write_atomically(&path, &picture::png(image, [height, width], look)?)?;
-        let (guess, truth) = (&names[look.class], &names[labels[i]]);
-        let note = if guess == truth { String::new() } else { format!(", but it is {truth}") };
-        println!("{}: {guess} ({:.0} %){note}", path.display(), 100.0 * look.probability);
+        io::write_atomically(&path, &picture::png(image, [height, width], map)?)?;
+        let (prediction, truth) = (&names[map.class], &names[labels[i]]);
+        let note = if prediction == truth { String::new() } else { format!(", but it is {truth}") };
+        println!("{}: {prediction} ({:.0} %){note}", path.display(), 100.0 * map.probability);
     }
-    let [hot, cold] = [true, false].map(|hottest| painted(&pixels, [height, width], &looks, hottest));
+    let [hot, cold] = [true, false].map(|hottest| painted(&pixels, [height, width], &maps, hottest));
     let [hot, cold] = [
-        mean_probability(&model, &normalized(&hot?, &normalize)?, &looks)?,
-        mean_probability(&model, &normalized(&cold?, &normalize)?, &looks)?,
+        mean_probability(&model, &normalized(&hot?, &normalize)?, &maps)?,
+        mean_probability(&model, &normalized(&cold?, &normalize)?, &maps)?,
     ];
-    let whole = looks.iter().map(|look| look.probability).sum::<f32>() / looks.len().max(1) as f32;
+    let whole = maps.iter().map(|map| map.probability).sum::<f32>() / maps.len().max(1) as f32;
     println!(
-        "mean probability of the chosen class: {whole:.3}; {hot:.3} without the hottest quarter of the pixels, {cold:.3} without \
-         the coldest"
+        "mean probability of the predicted class: {whole:.3}; {hot:.3} without the hottest quarter of the \
+         pixels, {cold:.3} without the coldest"
     );
     Ok(())
 }
 
-/// A short training.
-fn learn(model: &mut Box<dyn Model>, train: Images, normalize: &Normalize, steps: usize) -> Result<()> {
+/// Trains for a number of steps.
+fn train_model(model: &mut Box<dyn Model>, train: Images, normalize: &Normalize, steps: usize) -> Result<()> {
     println!("no --weights: {steps} steps of training");
-    let augment = Compose::new().then(RandomCrop(4)).then(RandomHorizontalFlip).then(normalize.clone());
+    let augment =
+        Compose::new().then(RandomCrop::with_padding(4)).then(RandomHorizontalFlip).then(normalize.clone());
     let loader = Loader::new(train, 64).shuffle(0).transform(augment).drop_last(true);
     let schedule = Schedule::one_cycle(0.2, steps);
     let mut sgd = Sgd::new(0.2).momentum(0.9).weight_decay(5e-4).no_decay_on_norms_and_biases();
@@ -139,30 +145,31 @@ fn learn(model: &mut Box<dyn Model>, train: Images, normalize: &Normalize, steps
     Ok(())
 }
 
-/// What spoke for the class that the network chose.
-struct Look {
+/// The heat map of one image for its predicted class.
+pub(crate) struct HeatMap {
     class: usize,
     probability: f32,
-    /// Rows and columns of the heat.
+    /// Height and width of the map.
     size: [usize; 2],
-    /// At least 0, at most 1.
+    /// Values in [0, 1].
     heat: Vec<f32>,
 }
 
-/// For each image, with maps A of a layer and the logit y of the class that the network chooses:
-/// weights α[k] = mean over the pixels of ∂y / ∂A[k] (equation 1), heat = relu(Σ α[k] A[k]) (equation 2), over its largest value.
-fn grad_cam(model: &dyn Model, images: &Tensor, layer: &str) -> Result<Vec<Look>> {
+/// Computes the heat map of each image. For the feature maps A of a layer and the logit y of the
+/// predicted class, the weights are α[k] = mean of ∂y / ∂A[k] over the pixels (equation 1).
+/// The heat map is relu(Σ α[k] A[k]) (equation 2), divided by its largest value.
+fn grad_cam(model: &dyn Model, images: &Tensor, layer: &str) -> Result<Vec<HeatMap>> {
     let tape = Tape::eval().recording(true);
     let found = model.feature_maps(&tape.input(images.clone()), &[layer, ""])?;
     let (maps, logits) = (&found[0], &found[1]);
-    let (classes, chosen) = (logits.shape().num_channels(), logits.argmax());
-    // Images do not mix in evaluation: one sweep gives the gradients of all.
+    let (classes, predicted) = (logits.shape().num_channels(), logits.argmax());
+    // Images are independent in evaluation mode: one backward pass gives the gradients of all.
     let one_hot =
-        Tensor::from_fn(logits.shape(), |i| f32::from(u8::from(chosen[i / classes] == i % classes)))?;
+        Tensor::from_fn(logits.shape(), |i| f32::from(u8::from(predicted[i / classes] == i % classes)))?;
     let updates = logits.backward_from(one_hot)?;
     let gradients = updates
         .grad_of(maps)
-        .ok_or_else(|| Error::argument("grad_cam", "layer", "one in front of the classes", layer))?;
+        .ok_or_else(|| Error::argument("grad_cam", "layer", "a module before the head", layer))?;
     let [_, height, width, channels] = maps.shape()[..] else {
         return Err(Error::argument("grad_cam", "layer", "maps, [N, H, W, C]", maps.shape()));
     };
@@ -175,22 +182,22 @@ fn grad_cam(model: &dyn Model, images: &Tensor, layer: &str) -> Result<Vec<Look>
         }
         let heat = |pixel: &[f32]| pixel.iter().zip(&weights).map(|(a, w)| a * w).sum::<f32>().max(0.0);
         let mut heat: Vec<f32> = maps.chunks(channels).map(heat).collect();
-        let most = heat.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        heat.iter_mut().for_each(|heat| *heat /= most);
-        let class = chosen[i];
+        let largest = heat.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        heat.iter_mut().for_each(|heat| *heat /= largest);
+        let class = predicted[i];
         let probability = probabilities.value().data()[i * classes + class];
-        Look { class, probability, size: [height, width], heat }
+        HeatMap { class, probability, size: [height, width], heat }
     };
     let parts = maps.value().data().chunks(size).zip(gradients.data().chunks(size));
     Ok(parts.enumerate().map(of_image).collect())
 }
 
-/// The images with the hottest or the coldest quarter of their pixels in the image's mean color.
-fn painted(pixels: &Tensor, [height, width]: [usize; 2], looks: &[Look], hottest: bool) -> Result<Tensor> {
+/// Paints the hottest or the coldest quarter of the pixels of each image in the image's mean color.
+fn painted(pixels: &Tensor, [height, width]: [usize; 2], maps: &[HeatMap], hottest: bool) -> Result<Tensor> {
     let (mut painted, channels) = (pixels.clone(), pixels.shape().num_channels());
     let area = height * width;
-    for (image, look) in painted.data_mut().chunks_mut(area * channels).zip(looks) {
-        let heat = picture::stretched(look, [height, width]);
+    for (image, map) in painted.data_mut().chunks_mut(area * channels).zip(maps) {
+        let heat = picture::resized(map, [height, width]);
         let mut order: Vec<usize> = (0..area).collect();
         order.sort_by(|&a, &b| heat[b].total_cmp(&heat[a]));
         if !hottest {
@@ -205,15 +212,15 @@ fn painted(pixels: &Tensor, [height, width]: [usize; 2], looks: &[Look], hottest
     Ok(painted)
 }
 
-/// The mean over the images of the probability of the class that was chosen before.
-fn mean_probability(model: &dyn Model, images: &Tensor, looks: &[Look]) -> Result<f32> {
+/// Computes the mean probability of the classes that were predicted before.
+fn mean_probability(model: &dyn Model, images: &Tensor, maps: &[HeatMap]) -> Result<f32> {
     let tape = Tape::eval();
     let probabilities = model.forward(&tape.input(images.clone()))?.softmax()?;
     let rows = probabilities.value().data().chunks(probabilities.shape().num_channels());
-    Ok(rows.zip(looks).map(|(row, look)| row[look.class]).sum::<f32>() / looks.len().max(1) as f32)
+    Ok(rows.zip(maps).map(|(row, map)| row[map.class]).sum::<f32>() / maps.len().max(1) as f32)
 }
 
-/// As the network wants them.
+/// Normalizes the images as the network expects them.
 fn normalized(pixels: &Tensor, normalize: &Normalize) -> Result<Tensor> {
     let [_, height, width, channels] = pixels.shape()[..] else {
         return Err(Error::argument("grad_cam", "images", "[N, H, W, C]", pixels.shape()));

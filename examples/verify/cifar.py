@@ -1,10 +1,10 @@
-"""The residual networks of He et al. 2015, section 4.2, for `reference.py`: an example of a network of one's own."""
+"""The residual networks of He et al. 2015, section 4.2: an example of a custom network for `reference.py`."""
 import torch.nn as nn
 import torch.nn.functional as F
 
 
 class Block(nn.Module):
-    """Shortcuts have no parameters: every second pixel, and zeros for the new channels, half on each side."""
+    """A block whose shortcut has no parameters: it takes every second pixel, and pads channels with zeros."""
 
     def __init__(self, inputs, planes, stride):
         super().__init__()

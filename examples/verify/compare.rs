@@ -1,4 +1,5 @@
-//! A model's passes beside those of a reference file, tensor by tensor. `reference.py` says what the file holds.
+//! Compares the passes of a model with a reference file, tensor by tensor. The format of the file
+//! is that of `reference.py`.
 
 use skipgrad::{
     Error, Result, Rng, Tensor,
@@ -8,52 +9,54 @@ use skipgrad::{
     nn::ModuleExt,
 };
 
-/// What is compared.
+/// The kind of a compared tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Logits, and the loss.
+    /// The logits or the loss.
     Output,
-    /// What a module gives.
+    /// The output of a module.
     Activation,
-    /// Of the loss, with respect to a parameter or the images.
+    /// The gradient of the loss with respect to a parameter or the images.
     Gradient,
     /// A running mean or variance after the pass.
     Statistic,
 }
 
-/// A tensor beside the reference's.
+/// The comparison of a tensor with the reference.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// What it is.
+    /// Kind of the tensor.
     pub(crate) kind: Kind,
-    /// The path of its module, or its name in weights files.
+    /// Path of its module, or its name in weights files.
     pub(crate) name: String,
-    /// The largest of the reference's values.
+    /// Largest absolute value of the reference.
     pub(crate) largest: f64,
-    /// The largest difference.
+    /// Largest absolute difference.
     pub(crate) difference: f64,
-    /// The largest difference of PyTorch's own float32, relative to the largest value, if the file says.
+    /// Largest difference of PyTorch's own float32, relative to the largest value, if the file has
+    /// it.
     pub(crate) float32: Option<f64>,
 }
 
 impl Row {
-    /// The difference relative to the largest value.
+    /// Returns the difference relative to the largest value.
     pub(crate) fn relative(&self) -> f64 {
         self.difference / self.largest.max(1e-30)
     }
 
-    /// Whether it exceeds a tolerance; a number that is none does.
+    /// Returns whether the relative difference exceeds a tolerance; NaN does.
     pub(crate) fn exceeds(&self, tolerance: f64) -> bool {
         self.relative() > tolerance || self.relative().is_nan()
     }
 }
 
-/// What a pass computed beside the reference, in the order of the pass: activations, outputs, gradients from the last
-/// parameter to the first, statistics. Activations are those of a pass of their own, in which every module's output is its own;
-/// the rest is what a user's pass gives, with whatever is computed in one go there.
+/// Compares a pass with the reference, in the order of the pass: activations, outputs, gradients
+/// from the last parameter to the first, statistics. The activations come from a separate pass, in
+/// which every module computes its own output; all other tensors come from an ordinary pass with
+/// fused operations.
 ///
 /// # Errors
-/// [`Error::Argument`] if the file has other names or shapes; those of the pass.
+/// [`Error::Argument`] if the file has other names or shapes; errors of the pass.
 pub(crate) fn compare(model: &dyn Model, file: &WeightsFile, mode: Mode) -> Result<Vec<Row>> {
     let of_mode = match mode {
         Mode::Train => "train",
@@ -96,7 +99,7 @@ struct Reference<'a> {
 }
 
 impl Reference<'_> {
-    /// A tensor beside the one of this name below the mode.
+    /// Compares a tensor with the one of the same name and mode in the file.
     fn row(&self, kind: Kind, name: &str, found: &Tensor) -> Result<Row> {
         let below = match kind {
             Kind::Output => "",
@@ -131,7 +134,7 @@ impl Reference<'_> {
         })
     }
 
-    /// The modules that the file and the model both have, in the order of PyTorch's pass.
+    /// Compares the outputs of the modules that both have, in the order of PyTorch's pass.
     fn activations(&self, model: &dyn Model, tape: &Tape, images: &Tensor) -> Result<Vec<Row>> {
         let listed = self.file.metadata().get("activations").map_or("", String::as_str);
         let mut names: Vec<&str> = listed.lines().collect();
@@ -147,7 +150,8 @@ impl Reference<'_> {
         rows.map(|(name, map)| self.row(Kind::Activation, name, map.value())).collect()
     }
 
-    /// From the last parameter to the first, as a backward pass comes upon them, and the images.
+    /// Compares the gradients in the order of a backward pass, from the last parameter to the
+    /// images.
     fn gradients(&self, model: &dyn Model, updates: &Updates, images: &Var<'_>) -> Result<Vec<Row>> {
         let mut found = named(model, |slot| match slot {
             StateRef::Param(param) => updates.grad(param).cloned(),
@@ -170,7 +174,8 @@ impl Reference<'_> {
     }
 }
 
-/// Tensors for pieces of the model's state, with the pieces' names and layouts in files.
+/// Collects one tensor for each piece of the model's state, under its name and in its layout in
+/// files.
 fn named(model: &dyn Model, of: impl Fn(StateRef<'_>) -> Option<Tensor>) -> Result<Vec<(String, Tensor)>> {
     let mut found = vec![];
     model.visit("", &mut |name, slot| {

@@ -1,12 +1,14 @@
-//! Do we compute what PyTorch computes? Forward, gradients and running statistics of a network, in evaluation and in training, beside
-//! a file of references that `reference.py` wrote, tensor by tensor.
+//! Compares a network with PyTorch: activations, gradients and running statistics, in evaluation
+//! and in training mode, tensor by tensor, with a reference file that `reference.py` wrote.
 //!
 //! ```sh
-//! python examples/verify/reference.py --model resnet50 --random resnet50.safetensors --out reference.safetensors
-//! cargo run --release --example verify -- --model resnet50 --weights resnet50.safetensors --reference reference.safetensors
+//! python examples/verify/reference.py --model resnet50 --random resnet50.safetensors \
+//!     --out reference.safetensors
+//! cargo run --release --example verify -- --model resnet50 --weights resnet50.safetensors \
+//!     --reference reference.safetensors
 //! ```
 //!
-//! The exit status is 1 if any difference exceeds the tolerance, and 2 if nothing can be compared.
+//! The exit status is 1 if a difference exceeds the tolerance, and 2 if the comparison fails.
 
 mod compare;
 
@@ -20,28 +22,29 @@ use skipgrad::{
 };
 use std::{path::PathBuf, process::ExitCode};
 
-/// Compares a network with what PyTorch computes.
+/// Compares a network with PyTorch.
 ///
-/// A difference is the largest of a tensor, relative to the tensor's largest value. Beside it stands how far PyTorch's own float32 is
-/// from its float64, which the references are: gradients of a deep network in training cannot be had much more exactly.
+/// The difference of a tensor is that of its worst element, relative to the largest value of the
+/// tensor. The last column is the same difference between PyTorch's own float32 and float64, which
+/// is the reference: it shows how exact the gradients of a deep network can be in float32.
 #[derive(Parser)]
 struct Options {
-    /// The network, by name.
+    /// Name of the network.
     #[arg(long)]
     model: String,
-    /// A safetensors file, or with the feature `pth` one of PyTorch's (.pth, .pt, .th).
+    /// Weights: safetensors, or with the feature `pth` a PyTorch file (.pth, .pt, .th).
     #[arg(long)]
     weights: PathBuf,
-    /// What `reference.py` wrote with the same weights.
+    /// Reference file that `reference.py` wrote for the same weights.
     #[arg(long)]
     reference: PathBuf,
-    /// The largest difference that is none, relative to the largest value of a tensor.
+    /// Largest accepted difference, relative to the largest value of the tensor.
     #[arg(long, default_value_t = 1e-3)]
     tolerance: f64,
-    /// Also takes for none what is at most this many times PyTorch's own float32's difference.
+    /// Accept also differences of at most this multiple of those of PyTorch's own float32.
     #[arg(long, default_value_t = 0.0)]
     float32: f64,
-    /// Only the sums of a pass, not every tensor.
+    /// Print one line per kind of tensor instead of one line per tensor.
     #[arg(long)]
     brief: bool,
 }
@@ -57,21 +60,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is as it should be.
+/// Compares both modes, and returns whether all differences are accepted.
 fn run(options: &Options) -> Result<bool> {
     let file = WeightsFile::open(&options.reference)?;
     let model = model(options, &file)?;
-    let mut good = true;
+    let mut accepted = true;
     for (mode, name) in [(Mode::Eval, "evaluation"), (Mode::Train, "training")] {
         let rows = compare(&*model, &file, mode)?;
         for (kind, what) in KINDS {
             let rows: Vec<&Row> = rows.iter().filter(|row| row.kind == kind).collect();
             if !rows.is_empty() {
-                good &= show(options, &format!("{name}, {what}"), &rows);
+                accepted &= show(options, &format!("{name}, {what}"), &rows);
             }
         }
     }
-    Ok(good)
+    Ok(accepted)
 }
 
 const KINDS: [(Kind, &str); 4] = [
@@ -81,7 +84,7 @@ const KINDS: [(Kind, &str); 4] = [
     (Kind::Statistic, "running statistics"),
 ];
 
-/// The network with its weights, for the reference's images and classes.
+/// Builds the network for the reference's channels and classes, and loads its weights.
 fn model(options: &Options, file: &WeightsFile) -> Result<Box<dyn Model>> {
     let last = |name: &str| file.shape(name).and_then(|shape| shape.last().copied());
     let mut sizes = ModelOptions::default();
@@ -92,7 +95,7 @@ fn model(options: &Options, file: &WeightsFile) -> Result<Box<dyn Model>> {
     Ok(model)
 }
 
-/// Prints a table, and says whether nothing in it is too large.
+/// Prints a table, and returns whether all of its differences are accepted.
 fn show(options: &Options, title: &str, rows: &[&Row]) -> bool {
     let exceeds =
         |row: &Row| row.exceeds(options.tolerance.max(options.float32 * row.float32.unwrap_or(0.0)));
@@ -105,7 +108,7 @@ fn show(options: &Options, title: &str, rows: &[&Row]) -> bool {
         );
         for row in rows {
             let mark = if exceeds(row) { "  <- exceeds" } else { "" };
-            println!("  {:width$}{}{mark}", row.name, numbers(row));
+            println!("  {:width$}{}{mark}", row.name, columns(row));
         }
     }
     let Some(worst) = rows.iter().max_by(|a, b| order(a.relative()).total_cmp(&order(b.relative()))) else {
@@ -125,7 +128,7 @@ fn show(options: &Options, title: &str, rows: &[&Row]) -> bool {
             println!("  EXCEEDED by {count}, first at {}", first.name);
             if first.kind == Kind::Gradient {
                 println!(
-                    "  (where an input of a ReLU is zero but for a rounding, gradients jump: try other images, too)"
+                    "  (the gradient of a ReLU jumps where its input is within rounding of zero: try other images, too)"
                 );
             }
             false
@@ -133,12 +136,12 @@ fn show(options: &Options, title: &str, rows: &[&Row]) -> bool {
     }
 }
 
-fn numbers(row: &Row) -> String {
+fn columns(row: &Row) -> String {
     let own = row.float32.map_or_else(String::new, |own| format!("{own:.1e}"));
     format!("  {:>9.2e}  {:>10.1e}  {:>9.1e}  {own:>9}", row.largest, row.difference, row.relative())
 }
 
-/// What is no number is the worst.
+/// Orders NaN after all numbers.
 fn order(difference: f64) -> f64 {
     if difference.is_nan() { f64::INFINITY } else { difference }
 }

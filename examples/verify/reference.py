@@ -3,26 +3,31 @@
     pip install torch torchvision
     python reference.py --model resnet50 --weights resnet50.pth --out reference.safetensors
     python reference.py --model resnet50 --random resnet50.safetensors --out reference.safetensors
-    python reference.py --model cifar.py:resnet20 --weights resnet20.th --classes 10 --size 32 --out reference.safetensors
+    python reference.py --model cifar.py:resnet20 --weights resnet20.th --classes 10 --size 32 \\
+        --out reference.safetensors
 
---model is a name of torchvision's, or FILE.py:FUNCTION, which is called with num_classes=N and returns a network. --random writes
-the weights that it makes up: torchvision's initialisation, every scale and shift of a batch normalisation moved, running statistics
-those of random images, moved too. Images are random (--batch of them, --size pixels square), or a tensor [N, C, H, W] that
---images names (torch.save); labels are 0, 1, 2 and so on.
+--model is a model of torchvision, or FILE.py:FUNCTION, which is called with num_classes=N and returns a
+network. --random generates weights and writes them: torchvision's initialization, with the scale and shift
+of every batch normalization perturbed, and the running statistics of random images, perturbed too. Images
+are random (--batch of them, of --size x --size pixels), or a tensor [N, C, H, W] that --images names
+(torch.save); labels are 0, 1, 2 and so on.
 
-PyTorch computes in float64 and rounds once; then again in float32, to say how far its own float32 is from that. The file:
+PyTorch computes in float64, and the results are rounded to float32. It then computes in float32, to measure
+the error of its own float32. The file holds:
 
     images                     [N, H, W, C]
     labels                     [N]
-    MODE/logits, MODE/loss     for MODE eval and train; the loss is the mean cross-entropy
-    MODE/images                the gradient of the loss with respect to the images, [N, H, W, C]
-    MODE/gradient/NAME         with respect to a parameter, in PyTorch's layout
-    MODE/activation/PATH       the output of a module that has parameters, [N, H, W, C] or [N, C]; not of an nn.Sequential,
-                               which gives what its last child gives, nor of one that runs more than once
+    MODE/logits, MODE/loss     for the modes eval and train; the loss is the mean cross-entropy
+    MODE/images                gradient of the loss with respect to the images, [N, H, W, C]
+    MODE/gradient/NAME         gradient with respect to a parameter, in PyTorch's layout
+    MODE/activation/PATH       output of a module that has parameters, [N, H, W, C] or [N, C]; without those of
+                               an nn.Sequential, which are those of its last child, and of a module that runs
+                               more than once
     train/statistic/NAME       running_mean and running_var after the pass
-    float32/...                for each of these a number: PyTorch's own float32's largest difference, relative to the largest value
+    float32/...                for each of these one number: the largest error of PyTorch's own float32,
+                               relative to the largest value
 
-The text "activations" of the header lists their paths in the order of the pass, one a line.
+The text "activations" of the header lists the paths of the activations in the order of the pass, one per line.
 """
 import argparse
 import copy
@@ -39,7 +44,7 @@ TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 def save(path, tensors, texts):
-    """A safetensors file: the header's length, the header, the numbers."""
+    """Writes a safetensors file: the length of the header, the header, the data."""
     header, at = {"__metadata__": texts}, 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
@@ -66,7 +71,7 @@ def network(name, classes):
 
 
 def load(model, path):
-    """A state_dict, by itself or under `state_dict` or `model`, with or without the names' `module.`."""
+    """Loads a state_dict, also one below `state_dict` or `model`, and without the prefix `module.` of its names."""
     if str(path).endswith(".safetensors"):
         from safetensors.torch import load_file
 
@@ -79,7 +84,7 @@ def load(model, path):
 
 @torch.no_grad()
 def perturb(model, channels):
-    """Norms as a training leaves them: nothing 0 or 1, statistics those of some images and not of others."""
+    """Perturbs normalizations as training does: no scale is 1, no shift is 0, and statistics are of other images."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.weight.uniform_(0.7, 1.3)
@@ -99,7 +104,7 @@ def nhwc(tensor):
 
 
 def run(model, mode, images, labels, with_activations):
-    """What a forward and a backward pass give, by name, and the paths of the activations in their order."""
+    """Returns the results of a forward and a backward pass by name, and the paths of the activations in order."""
     found, seen, twice, hooks = {}, {}, set(), []
     if with_activations:
         for path, module in model.named_modules():
@@ -108,7 +113,7 @@ def run(model, mode, images, labels, with_activations):
                 def hook(_module, _inputs, output, path=path):
                     if path in seen:
                         twice.add(path)
-                    # What follows may overwrite it.
+                    # Later modules may overwrite it in place.
                     seen[path] = output.detach().clone()
 
                 hooks.append(module.register_forward_hook(hook))
@@ -133,7 +138,7 @@ def run(model, mode, images, labels, with_activations):
 
 
 def reference(model, images, labels, with_activations=True):
-    """The tensors and texts of a reference file. The model's own state is not changed."""
+    """Returns the tensors and texts of a reference file. The state of the model is not changed."""
     tensors, paths = {"images": nhwc(images), "labels": labels}, []
     for mode in ("eval", "train"):
         arguments = (mode, images, labels, with_activations)

@@ -1,12 +1,15 @@
-"""Runs `verify` on networks of torchvision with random weights, and prints a line of a table for each.
+"""Runs `verify` on networks of torchvision with random weights, and prints one line of a table for each.
 
     cargo build --release --example verify
-    python sweep.py --verify ../../target/release/examples/verify --size 64 resnet18 densenet121      # or none for all
+    python sweep.py --verify ../../target/release/examples/verify --size 64 resnet18 densenet121
 
-Two float32 programs agree on a gradient only where there is one: an input of a ReLU that is zero but for a rounding, or two of a
-window of a max-pooling that are as good as equal, make it jump. With millions of inputs some are. So here every channel in front of a
-ReLU is moved a little, until its inputs have a gap at zero (in training by the norm's shift, in evaluation by its running mean), and
-images are drawn until no window is in doubt. The rest is as `reference.py` makes it.
+Without names it runs all networks.
+
+Two float32 programs agree on a gradient only where it is continuous. It is not where an input of a ReLU is
+within rounding of zero, or where two inputs of a max-pooling window are almost equal, and among millions of
+inputs there are some such. So every channel before a ReLU is shifted a little, until its inputs have a gap
+at zero (in training by the shift of the normalization, in evaluation by its running mean), and images are
+drawn until no window has two almost equal inputs. Everything else is as in `reference.py`.
 """
 import argparse
 import contextlib
@@ -24,32 +27,32 @@ from torch import nn
 NAMES = """resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d wide_resnet50_2
 wide_resnet101_2 densenet121 densenet169 densenet201 densenet161""".split()
 
-#   Channels are moved by this much of their spread, or little more; no two of a window may be as near as that.
+# Channels are shifted by about this fraction of their spread; inputs of a window differ by at least this.
 MOVED, APART = 0.3, 1e-6
 
 
-class Doubt(Exception):
-    """Two inputs of a max-pooling are as good as equal."""
+class NearTie(Exception):
+    """Two inputs of a max-pooling window are almost equal."""
 
 
 class Pooled(Exception):
-    """The first max-pooling is behind, without doubt."""
+    """The first max-pooling is done, and its windows have no almost equal inputs."""
 
 
 def to_gap(x):
-    """What to add to each channel of x, so that zero is in the middle of a gap; and how near zero its values then come."""
+    """Returns what to add to each channel of x to center a gap at zero, and the smallest distance from zero then."""
     values = x.transpose(0, 1).flatten(1).sort(dim=1).values
     middles, gaps = (values[:, 1:] + values[:, :-1]) / 2, values[:, 1:] - values[:, :-1]
     far = (middles.abs() - MOVED * values.std(dim=1, keepdim=True)).clamp(min=0)
-    # The widest within reach, or what is farther by less than it is wider.
+    # The widest gap within reach, or one that is farther away by less than it is wider.
     best = (gaps - far).argmax(dim=1, keepdim=True)
     shift = -middles.gather(1, best)
     return shift[:, 0], (values + shift).abs().min().item()
 
 
 @contextlib.contextmanager
-def away_from_bends(model, only_stem=False):
-    """While this holds, a pass of the model moves its norms. Gives a list of the distances from zero that it finds."""
+def away_from_kinks(model, only_stem=False):
+    """Makes passes of the model shift its normalizations. Yields a list of the distances from zero that result."""
     last, margins, relu, max_pool2d = [None], [], F.relu, F.max_pool2d
 
     def moved(x, inplace=False):
@@ -72,7 +75,7 @@ def away_from_bends(model, only_stem=False):
         windows = F.unfold(F.pad(x, [padding] * 4).flatten(0, 1)[:, None], kernel_size, stride=stride)
         best = windows.topk(2, dim=1).values
         if ((best[:, 0] - best[:, 1] < APART) & (best[:, 0] > 0)).any():
-            raise Doubt
+            raise NearTie
         if only_stem:
             raise Pooled
         return max_pool2d(x, kernel_size, stride, padding, *rest, **more)
@@ -91,23 +94,23 @@ def away_from_bends(model, only_stem=False):
             hook.remove()
 
 
-def without_doubt(model, images):
+def has_no_ties(model, images):
     try:
-        with away_from_bends(model, only_stem=True):
+        with away_from_kinks(model, only_stem=True):
             model(images)
-    except (Doubt, Pooled) as end:
+    except (NearTie, Pooled) as end:
         return isinstance(end, Pooled)
 
 
 @torch.no_grad()
 def settle(model, batch, size):
-    """Images for a model, whose norms are moved; and how near an input of a ReLU comes to zero."""
+    """Draws images, shifts the normalizations, and returns how near to zero an input of a ReLU comes."""
     model.double()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     statistics = {name: state[name] for name, _ in model.named_buffers()}
 
     def passes(run):
-        """One in training, which moves the shifts, and one in evaluation, which moves the running means."""
+        """Runs a pass in training mode, and one in evaluation mode."""
         model.load_state_dict(state)
         training = run(model.train())
         model.load_state_dict(statistics, strict=False)
@@ -115,11 +118,11 @@ def settle(model, batch, size):
 
     while True:
         images = torch.randn(batch, 3, size, size)
-        if all(passes(lambda model: without_doubt(model, images.double()))):
+        if all(passes(lambda model: has_no_ties(model, images.double()))):
             break
 
     def whole(model):
-        with away_from_bends(model) as margins:
+        with away_from_kinks(model) as margins:
             model(images.double())
         return min(margins)
 
@@ -129,7 +132,7 @@ def settle(model, batch, size):
 
 
 def worst(output, title):
-    """The largest relative difference below a title, the tensor that it is in, and PyTorch's own."""
+    """Returns the largest relative difference below a title, its tensor, and that of PyTorch's own float32."""
     found = re.search(title + r"\n  worst of \d+: (\S+) at (.*?); PyTorch's float32: (\S+)\n", output)
     return found[1], found[2], found[3]
 

@@ -1,20 +1,24 @@
-//! CIFAR-10 and CIFAR-100 in their binary versions (Krizhevsky 2009, <https://www.cs.toronto.edu/~kriz/cifar.html>).
+//! CIFAR-10 and CIFAR-100 in their binary versions (Krizhevsky 2009,
+//! <https://www.cs.toronto.edu/~kriz/cifar.html>).
 //!
-//! A file is a sequence of records. CIFAR-10: one byte for the label, then 3072 for the pixels. CIFAR-100: one byte for
-//! the coarse label, one for the fine, then the pixels. Pixels are three planes of 32 x 32: red, green, blue.
+//! A file is a sequence of records. A record of CIFAR-10 has one byte for the label and 3072 bytes
+//! for the pixels; a record of CIFAR-100 has one byte for the coarse label, one for the fine label,
+//! and then the pixels. The pixels are three planes of 32 x 32: red, green and blue.
 
-use super::{Images, Splits};
-use crate::{Error, Result};
+use super::{Images, Splits, memory::with_byte_capacity};
+use crate::{Error, Result, io::open_regular_file};
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufReader, Read},
     path::{Path, PathBuf},
 };
 
-/// The side of an image, in pixels.
+/// Height and width of an image, in pixels.
 const SIDE: usize = 32;
+/// Bytes of one channel of an image.
 const PLANE: usize = SIDE * SIDE;
-const PIXELS: usize = 3 * PLANE;
+/// Bytes of an image.
+const IMAGE_LEN: usize = 3 * PLANE;
 
 /// CIFAR-10: 60,000 color images of 32 x 32 pixels in ten classes.
 ///
@@ -29,24 +33,29 @@ const PIXELS: usize = 3 * PLANE;
 pub struct Cifar10(Splits);
 
 impl Cifar10 {
-    /// The names of the classes.
+    /// Names of the classes; a label is an index into them.
     pub const CLASSES: [&'static str; 10] =
         ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-    /// Reads `data_batch_1.bin` to `data_batch_5.bin` (in this order) and `test_batch.bin` of a folder, or of the folder
-    /// `cifar-10-batches-bin` in it, which is what the archive unpacks to.
+    /// Reads the training images from `data_batch_1.bin` to `data_batch_5.bin`, in this order, and
+    /// the test images from `test_batch.bin`.
     ///
-    /// The files may hold any number of images; the training files must hold the same.
+    /// The files are in `folder`, or in the folder `cifar-10-batches-bin` inside it, to which the
+    /// published archive unpacks. The files may have any number of images, but all training files
+    /// must have the same number.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Malformed`] with the file and the record if one is
-    /// empty, cut off, or has a label that is no class; [`Error::OutOfMemory`].
+    /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Malformed`] with the file and
+    /// the record if a file is empty, truncated, or has a label that is not a class; and
+    /// [`Error::OutOfMemory`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Cifar10> {
-        let folder = find(folder.as_ref(), "cifar-10-batches-bin", "test_batch.bin");
+        let folder = folder_with(folder.as_ref(), "cifar-10-batches-bin", "test_batch.bin");
         let labels = [Label { name: "label", classes: 10 }];
-        let train =
-            read(&(1..=5).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect::<Vec<_>>(), labels)?;
-        let test = read(&[folder.join("test_batch.bin")], labels)?;
+        let train = read_files(
+            &(1..=5).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect::<Vec<_>>(),
+            labels,
+        )?;
+        let test = read_files(&[folder.join("test_batch.bin")], labels)?;
         let images = |read: Records<1>| {
             let [labels] = read.labels;
             Images::from_bytes([labels.len(), SIDE, SIDE, 3], read.pixels, labels, Cifar10::CLASSES)
@@ -54,12 +63,12 @@ impl Cifar10 {
         Ok(Cifar10(Splits::new(images(train)?, images(test)?)))
     }
 
-    /// The images to learn from.
+    /// Returns the training images.
     pub fn train(&self) -> Images {
         self.0.train()
     }
 
-    /// The images to judge by.
+    /// Returns the test images.
     pub fn test(&self) -> Images {
         self.0.test()
     }
@@ -71,7 +80,8 @@ impl From<Cifar10> for Splits {
     }
 }
 
-/// CIFAR-100: 60,000 color images of 32 x 32 pixels in a hundred classes, and in twenty coarse ones.
+/// CIFAR-100: 60,000 color images of 32 x 32 pixels with a fine label of 100 classes and a coarse
+/// label of 20 classes.
 ///
 /// ```no_run
 /// use skipgrad::data::Cifar100;
@@ -86,7 +96,7 @@ pub struct Cifar100 {
 }
 
 impl Cifar100 {
-    /// The names of the fine classes.
+    /// Names of the fine classes; a fine label is an index into them.
     #[rustfmt::skip]
     pub const CLASSES: [&'static str; 100] = [
         "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
@@ -101,7 +111,7 @@ impl Cifar100 {
         "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
     ];
 
-    /// The names of the coarse classes.
+    /// Names of the coarse classes; a coarse label is an index into them.
     #[rustfmt::skip]
     pub const COARSE_CLASSES: [&'static str; 20] = [
         "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
@@ -110,17 +120,19 @@ impl Cifar100 {
         "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
     ];
 
-    /// Reads `train.bin` and `test.bin` of a folder, or of the folder `cifar-100-binary` in it, which is what the archive
-    /// unpacks to. The files may hold any number of images.
+    /// Reads the training images from `train.bin` and the test images from `test.bin`.
+    ///
+    /// The files are in `folder`, or in the folder `cifar-100-binary` inside it, to which the
+    /// published archive unpacks. The files may have any number of images.
     ///
     /// # Errors
-    /// As [`Cifar10::open`].
+    /// The errors of [`Cifar10::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Cifar100> {
-        let folder = find(folder.as_ref(), "cifar-100-binary", "test.bin");
+        let folder = folder_with(folder.as_ref(), "cifar-100-binary", "test.bin");
         let labels =
             [Label { name: "coarse label", classes: 20 }, Label { name: "fine label", classes: 100 }];
         let images = |file: &str| {
-            let Records { labels: [coarse, fine], pixels } = read(&[folder.join(file)], labels)?;
+            let Records { labels: [coarse, fine], pixels } = read_files(&[folder.join(file)], labels)?;
             let images = Images::from_bytes([fine.len(), SIDE, SIDE, 3], pixels, fine, Cifar100::CLASSES)?;
             Ok((images.relabeled(coarse, &Cifar100::COARSE_CLASSES), images))
         };
@@ -128,17 +140,17 @@ impl Cifar100 {
         Ok(Cifar100 { fine: Splits::new(train, test), coarse: Splits::new(coarse_train, coarse_test) })
     }
 
-    /// The images to learn from, with their fine labels.
+    /// Returns the training images with their fine labels.
     pub fn train(&self) -> Images {
         self.fine.train()
     }
 
-    /// The images to judge by, with their fine labels.
+    /// Returns the test images with their fine labels.
     pub fn test(&self) -> Images {
         self.fine.test()
     }
 
-    /// The same images with their coarse labels.
+    /// Returns both splits with their coarse labels.
     pub fn coarse(&self) -> &Splits {
         &self.coarse
     }
@@ -150,38 +162,39 @@ impl From<Cifar100> for Splits {
     }
 }
 
-/// The folder that has the file: `folder`, or `inner` in it. If neither has, `folder`: the error will name it.
-fn find(folder: &Path, inner: &str, file: &str) -> PathBuf {
+/// Returns the folder that has the file: `inner` in `folder`, or `folder` itself. If the file is in
+/// neither, it returns `folder`, so that the error names it.
+fn folder_with(folder: &Path, inner: &str, file: &str) -> PathBuf {
     let nested = folder.join(inner);
     if !folder.join(file).exists() && nested.exists() { nested } else { folder.to_path_buf() }
 }
 
-/// A label byte of a record.
+/// The meaning of a label byte of a record.
 #[derive(Clone, Copy)]
 struct Label {
+    /// Name of the label in errors.
     name: &'static str,
+    /// Number of classes.
     classes: u8,
 }
 
-/// The content of one file or more: pixels `[N, H, W, C]`, and N of each kind of label.
+/// The content of one or several files: pixels `[N, H, W, C]`, and `N` labels of each kind.
 struct Records<const L: usize> {
     labels: [Vec<usize>; L],
     pixels: Vec<u8>,
 }
 
-/// Reads files with equally many records. All sizes are checked before anything is read.
-fn read<const L: usize>(paths: &[PathBuf], kinds: [Label; L]) -> Result<Records<L>> {
-    let files = paths.iter().map(|path| open(path, L + PIXELS)).collect::<Result<Vec<_>>>()?;
+/// Reads files that have the same number of records. All sizes are checked before a file is read.
+fn read_files<const L: usize>(paths: &[PathBuf], kinds: [Label; L]) -> Result<Records<L>> {
+    let files = paths.iter().map(|path| open(path, L + IMAGE_LEN)).collect::<Result<Vec<_>>>()?;
     let count = files.first().map_or(0, |(_, count)| *count);
     if let Some((path, (_, found))) = paths.iter().zip(&files).find(|(_, (_, other))| *other != count) {
         let first = paths[0].file_name().unwrap_or_default().display();
         let expected = format!("{count} records, as {first} has");
-        return Err(malformed(path, "size", expected, format!("{found} records")));
+        return Err(Error::malformed(path, "size", expected, format!("{found} records")));
     }
     let total = count.saturating_mul(files.len());
-    let bytes = total.saturating_mul(PIXELS);
-    let mut pixels = Vec::new();
-    pixels.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+    let pixels = with_byte_capacity(total.saturating_mul(IMAGE_LEN))?;
     let mut records = Records { labels: std::array::from_fn(|_| Vec::with_capacity(total)), pixels };
     for (path, (file, _)) in paths.iter().zip(files) {
         append(path, file, count, kinds, &mut records)?;
@@ -189,23 +202,18 @@ fn read<const L: usize>(paths: &[PathBuf], kinds: [Label; L]) -> Result<Records<
     Ok(records)
 }
 
-/// Opens a file and counts its records, by its size.
+/// Opens a file and computes its number of records from its size.
 fn open(path: &Path, record: usize) -> Result<(File, usize)> {
-    // The type is asked for before opening: opening a pipe would wait for its writer.
-    let metadata = fs::metadata(path).map_err(|error| Error::io(path, "open", error))?;
-    if !metadata.is_file() {
-        return Err(malformed(path, "type", "a file", "something else"));
-    }
-    let (count, rest) = (metadata.len() / record as u64, metadata.len() % record as u64);
+    let (file, size) = open_regular_file(path)?;
+    let (count, rest) = (size / record as u64, size % record as u64);
     if rest != 0 || count == 0 {
         let found = if count + rest == 0 { "an empty file".into() } else { format!("{rest} bytes") };
-        return Err(malformed(path, format!("record {count}"), format!("{record} bytes"), found));
+        return Err(Error::malformed(path, format!("record {count}"), format!("{record} bytes"), found));
     }
-    let file = File::open(path).map_err(|error| Error::io(path, "open", error))?;
     Ok((file, usize::try_from(count).unwrap_or(usize::MAX)))
 }
 
-/// Reads the records of one file behind those that are there.
+/// Reads the records of one file and appends them to `records`.
 fn append<const L: usize>(
     path: &Path,
     file: File,
@@ -214,47 +222,45 @@ fn append<const L: usize>(
     records: &mut Records<L>,
 ) -> Result<()> {
     let mut file = BufReader::with_capacity(1 << 16, file);
-    let (mut labels, mut planes) = ([0; L], [0; PIXELS]);
+    let (mut labels, mut planes) = ([0; L], [0; IMAGE_LEN]);
     for number in 0..count {
-        let got = file.read_exact(&mut labels).and_then(|()| file.read_exact(&mut planes));
-        got.map_err(|error| Error::io(path, "read", error))?;
+        let read = file.read_exact(&mut labels).and_then(|()| file.read_exact(&mut planes));
+        read.map_err(|error| Error::io(path, "read", error))?;
         for ((&label, kind), to) in labels.iter().zip(kinds).zip(&mut records.labels) {
             if label >= kind.classes {
                 let expected = format!("a {} below {}", kind.name, kind.classes);
-                return Err(malformed(path, format!("record {number}"), expected, label));
+                return Err(Error::malformed(path, format!("record {number}"), expected, label));
             }
             to.push(usize::from(label));
         }
-        records.pixels.extend((0..PIXELS).map(|i| planes[i % 3 * PLANE + i / 3]));
+        records.pixels.extend((0..IMAGE_LEN).map(|i| planes[i % 3 * PLANE + i / 3]));
     }
     Ok(())
-}
-
-fn malformed(path: &Path, at: impl Into<String>, expected: impl Into<String>, found: impl ToString) -> Error {
-    Error::Malformed { path: path.into(), at: at.into(), expected: expected.into(), found: found.to_string() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use crate::data::testing::TempDir;
+    use std::fs;
 
-    /// A folder that is removed at the end of a test.
-    struct Folder(PathBuf);
+    /// A folder of CIFAR files.
+    struct Folder(TempDir);
 
     impl Folder {
         fn new() -> Folder {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
-            let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("skipgrad-cifar-{}-{number}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
+            Folder(TempDir::new("cifar"))
         }
 
-        /// Six files of `count` records: in file f, record r has label (f + r) % 10, and its pixels say where they are.
+        fn path(&self) -> &Path {
+            &self.0.0
+        }
+
+        /// Creates six files of `count` records. In file f, record r has the label (f + r) % 10,
+        /// and each pixel has the file, its row and its column as its channels.
         fn cifar10(count: usize) -> Folder {
             let folder = Folder::new();
-            for (f, name) in ten_names().iter().enumerate() {
+            for (f, name) in cifar10_names().iter().enumerate() {
                 let records = (0..count).flat_map(|r| record(&[((f + r) % 10) as u8], f as u8));
                 folder.write(name, &records.collect::<Vec<u8>>());
             }
@@ -262,41 +268,36 @@ mod tests {
         }
 
         fn write(&self, name: &str, bytes: &[u8]) {
-            fs::write(self.0.join(name), bytes).unwrap();
+            fs::write(self.path().join(name), bytes).unwrap();
         }
 
         /// Changes the bytes of a file.
         fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
-            let mut bytes = fs::read(self.0.join(name)).unwrap();
+            let mut bytes = fs::read(self.path().join(name)).unwrap();
             change(&mut bytes);
             self.write(name, &bytes);
         }
 
         fn error(&self) -> Error {
-            Cifar10::open(&self.0).unwrap_err()
+            Cifar10::open(self.path()).unwrap_err()
         }
     }
 
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn ten_names() -> Vec<String> {
+    fn cifar10_names() -> Vec<String> {
         (1..=5).map(|i| format!("data_batch_{i}.bin")).chain(["test_batch.bin".into()]).collect()
     }
 
-    /// Labels, then a red plane of `tag`, a green one of row numbers and a blue one of column numbers.
+    /// Returns a record: labels, a red plane of `tag`, a green plane of the row of each pixel, and
+    /// a blue plane of its column.
     fn record(labels: &[u8], tag: u8) -> Vec<u8> {
-        let planes = (0..PIXELS).map(|i| [tag, (i % PLANE / SIDE) as u8, (i % SIDE) as u8][i / PLANE]);
+        let planes = (0..IMAGE_LEN).map(|i| [tag, (i % PLANE / SIDE) as u8, (i % SIDE) as u8][i / PLANE]);
         labels.iter().copied().chain(planes).collect()
     }
 
     #[test]
     fn records_become_images_in_the_order_of_the_files() {
         let folder = Folder::cifar10(3);
-        let data = Cifar10::open(&folder.0).unwrap();
+        let data = Cifar10::open(folder.path()).unwrap();
         assert_eq!((data.train().len(), data.test().len()), (15, 3));
         assert_eq!(data.train().labels(0..15).unwrap(), [0, 1, 2, 1, 2, 3, 2, 3, 4, 3, 4, 5, 4, 5, 6]);
         assert_eq!(data.test().labels(0..3).unwrap(), [5, 6, 7]);
@@ -307,15 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn the_parent_of_the_folder_will_do() {
+    fn the_parent_of_the_folder_is_accepted() {
         let parent = Folder::new();
         let folder = Folder::cifar10(1);
-        let inner = parent.0.join("cifar-10-batches-bin");
+        let inner = parent.path().join("cifar-10-batches-bin");
         fs::create_dir(&inner).unwrap();
-        for name in ten_names() {
-            fs::copy(folder.0.join(&name), inner.join(&name)).unwrap();
+        for name in cifar10_names() {
+            fs::copy(folder.path().join(&name), inner.join(&name)).unwrap();
         }
-        assert_eq!(Cifar10::open(&parent.0).unwrap().train().len(), 5);
+        assert_eq!(Cifar10::open(parent.path()).unwrap().train().len(), 5);
     }
 
     #[test]
@@ -323,24 +324,24 @@ mod tests {
         let folder = Folder::new();
         folder.write("train.bin", &[record(&[19, 99], 1), record(&[0, 4], 2)].concat());
         folder.write("test.bin", &record(&[3, 5], 3));
-        let data = Cifar100::open(&folder.0).unwrap();
+        let data = Cifar100::open(folder.path()).unwrap();
         assert_eq!(data.train().labels(0..2).unwrap(), [99, 4]);
         assert_eq!(data.coarse().train().labels(0..2).unwrap(), [19, 0]);
         assert_eq!(data.coarse().test().labels(0..1).unwrap(), [3]);
         assert_eq!(data.coarse().test().images(0..1).unwrap(), data.test().images(0..1).unwrap());
         folder.edit("train.bin", |bytes| bytes[3074] = 20);
-        let error = Cifar100::open(&folder.0).unwrap_err().to_string();
+        let error = Cifar100::open(folder.path()).unwrap_err().to_string();
         assert!(
             error.ends_with("train.bin: record 1: expected a coarse label below 20, found 20"),
             "{error}"
         );
         folder.edit("train.bin", |bytes| (bytes[3074], bytes[3075]) = (19, 100));
-        let error = Cifar100::open(&folder.0).unwrap_err().to_string();
+        let error = Cifar100::open(folder.path()).unwrap_err().to_string();
         assert!(error.ends_with("record 1: expected a fine label below 100, found 100"), "{error}");
     }
 
     #[test]
-    fn a_label_that_is_no_class_is_refused_with_its_record() {
+    fn a_label_that_is_not_a_class_is_an_error_with_its_record() {
         let folder = Folder::cifar10(3);
         folder.edit("data_batch_4.bin", |bytes| bytes[2 * 3073] = 200);
         let error = folder.error();
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_off_anywhere_is_refused_with_the_record_that_suffers() {
+    fn a_truncated_file_is_an_error_with_its_incomplete_record() {
         for (length, text) in [
             (0, "record 0: expected 3073 bytes, found an empty file"),
             (1, "record 0: expected 3073 bytes, found 1 bytes"),
@@ -374,24 +375,24 @@ mod tests {
     #[test]
     fn a_missing_file_or_folder_is_named() {
         let folder = Folder::cifar10(1);
-        fs::remove_file(folder.0.join("data_batch_5.bin")).unwrap();
+        fs::remove_file(folder.path().join("data_batch_5.bin")).unwrap();
         let error = folder.error();
         assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("data_batch_5.bin")), "{error}");
-        assert!(error.to_string().contains("cannot open"));
-        let error = Cifar10::open(folder.0.join("nowhere")).unwrap_err();
+        assert!(error.to_string().contains("cannot read"));
+        let error = Cifar10::open(folder.path().join("nowhere")).unwrap_err();
         assert!(
             matches!(&error, Error::Io { path, .. } if path.ends_with("nowhere/data_batch_1.bin")),
             "{error}"
         );
-        let error = Cifar100::open(&folder.0).unwrap_err();
+        let error = Cifar100::open(folder.path()).unwrap_err();
         assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("train.bin")), "{error}");
     }
 
     #[test]
-    fn a_folder_in_the_place_of_a_file_is_refused() {
+    fn a_folder_in_the_place_of_a_file_is_an_error() {
         let folder = Folder::cifar10(1);
-        fs::remove_file(folder.0.join("data_batch_2.bin")).unwrap();
-        fs::create_dir(folder.0.join("data_batch_2.bin")).unwrap();
+        fs::remove_file(folder.path().join("data_batch_2.bin")).unwrap();
+        fs::create_dir(folder.path().join("data_batch_2.bin")).unwrap();
         assert!(folder.error().to_string().contains("data_batch_2.bin"));
     }
 }

@@ -1,6 +1,6 @@
-//! Pictures in folders, one folder a class.
+//! Images in folders, one folder for each class.
 
-use super::{Dataset, Normalize, Preset, open_picture};
+use super::{Dataset, Normalize, Preset, dataset::check_read, open_image};
 use crate::{Error, Result, Rng};
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Pictures on disk, `root/class/picture.jpg`, as torchvision's `ImageFolder` finds them: the folders below the root, sorted, are the
-/// classes, and the PNG and JPEG files in them, at any depth, their pictures.
+/// Image files on disk, `root/class/image.jpg`, as torchvision's `ImageFolder` finds them.
 ///
-/// Pictures are decoded when they are read, which is on the [`Loader`](super::Loader)'s threads. One that cannot be read is left out
-/// of its batch, a warning is logged, and [`ImageFolder::unreadable`] lists it; if all of a batch are, or after
-/// [`ImageFolder::strict`], it is an error. Cloning, and taking a part, shares the list.
+/// The folders in the root, sorted by name, are the classes. The PNG and JPEG files in the folder
+/// of a class, at any depth, are its images.
+///
+/// An image is decoded when it is read, which a [`Loader`](super::Loader) does on its worker
+/// threads. An image that cannot be read is skipped: its batch is smaller, a warning is logged, and
+/// [`ImageFolder::unreadable`] lists it. It is an error if no image of a batch can be read, or if
+/// the folder was opened with [`ImageFolderOptions::strict`]. Clones and splits share the list.
 ///
 /// ```
 /// use skipgrad::data::{ImageFolder, Loader};
@@ -23,7 +26,7 @@ use std::{
 /// #     std::fs::create_dir_all(root.join(class)).unwrap();
 /// #     image::RgbImage::new(50, 40).save(root.join(class).join(format!("{i}.png"))).unwrap();
 /// # }
-/// # std::fs::write(root.join("dog/1.png"), "no picture").unwrap();
+/// # std::fs::write(root.join("dog/1.png"), "not an image").unwrap();
 /// let data = ImageFolder::open(&root, 32)?; // root/cat/0.png, root/dog/0.png, ...
 /// assert_eq!(data.classes(), ["cat", "dog"]);
 /// let batch = Loader::new(data.clone(), 8).epoch(0)?.next().unwrap()?;
@@ -36,33 +39,65 @@ use std::{
 #[derive(Clone)]
 pub struct ImageFolder {
     classes: Arc<[String]>,
-    /// Each with its class.
-    files: Arc<[(PathBuf, usize)]>,
+    /// Path and label of each image.
+    samples: Arc<[(PathBuf, usize)]>,
     preset: Preset,
     strict: bool,
+    /// Path of each unreadable image, with its error.
     unreadable: Arc<Mutex<BTreeMap<PathBuf, String>>>,
 }
 
-/// Folders in folders, below a class, that are looked into.
-const DEPTH: usize = 16;
+/// Options with which an [`ImageFolder`] is opened.
+///
+/// ```no_run
+/// use skipgrad::data::ImageFolderOptions;
+/// // The evaluation of ImageNet networks: resize to 256 pixels, crop 224.
+/// let data = ImageFolderOptions::new(224).resize_size(256).strict(true).open("imagenet/val")?;
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ImageFolderOptions {
+    size: usize,
+    resize_size: usize,
+    strict: bool,
+}
 
-impl ImageFolder {
-    /// Lists the pictures below a root. They will be read as `[size, size, 3]` with values in [0, 1]: the shorter side is resized to
-    /// `size` and the middle cut out, as a [`Preset`] does it.
+impl ImageFolderOptions {
+    /// Creates the options for square images of `size` pixels a side: the shorter side of an image
+    /// is resized to `size` and the center is cropped, as a [`Preset`] does it. Unreadable images
+    /// are skipped.
+    pub fn new(size: usize) -> ImageFolderOptions {
+        ImageFolderOptions { size, resize_size: size, strict: false }
+    }
+
+    /// Sets the length in pixels to which the shorter side is resized before the center is cropped.
+    #[must_use]
+    pub fn resize_size(self, resize_size: usize) -> ImageFolderOptions {
+        ImageFolderOptions { resize_size, ..self }
+    }
+
+    /// Sets whether an image that cannot be read is an error, instead of being skipped.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> ImageFolderOptions {
+        ImageFolderOptions { strict, ..self }
+    }
+
+    /// Lists the images below `root`.
     ///
     /// # Errors
-    /// [`Error::Io`] if a folder cannot be read; [`Error::Malformed`] if there is no class, or a class without a picture;
-    /// [`Error::Argument`] if the size is 0.
-    pub fn open(root: impl AsRef<Path>, size: usize) -> Result<ImageFolder> {
+    /// [`Error::Io`] if a folder cannot be read; [`Error::Malformed`] if there is no class, or a
+    /// class has no image; and [`Error::Argument`] if the size is 0 or larger than the size after
+    /// resizing.
+    pub fn open(&self, root: impl AsRef<Path>) -> Result<ImageFolder> {
         let root = root.as_ref();
         let mut folders = entries(root)?;
         folders.retain(|path| path.is_dir());
-        let mut files = vec![];
-        for (class, folder) in folders.iter().enumerate() {
-            let before = files.len();
-            list(folder, DEPTH, &mut |path| files.push((path, class)))?;
-            if files.len() == before {
-                return Err(empty(folder, "a picture, .png, .jpg or .jpeg"));
+        let mut samples = vec![];
+        for (label, folder) in folders.iter().enumerate() {
+            let before = samples.len();
+            visit_images(folder, MAX_DEPTH, &mut |path| samples.push((path, label)))?;
+            if samples.len() == before {
+                return Err(empty(folder, "an image, .png, .jpg or .jpeg"));
             }
         }
         if folders.is_empty() {
@@ -70,97 +105,103 @@ impl ImageFolder {
         }
         let names = folders.iter().map(|folder| folder.file_name().unwrap_or_default().to_string_lossy());
         let classes: Arc<[String]> = names.map(String::from).collect();
-        let preset = Preset {
-            resize: size,
-            crop: [size; 2],
-            // Leaves pixels as they are.
-            normalize: Normalize { mean: vec![0.0; 3], std: vec![1.0; 3] },
-            classes: classes.to_vec(),
-        };
+        let identity = Normalize::new([0.0; 3], [1.0; 3]);
+        let preset = Preset::new(self.size, identity, classes.iter()).resize_size(self.resize_size);
         preset.check()?;
-        Ok(ImageFolder { classes, files: files.into(), preset, strict: false, unreadable: Arc::default() })
+        Ok(ImageFolder {
+            classes,
+            samples: samples.into(),
+            preset,
+            strict: self.strict,
+            unreadable: Arc::default(),
+        })
     }
+}
 
-    /// The pixels that the shorter side is resized to, before the middle is cut out: 256 for a size of 224 is what ImageNet's networks
-    /// are judged by.
+/// How deep the folders below the folder of a class are searched.
+const MAX_DEPTH: usize = 16;
+
+impl ImageFolder {
+    /// Lists the images below `root`, which are read as `[size, size, 3]` with values in [0, 1].
+    ///
+    /// This is `ImageFolderOptions::new(size).open(root)`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if that is less than the size.
-    pub fn resize(mut self, resize: usize) -> Result<ImageFolder> {
-        self.preset.resize = resize;
-        self.preset.check()?;
-        Ok(self)
+    /// The errors of [`ImageFolderOptions::open`].
+    pub fn open(root: impl AsRef<Path>, size: usize) -> Result<ImageFolder> {
+        ImageFolderOptions::new(size).open(root)
     }
 
-    /// Whether a picture that cannot be read is an error, as it is not unless said.
-    #[must_use]
-    pub fn strict(self, strict: bool) -> ImageFolder {
-        ImageFolder { strict, ..self }
-    }
-
-    /// The names of the classes, those of their folders; a label is an index into them.
+    /// Returns the names of the classes, which are those of their folders; a label is an index into
+    /// them.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
-    /// The picture of each number, with its label.
-    pub fn files(&self) -> &[(PathBuf, usize)] {
-        &self.files
+    /// Returns the path and the label of each image, in the order of their indices.
+    pub fn samples(&self) -> &[(PathBuf, usize)] {
+        &self.samples
     }
 
-    /// Pictures to learn from and pictures to judge by: of each class this part, in [0, 1], by lot and rounded down, and the rest.
+    /// Splits the images at random into a training and a test set. The first gets this fraction of
+    /// the images of each class, rounded down.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the part is not in [0, 1].
+    /// [`Error::Argument`] if the fraction is not in [0, 1].
     ///
     /// ```
     /// use skipgrad::{Rng, data::ImageFolder};
     /// # let root = std::env::temp_dir().join(format!("skipgrad-split-{}", std::process::id()));
     /// # for (class, count) in [("cat", 8), ("dog", 4)] {
     /// #     std::fs::create_dir_all(root.join(class)).unwrap();
-    /// #     (0..count).for_each(|i| std::fs::write(root.join(class).join(format!("{i}.png")), "").unwrap());
+    /// #     for i in 0..count {
+    /// #         std::fs::write(root.join(class).join(format!("{i}.png")), "").unwrap();
+    /// #     }
     /// # }
-    /// let (train, test) = ImageFolder::open(&root, 32)?.split(0.75, Rng::seed(0))?; // 8 cats, 4 dogs
-    /// assert_eq!((train.files().len(), test.files().len()), (9, 3));
+    /// let data = ImageFolder::open(&root, 32)?; // 8 cats, 4 dogs
+    /// let (train, test) = data.split(0.75, Rng::seed(0))?;
+    /// assert_eq!((train.samples().len(), test.samples().len()), (9, 3));
     /// # std::fs::remove_dir_all(&root).unwrap();
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
-    pub fn split(&self, part: f32, mut rng: Rng) -> Result<(ImageFolder, ImageFolder)> {
-        if !(0.0..=1.0).contains(&part) {
-            return Err(Error::argument("split", "part", "a number in [0, 1]", part));
+    pub fn split(&self, fraction: f32, mut rng: Rng) -> Result<(ImageFolder, ImageFolder)> {
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(Error::argument("split", "fraction", "a number in [0, 1]", fraction));
         }
         let (mut first, mut second) = (vec![], vec![]);
-        for class in self.files.chunk_by(|a, b| a.1 == b.1) {
+        for class in self.samples.chunk_by(|a, b| a.1 == b.1) {
             let mut order: Vec<usize> = (0..class.len()).collect();
             rng.shuffle(&mut order);
-            let (head, tail) = order.split_at_mut((class.len() as f64 * f64::from(part)) as usize);
-            for (indices, files) in [(head, &mut first), (tail, &mut second)] {
+            let (head, tail) = order.split_at_mut((class.len() as f64 * f64::from(fraction)) as usize);
+            for (indices, samples) in [(head, &mut first), (tail, &mut second)] {
                 indices.sort_unstable();
-                files.extend(indices.iter().map(|&i| class[i].clone()));
+                samples.extend(indices.iter().map(|&i| class[i].clone()));
             }
         }
-        let with = |files: Vec<_>| ImageFolder { files: files.into(), ..self.clone() };
-        Ok((with(first), with(second)))
+        let with_samples = |samples: Vec<_>| ImageFolder { samples: samples.into(), ..self.clone() };
+        Ok((with_samples(first), with_samples(second)))
     }
 
-    /// The pictures that could not be read so far, and why; those of all clones and parts.
+    /// Returns the images that could not be read so far and the error of each, for all clones and
+    /// splits together.
     pub fn unreadable(&self) -> Vec<(PathBuf, String)> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        unreadable.iter().map(|(path, why)| (path.clone(), why.clone())).collect()
+        unreadable.iter().map(|(path, error)| (path.clone(), error.clone())).collect()
     }
 
-    fn note(&self, path: &Path, why: String) {
+    /// Adds an image to the list of unreadable ones and logs it, once for each image.
+    fn record_unreadable(&self, path: &Path, error: String) {
         let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         if !unreadable.contains_key(path) {
-            log::warn!("left out: {why}");
-            unreadable.insert(path.to_path_buf(), why);
+            log::warn!("unreadable image: {error}");
+            unreadable.insert(path.to_path_buf(), error);
         }
     }
 }
 
 impl Dataset for ImageFolder {
     fn len(&self) -> usize {
-        self.files.len()
+        self.samples.len()
     }
 
     fn classes(&self) -> &[String] {
@@ -172,17 +213,12 @@ impl Dataset for ImageFolder {
     }
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
-        let Some((path, label)) = self.files.get(index) else {
-            return Err(Error::argument("read", "index", format!("below {}", self.files.len()), index));
-        };
-        let size = self.preset.shape().iter().product::<usize>();
-        if pixels.len() != size {
-            return Err(Error::argument("read", "pixels", size, pixels.len()));
-        }
-        match open_picture(path) {
-            Ok(picture) => pixels.copy_from_slice(self.preset.image(&picture)?.data()),
+        check_read(self.samples.len(), self.preset.shape(), index, pixels)?;
+        let (path, label) = &self.samples[index];
+        match open_image(path) {
+            Ok(image) => pixels.copy_from_slice(self.preset.apply_image(&image)?.data()),
             Err(error) => {
-                self.note(path, error.to_string());
+                self.record_unreadable(path, error.to_string());
                 return Err(error);
             }
         }
@@ -196,46 +232,39 @@ impl Dataset for ImageFolder {
 
 impl fmt::Debug for ImageFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [size, ..] = self.preset.crop;
-        write!(
-            f,
-            "ImageFolder({} pictures in {} classes, read as {size} x {size})",
-            self.files.len(),
-            self.classes.len()
-        )
+        let [size, ..] = self.preset.crop_size;
+        let (images, classes) = (self.samples.len(), self.classes.len());
+        write!(f, "ImageFolder({images} images in {classes} classes, read as {size} x {size})")
     }
 }
 
+/// Builds the error that a folder has none of what it must have.
 fn empty(folder: &Path, expected: &str) -> Error {
-    Error::Malformed {
-        path: folder.to_path_buf(),
-        at: "content".to_string(),
-        expected: expected.to_string(),
-        found: "none".to_string(),
-    }
+    Error::malformed(folder, "content", expected, "none")
 }
 
-/// What is in a folder, sorted.
+/// Returns the paths of everything in a folder, sorted.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = |source| Error::io(folder, "read", source);
+    let read_error = |error| Error::io(folder, "read", error);
     let mut paths = vec![];
-    for entry in fs::read_dir(folder).map_err(cannot)? {
-        paths.push(entry.map_err(cannot)?.path());
+    for entry in fs::read_dir(folder).map_err(read_error)? {
+        paths.push(entry.map_err(read_error)?.path());
     }
     paths.sort();
     Ok(paths)
 }
 
-/// The pictures of a folder, then those of the folders in it.
-fn list(folder: &Path, depth: usize, f: &mut impl FnMut(PathBuf)) -> Result<()> {
+/// Visits the images of a folder, then those of the folders in it, up to `depth` folders deep.
+fn visit_images(folder: &Path, depth: usize, visit: &mut impl FnMut(PathBuf)) -> Result<()> {
     let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
         entries(folder)?.into_iter().partition(|path| path.is_dir());
-    files.into_iter().filter(|path| is_picture(path)).for_each(&mut *f);
-    // A link to a folder above would be followed for ever.
-    folders.iter().filter(|_| depth > 0).try_for_each(|folder| list(folder, depth - 1, f))
+    files.into_iter().filter(|path| is_image(path)).for_each(&mut *visit);
+    // The limit ends the search where a link leads back to a folder above it.
+    folders.iter().filter(|_| depth > 0).try_for_each(|folder| visit_images(folder, depth - 1, visit))
 }
 
-fn is_picture(path: &Path) -> bool {
+/// Returns whether a path has the extension of an image file.
+fn is_image(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     ["png", "jpg", "jpeg"].iter().any(|known| extension == *known)
 }
@@ -243,50 +272,46 @@ fn is_picture(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Loader;
+    use crate::data::{Loader, testing::TempDir};
     use image::{Rgb, RgbImage};
 
-    /// A folder that goes with the test.
-    struct Root(PathBuf);
+    /// The root of an image folder.
+    struct Root(TempDir);
 
     impl Root {
         fn new(name: &str) -> Root {
-            let root = std::env::temp_dir().join(format!("skipgrad-{name}-{}", std::process::id()));
-            fs::create_dir_all(&root).unwrap();
-            Root(root)
+            Root(TempDir::new(name))
         }
 
-        fn picture(&self, path: &str, gray: u8) {
-            let path = self.0.join(path);
+        fn path(&self) -> &Path {
+            &self.0.0
+        }
+
+        fn image(&self, path: &str, gray: u8) {
+            let path = self.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             RgbImage::from_pixel(12, 9, Rgb([gray; 3])).save(path).unwrap();
         }
 
         fn file(&self, path: &str) {
-            fs::write(self.0.join(path), "no picture").unwrap();
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
+            fs::write(self.path().join(path), "not an image").unwrap();
         }
     }
 
     fn found(data: &ImageFolder, root: &Root) -> Vec<(String, usize)> {
-        let short = |path: &PathBuf| path.strip_prefix(&root.0).unwrap().display().to_string();
-        data.files().iter().map(|(path, class)| (short(path), *class)).collect()
+        let short = |path: &PathBuf| path.strip_prefix(root.path()).unwrap().display().to_string();
+        data.samples().iter().map(|(path, class)| (short(path), *class)).collect()
     }
 
     #[test]
-    fn classes_and_pictures_come_sorted() {
+    fn classes_and_images_are_sorted() {
         let root = Root::new("sorted");
         for path in ["b/2.PNG", "b/10.jpeg", "b/deep/er/0.jpg", "a b/x.png", "C/x.png"] {
-            root.picture(path, 0);
+            root.image(path, 0);
         }
         root.file("b/notes.txt");
         root.file("readme.png");
-        let data = ImageFolder::open(&root.0, 8).unwrap();
+        let data = ImageFolder::open(root.path(), 8).unwrap();
         assert_eq!(data.classes(), ["C", "a b", "b"]);
         let expected =
             [("C/x.png", 0), ("a b/x.png", 1), ("b/10.jpeg", 2), ("b/2.PNG", 2), ("b/deep/er/0.jpg", 2)];
@@ -296,23 +321,23 @@ mod tests {
     #[test]
     fn pixels_are_in_0_to_1() {
         let root = Root::new("pixels");
-        root.picture("a/0.png", 51);
+        root.image("a/0.png", 51);
         let mut pixels = [0.0; 48];
-        assert_eq!(ImageFolder::open(&root.0, 4).unwrap().read(0, &mut pixels).unwrap(), 0);
+        assert_eq!(ImageFolder::open(root.path(), 4).unwrap().read(0, &mut pixels).unwrap(), 0);
         assert_eq!(pixels, [0.2; 48]);
     }
 
     #[test]
-    fn unreadable_pictures_are_left_out_and_listed_or_an_error_if_asked() {
+    fn unreadable_images_are_skipped_and_listed_or_an_error_if_strict() {
         let root = Root::new("unreadable");
         for i in 0..6 {
-            root.picture(&format!("a/{i}.png"), i);
+            root.image(&format!("a/{i}.png"), i);
         }
         root.file("a/1.png");
         root.file("a/4.png");
-        let data = ImageFolder::open(&root.0, 4).unwrap();
+        let data = ImageFolder::open(root.path(), 4).unwrap();
         for workers in [0, 2] {
-            let loader = Loader::new(data.clone(), 4).workers(workers);
+            let loader = Loader::new(data.clone(), 4).num_workers(workers);
             let batches: Vec<_> = loader.epoch(0).unwrap().map(Result::unwrap).collect();
             assert_eq!(batches.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [3, 1]);
             let firsts: Vec<u32> = batches
@@ -324,28 +349,31 @@ mod tests {
             assert_eq!(firsts, [0, 2, 3, 5]);
         }
         let paths: Vec<PathBuf> = data.unreadable().into_iter().map(|(path, _)| path).collect();
-        assert_eq!(paths, [root.0.join("a/1.png"), root.0.join("a/4.png")]);
-        assert!(data.unreadable()[0].1.contains("a picture, PNG or JPEG"));
-        assert_eq!(Normalize::measure(&data).unwrap().mean.len(), 3);
+        assert_eq!(paths, [root.path().join("a/1.png"), root.path().join("a/4.png")]);
+        assert!(data.unreadable()[0].1.contains("a PNG or JPEG image"));
+        assert_eq!(Normalize::fit(&data).unwrap().mean.len(), 3);
 
-        let error = Loader::new(data.clone().strict(true), 4).epoch(0).unwrap().next().unwrap().unwrap_err();
+        let strict = ImageFolderOptions::new(4).strict(true).open(root.path()).unwrap();
+        let error = Loader::new(strict, 4).epoch(0).unwrap().next().unwrap().unwrap_err();
         assert!(matches!(&error, Error::Malformed { path, .. } if path.ends_with("a/1.png")), "{error}");
         let error = Loader::new(data, 1).epoch(0).unwrap().nth(1).unwrap().unwrap_err();
-        assert!(matches!(error, Error::Malformed { .. }), "a batch of none: {error}");
+        assert!(matches!(error, Error::Malformed { .. }), "a batch without a readable image: {error}");
     }
 
     #[test]
-    fn folders_without_what_is_needed_are_refused() {
-        let root = Root::new("refused");
-        let open = |size| ImageFolder::open(&root.0, size).unwrap_err().to_string();
+    fn folders_without_classes_or_images_are_an_error() {
+        let root = Root::new("empty");
+        let open = |size| ImageFolder::open(root.path(), size).unwrap_err().to_string();
         assert!(open(8).contains("content: expected a folder for each class, found none"));
-        root.picture("b/0.png", 0);
+        root.image("b/0.png", 0);
         assert!(open(0).contains("preset: crop"));
-        fs::create_dir(root.0.join("a")).unwrap();
+        let large = ImageFolderOptions::new(8).resize_size(7).open(root.path()).unwrap_err();
+        assert!(large.to_string().contains("preset: crop_size: expected from 1 to 7"), "{large}");
+        fs::create_dir(root.path().join("a")).unwrap();
         root.file("a/x.gif");
         let error = open(8);
-        assert!(error.contains("a: content: expected a picture, .png, .jpg or .jpeg, found none"), "{error}");
-        let none = ImageFolder::open(root.0.join("none"), 8).unwrap_err();
+        assert!(error.contains("a: content: expected an image, .png, .jpg or .jpeg, found none"), "{error}");
+        let none = ImageFolder::open(root.path().join("none"), 8).unwrap_err();
         assert!(matches!(none, Error::Io { .. }));
     }
 }

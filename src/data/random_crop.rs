@@ -1,130 +1,127 @@
-//! Crops of any size and shape.
+//! Random crops of the padded image.
 
-use super::{Transform, resample::Resample};
+use super::Transform;
 use crate::{Error, Result, Rng};
-use std::ops::Range;
 
-/// Cuts a random box out of the image and resizes it to the image's size (Szegedy et al. 2015, "Going deeper with convolutions",
-/// section 6): its area is a uniformly random part of the image's, its ratio of width to height random too, uniformly in its
-/// logarithm. If ten such boxes do not fit, the largest of an allowed ratio is taken from the middle, as in torchvision.
+/// Pads the image with zeros on all sides and crops it to its own size at a random place, as
+/// torchvision's `RandomCrop(size, padding)` does.
 ///
-/// It sees images in the size in which the dataset gives them, and so small boxes are magnified.
+/// The image is shifted by up to `padding` pixels along each axis, each shift with the same
+/// probability (He et al. 2015, section 4.2, with a padding of 4).
 ///
 /// ```
-/// use skipgrad::{Rng, data::{Transform, RandomResizedCrop}};
-/// let mut pixels: Vec<f32> = (0..64).map(|i| i as f32 / 64.0).collect();
-/// RandomResizedCrop::default().apply(&mut pixels, [8, 8, 1], &mut Rng::seed(1));
-/// assert!(pixels[63] - pixels[0] < 63.0 / 64.0, "a part of the image");
-/// assert_eq!(RandomResizedCrop::default().scale, [0.08, 1.0]);
+/// use skipgrad::{Rng, data::{RandomCrop, Transform}};
+/// let mut pixels = [1.0; 16];
+/// RandomCrop::with_padding(1).apply(&mut pixels, [4, 4, 1], &mut Rng::seed(2));
+/// assert!([9.0, 12.0, 16.0].contains(&pixels.iter().sum::<f32>()));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RandomResizedCrop {
-    /// The least and the largest part of the area, above 0 and at most 1; 0.08 and 1 unless set. Fine-tuning often takes 0.3 or more.
-    pub scale: [f32; 2],
-    /// The least and the largest ratio of width to height, above 0; 3/4 and 4/3 unless set.
-    pub ratio: [f32; 2],
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RandomCrop {
+    /// Number of zero pixels that are added on each side, below the height and width of the image.
+    pub padding: usize,
 }
 
-impl Default for RandomResizedCrop {
-    fn default() -> RandomResizedCrop {
-        RandomResizedCrop { scale: [0.08, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }
+impl RandomCrop {
+    /// Creates the transform with this many pixels of padding on each side.
+    pub fn with_padding(padding: usize) -> RandomCrop {
+        RandomCrop { padding }
     }
 }
 
-/// Boxes that are tried.
-const ATTEMPTS: usize = 10;
+impl Transform for RandomCrop {
+    fn apply(&self, pixels: &mut [f32], shape: [usize; 3], rng: &mut Rng) {
+        let offset = |rng: &mut Rng| rng.below(2 * self.padding + 1) as isize - self.padding as isize;
+        let (rows, columns) = (offset(rng), offset(rng));
+        shift(pixels, shape, rows, columns);
+    }
 
-impl RandomResizedCrop {
-    /// The rows and columns that are cut out.
-    fn choose(&self, [h, w]: [usize; 2], rng: &mut Rng) -> [Range<usize>; 2] {
-        let between = |[low, high]: [f32; 2], rng: &mut Rng| low + (high - low) * rng.uniform();
-        let sides = |height: f32, width: f32| [height.round() as usize, width.round() as usize];
-        for _ in 0..ATTEMPTS {
-            let area = (h * w) as f32 * between(self.scale, rng);
-            let ratio = between(self.ratio.map(f32::ln), rng).exp();
-            let [height, width] = sides((area / ratio).sqrt(), (area * ratio).sqrt());
-            if (1..=h).contains(&height) && (1..=w).contains(&width) {
-                let (top, left) = (rng.below(h - height + 1), rng.below(w - width + 1));
-                return [top..top + height, left..left + width];
-            }
+    fn check(&self, [h, w, _]: [usize; 3]) -> Result<()> {
+        if self.padding >= h.min(w) {
+            let expected = format!("a padding below {}, the size of the image", h.min(w));
+            return Err(Error::argument("random_crop", "padding", expected, self.padding));
         }
-        let ratio = (w as f32 / h as f32).clamp(self.ratio[0], self.ratio[1]);
-        let [height, width] = sides((w as f32 / ratio).min(h as f32), (h as f32 * ratio).min(w as f32));
-        let [height, width] = [height.clamp(1, h), width.clamp(1, w)];
-        let (top, left) = ((h - height) / 2, (w - width) / 2);
-        [top..top + height, left..left + width]
+        Ok(())
     }
 }
 
-impl Transform for RandomResizedCrop {
-    fn apply(&self, pixels: &mut [f32], [h, w, c]: [usize; 3], rng: &mut Rng) {
-        let from = self.choose([h, w], rng);
-        let resample = Resample { from, size: [h, w], part: [0..h, 0..w] };
-        let image = pixels.to_vec();
-        resample.run(&image, [w, c], |x| x as f32, pixels);
-    }
-
-    fn check(&self, _shape: [usize; 3]) -> Result<()> {
-        let refused = |argument, expected: &str, found: [f32; 2]| {
-            Err(Error::argument("random_resized_crop", argument, expected, format_args!("{found:?}")))
-        };
-        match (self.scale, self.ratio) {
-            ([low, high], _) if !(low > 0.0 && low <= high && high <= 1.0) => {
-                refused("scale", "two rising numbers above 0 and at most 1", self.scale)
+/// Replaces the image by a crop that begins `rows` further down and `columns` further right; pixels
+/// outside of the image are zero.
+fn shift(pixels: &mut [f32], [h, w, c]: [usize; 3], rows: isize, columns: isize) {
+    let stride = w * c;
+    let kept = w.saturating_sub(columns.unsigned_abs()) * c;
+    let (from, to) = if columns >= 0 { (stride - kept, 0) } else { (0, stride - kept) };
+    let mut row = |y: usize| {
+        let start = y * stride;
+        match y.checked_add_signed(rows).filter(|&source| source < h) {
+            Some(source) => {
+                let source = source * stride + from;
+                pixels.copy_within(source..source + kept, start + to);
+                pixels[start..start + to].fill(0.0);
+                pixels[start + to + kept..start + stride].fill(0.0);
             }
-            (_, [low, high]) if !(low > 0.0 && low <= high && high.is_finite()) => {
-                refused("ratio", "two rising finite numbers above 0", self.ratio)
-            }
-            _ => Ok(()),
+            None => pixels[start..start + stride].fill(0.0),
         }
-    }
+    };
+    // The order follows the direction, so that every row is read before it is overwritten.
+    if rows >= 0 { (0..h).for_each(&mut row) } else { (0..h).rev().for_each(&mut row) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// An image whose pixel at row y, column x, channel k is 100 (y + 1) + 10 (x + 1) + k.
+    fn numbered([h, w, c]: [usize; 3]) -> Vec<f32> {
+        let pixel = |i: usize| 100 * (i / (w * c) + 1) + 10 * (i / c % w + 1) + i % c;
+        (0..h * w * c).map(|i| pixel(i) as f32).collect()
+    }
 
     #[test]
-    fn boxes_have_the_area_and_the_ratio_asked_for() {
-        let crop = RandomResizedCrop { scale: [0.2, 0.5], ..RandomResizedCrop::default() };
+    fn a_shift_equals_padding_and_cropping_by_hand() {
+        for shape @ [h, w, c] in [[3, 3, 1], [4, 5, 3], [5, 2, 2], [1, 7, 1]] {
+            let image = numbered(shape);
+            let pad = (h.min(w) - 1) as isize;
+            for (rows, columns) in (-pad..=pad).flat_map(|y| (-pad..=pad).map(move |x| (y, x))) {
+                let mut shifted = image.clone();
+                shift(&mut shifted, shape, rows, columns);
+                for (i, &value) in shifted.iter().enumerate() {
+                    let (y, x) = ((i / (w * c)) as isize + rows, (i / c % w) as isize + columns);
+                    let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x);
+                    let expected =
+                        if inside { image[(y as usize * w + x as usize) * c + i % c] } else { 0.0 };
+                    assert_eq!(value, expected, "{shape:?} by {rows}, {columns} at {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_shift_of_a_small_image() {
+        let mut image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+        shift(&mut image, [3, 3, 1], 1, -1);
+        assert_eq!(image, [0.0, 4.0, 5.0, 0.0, 7.0, 8.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn crops_reach_both_ends_and_everything_between() {
         let mut rng = Rng::seed(3);
-        let mut areas = vec![];
-        for _ in 0..500 {
-            let [rows, columns] = crop.choose([200, 300], &mut rng);
-            assert!(rows.end <= 200 && columns.end <= 300);
-            areas.push((rows.len() * columns.len()) as f32 / 60_000.0);
-            let ratio = columns.len() as f32 / rows.len() as f32;
-            assert!((0.73..1.36).contains(&ratio), "{ratio}");
+        let mut seen = BTreeSet::new();
+        for _ in 0..2000 {
+            // The only bright pixel is in the middle of 9 x 9: its place after the crop tells the
+            // shift.
+            let mut image = vec![0.0; 81];
+            image[40] = 1.0;
+            RandomCrop::with_padding(4).apply(&mut image, [9, 9, 1], &mut rng);
+            seen.insert(image.iter().position(|&x| x == 1.0).unwrap());
         }
-        areas.sort_by(f32::total_cmp);
-        assert!(areas[0] > 0.19 && areas[499] < 0.51 && (areas[250] - 0.35).abs() < 0.03, "{areas:?}");
+        assert_eq!(seen, (0..81).collect());
     }
 
     #[test]
-    fn where_no_box_fits_it_is_the_largest_in_the_middle() {
-        let whole = RandomResizedCrop { scale: [1.0, 1.0], ..RandomResizedCrop::default() };
-        assert_eq!(whole.choose([10, 100], &mut Rng::seed(0)), [0..10, 43..56]);
-        assert_eq!(whole.choose([1, 1], &mut Rng::seed(0)), [0..1, 0..1]);
-    }
-
-    #[test]
-    fn the_whole_image_stays_as_it_is() {
-        let whole = RandomResizedCrop { scale: [1.0, 1.0], ratio: [1.0, 1.0] };
-        let image: Vec<f32> = (0..75).map(|i| i as f32 / 75.0).collect();
-        let mut pixels = image.clone();
-        whole.apply(&mut pixels, [5, 5, 3], &mut Rng::seed(0));
-        assert_eq!(pixels, image);
-    }
-
-    #[test]
-    fn ranges_that_are_none_are_refused() {
-        let check = |scale, ratio| RandomResizedCrop { scale, ratio }.check([8, 8, 3]);
-        assert!(check([0.5, 1.0], [1.0, 1.0]).is_ok());
-        for scale in [[0.0, 1.0], [0.5, 0.4], [0.5, 1.1], [f32::NAN, 1.0]] {
-            assert!(check(scale, [1.0, 1.0]).unwrap_err().to_string().contains("scale"));
-        }
-        for ratio in [[0.0, 1.0], [2.0, 1.0], [1.0, f32::INFINITY]] {
-            assert!(check([1.0, 1.0], ratio).unwrap_err().to_string().contains("ratio"));
-        }
+    fn a_padding_as_large_as_the_image_is_an_error() {
+        let error = RandomCrop::with_padding(6).check([8, 6, 3]).unwrap_err().to_string();
+        assert!(error.contains("a padding below 6, the size of the image, found 6"), "{error}");
     }
 }

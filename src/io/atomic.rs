@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Atomic replacement of files.
 
 use crate::{Error, Result};
 use std::{
@@ -9,17 +9,19 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Writes a file so that at every moment, a crash or a power cut included, `path` holds the old content or the new.
+/// Writes a file atomically: after a crash or a power cut, `path` holds either the old content or
+/// the new content, never a part of one.
 ///
-/// The bytes go to a temporary file in the same folder, then to the disk (fsync), then under their name (rename), and then
-/// the folder goes to the disk (on Unix; Windows has no such call). The temporary file is removed if anything fails; a crash
-/// may leave one behind, which nothing reads.
+/// The bytes are written to a temporary file in the same folder and flushed to the disk (`fsync`).
+/// Then the temporary file is renamed to `path`, and the folder is flushed (on Unix; Windows has no
+/// such call). If a step fails, the temporary file is removed. A crash may leave one, which no
+/// later call reads.
 ///
 /// # Errors
-/// [`Error::Io`] that names the file that could not be made, written or renamed.
+/// [`Error::Io`], which names the file that could not be created, written or renamed.
 pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
-    let temporary = Temporary(temporary_beside(path)?);
+    let temporary = TemporaryFile(temporary_path(path)?);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -32,19 +34,19 @@ pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     sync_folder(path)
 }
 
-/// A file that is removed unless it was renamed.
-struct Temporary(PathBuf);
+/// A file that is removed on drop, unless it has been renamed.
+struct TemporaryFile(PathBuf);
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // After the rename there is nothing by this name, and on the way out of an error that one is what counts.
+        // After the rename there is no such file; after an error, that error is the one to report.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// A name that no other writer uses: of this process and its own counter. A file of the same name can only be what a crash
-/// left behind.
-fn temporary_beside(path: &Path) -> Result<PathBuf> {
+/// Returns a path in the same folder that no other writer uses: it contains the process id and a
+/// counter. Files of that name which a crash has left are skipped.
+fn temporary_path(path: &Path) -> Result<PathBuf> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let Some(name) = path.file_name() else {
         return Err(Error::io(path, "create", io::Error::new(io::ErrorKind::InvalidInput, "no file name")));
@@ -60,7 +62,7 @@ fn temporary_beside(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The rename is durable once the folder is on the disk.
+/// Flushes the folder of `path` to the disk, which makes a rename in it durable.
 #[cfg(unix)]
 fn sync_folder(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_and_nothing_is_left_beside_it() {
+    fn a_file_is_replaced_and_no_temporary_file_remains() {
         let folder = folder("replace");
         let path = folder.join("a.bin");
         write_atomically(&path, b"old").unwrap();
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_behind_disturbs_nobody() {
+    fn temporary_files_of_a_crash_are_skipped() {
         let folder = folder("crash");
         let path = folder.join("a.bin");
         write_atomically(&path, b"old").unwrap();
@@ -117,12 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_the_file_and_leaves_nothing() {
+    fn a_failure_names_the_file_and_leaves_no_temporary_file() {
         let folder = folder("fail");
         let missing = folder.join("no/such/a.bin");
         let error = write_atomically(&missing, b"x").unwrap_err();
         assert!(matches!(&error, Error::Io { path, .. } if *path == missing), "{error}");
-        // A folder stands where the file shall go: only the rename fails.
+        // The path is a folder that is not empty, so that only the rename fails.
         let occupied = folder.join("occupied");
         fs::create_dir_all(occupied.join("inside")).unwrap();
         assert!(matches!(write_atomically(&occupied, b"x"), Err(Error::Io { action: "replace", .. })));

@@ -1,7 +1,7 @@
-//! 16-bit numbers as they stand in files.
+//! Conversion of 16-bit floating-point formats to `f32`.
 
-/// The value of an IEEE 754 half: 1 bit of sign, 5 of exponent, 10 of fraction. Exact.
-pub(super) fn from_f16(bits: u16) -> f32 {
+/// Converts an IEEE 754 binary16 (1 sign, 5 exponent, 10 fraction bits) to `f32`, exactly.
+pub(super) fn f16_to_f32(bits: u16) -> f32 {
     let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
     let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
     match exponent {
@@ -12,8 +12,8 @@ pub(super) fn from_f16(bits: u16) -> f32 {
     }
 }
 
-/// The value of a bfloat16: the upper half of an `f32`. Exact.
-pub(super) fn from_bf16(bits: u16) -> f32 {
+/// Converts a bfloat16, which is the upper half of an `f32`, to `f32`, exactly.
+pub(super) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
@@ -35,14 +35,14 @@ mod tests {
             (0xfc00, f32::NEG_INFINITY),
         ];
         for (bits, value) in cases {
-            assert_eq!(from_f16(bits), value, "{bits:04x}");
+            assert_eq!(f16_to_f32(bits), value, "{bits:04x}");
         }
-        assert!(from_f16(0x7e00).is_nan());
-        assert!(from_f16(0x8000).is_sign_negative());
+        assert!(f16_to_f32(0x7e00).is_nan());
+        assert!(f16_to_f32(0x8000).is_sign_negative());
     }
 
     #[test]
     fn bfloat16_is_the_upper_half() {
-        assert_eq!([0x3f80, 0xc049, 0x7f80].map(from_bf16), [1.0, -3.140_625, f32::INFINITY]);
+        assert_eq!([0x3f80, 0xc049, 0x7f80].map(bf16_to_f32), [1.0, -3.140_625, f32::INFINITY]);
     }
 }

@@ -1,7 +1,12 @@
-//! Names and tensors in files: safetensors, read with suspicion and written atomically.
+//! Weights files: safetensors, written atomically, and PyTorch's own files, read only.
 //!
-//! [`save`] and [`load`] are for weights; [`read`], [`open`] and [`write()`] for any named tensors. Weights files have
-//! torchvision's names and layouts, so PyTorch reads what is written here and the other way round.
+//! [`save`] and [`load`] are for the state of a model; [`read`] and [`write()`] are for any named
+//! tensors. Files have torchvision's names and layouts, so that PyTorch reads what is written here,
+//! and the other way round. [`load`] also understands the names of the libraries of [`KeyStyle`],
+//! and [`save_as`] writes them.
+//!
+//! Files are untrusted input: reading one never runs code and never panics, and one that is
+//! rejected takes at most twice its size and 1 MiB of memory.
 //!
 //! ```
 //! use skipgrad::{Tensor, autograd::Param, io};
@@ -10,7 +15,8 @@
 //! let path = folder.join("model.safetensors");
 //! let model = vec![Param::linear(Tensor::from_fn([2, 3], |i| i as f32)?)];
 //! io::save(&model, &path)?;
-//! assert_eq!(io::read(&path)?["0"].data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);     // [out, in] in files
+//! // A linear layer's weight is [in, out] in memory and [out, in] in files.
+//! assert_eq!(io::read(&path)?["0"].data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
 //! let mut other = vec![Param::linear(Tensor::zeros([2, 3])?)];
 //! io::load(&mut other, &path)?;
 //! assert_eq!(other[0].value(), model[0].value());
@@ -19,19 +25,28 @@
 //! ```
 
 mod atomic;
+mod dtype;
+mod entry;
 mod half;
+mod key_map;
 mod load;
-mod number;
 #[cfg(feature = "pth")]
 mod pth;
+mod regular_file;
 mod safetensors;
-mod key_map;
-mod weights;
+mod save;
+mod source;
+mod weights_file;
 
 pub use atomic::write_atomically;
-pub use load::{LoadOptions, Loaded};
-pub use safetensors::{open, write};
-pub use weights::{Metadata, WeightsFile};
+pub use entry::Metadata;
+pub use key_map::KeyStyle;
+pub use load::{LoadOptions, LoadReport};
+pub use safetensors::write;
+pub use save::{save, save_as};
+pub use weights_file::WeightsFile;
+
+pub(crate) use regular_file::open_regular_file;
 
 use crate::{
     Result,
@@ -39,18 +54,8 @@ use crate::{
 };
 use std::path::Path;
 
-/// Writes all state of a model to a safetensors file, atomically: at every moment the path holds the old file or the new.
-///
-/// # Errors
-/// [`Error::Io`](crate::Error::Io) if the folder does not exist, cannot be written or is full.
-pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()> {
-    // PyTorch's own loaders ask for this entry.
-    let metadata = Metadata::from([("format".to_string(), "pt".to_string())]);
-    write(path, &model.export(), &metadata)
-}
-
-/// Reads all tensors of a weights file, of any format that [`WeightsFile`] opens. Numbers of type F16, BF16, F64 and I64 become
-/// `f32`.
+/// Reads all tensors of a weights file, in any format that [`WeightsFile`] opens. Elements of type
+/// F16, BF16, F64 and I64 are converted to `f32`.
 ///
 /// # Errors
 /// As [`WeightsFile::open`] and [`WeightsFile::read_all`].
@@ -58,11 +63,12 @@ pub fn read(path: impl AsRef<Path>) -> Result<NamedTensors> {
     WeightsFile::open(path)?.read_all()
 }
 
-/// Takes all state of a model from a weights file, strictly, whoever wrote it: [`LoadOptions`] says how, and has more to choose.
+/// Loads all state of a model from a weights file, strictly; [`LoadOptions`] has the details and
+/// more choices.
 ///
 /// # Errors
-/// As [`LoadOptions::load`]: among others [`Error::State`](crate::Error::State), which lists everything that does not fit. The
-/// model is unchanged then.
-pub fn load(model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<Loaded> {
+/// As [`LoadOptions::load`]; among them [`Error::State`](crate::Error::State), which lists
+/// every tensor that does not fit. After an error the model is unchanged.
+pub fn load(model: &mut (impl State + ?Sized), path: impl AsRef<Path>) -> Result<LoadReport> {
     LoadOptions::new().load(model, path)
 }

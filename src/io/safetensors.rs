@@ -1,9 +1,10 @@
-//! Safetensors files: 8 bytes with the length of the header, the header (JSON: names, types, shapes, places), the numbers.
+//! The safetensors format: 8 bytes with the length of the header, the header (JSON with the name,
+//! type, shape and offsets of each tensor), and the data.
 
 use super::{
-    number::Number,
-    weights::{ALLOWANCE, Entry, Metadata, WeightsFile, malformed, shape},
-    write_atomically,
+    atomic::write_atomically,
+    dtype::DType,
+    entry::{Entry, MEMORY_ALLOWANCE, Metadata, checked_shape},
 };
 use crate::{Error, Result, Tensor, autograd::NamedTensors};
 use safetensors::{Dtype, View, tensor::TensorInfo};
@@ -18,111 +19,108 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The longest header that is read, in bytes, as in the format's own library: a header of ten thousand tensors is about
-/// a hundredth of it.
-const LONGEST_HEADER: u64 = 100_000_000;
+/// The longest header that is read, in bytes, as in the format's own library. A header of ten
+/// thousand tensors has about a hundredth of it.
+const MAX_HEADER_LEN: u64 = 100_000_000;
 
-/// The bytes of the header's length.
-const LENGTH: u64 = 8;
+/// Bytes of the field that holds the header's length.
+const LENGTH_FIELD: u64 = 8;
 
-/// Bytes that a name, a number or a text of the header takes at most once it is read.
+/// Bytes of memory that a name, a number or a string of the header takes at most after parsing.
 const BYTES_PER_ITEM: u64 = 64;
 
-/// Reads all tensors and the texts of a safetensors file.
+/// Writes tensors and metadata to a safetensors file, atomically (see [`write_atomically`]). With
+/// at most one metadata string, the same content gives the same bytes.
 ///
 /// # Errors
-/// As [`read`](super::read).
-pub fn open(path: impl AsRef<Path>) -> Result<(NamedTensors, Metadata)> {
-    let file = WeightsFile::open(path)?;
-    Ok((file.read_all()?, file.metadata().clone()))
-}
-
-/// Writes tensors and texts to a safetensors file, atomically (see [`write_atomically`]). With at most one text, the same
-/// content makes the same bytes.
-///
-/// # Errors
-/// [`Error::Io`] if the folder does not exist, cannot be written or is full; [`Error::Argument`] if the names and texts
-/// need a header of more than 100 MB.
+/// [`Error::Io`] if the folder does not exist, cannot be written or is full; [`Error::Argument`] if
+/// the names and the metadata need a header of more than 100 MB.
 pub fn write(path: impl AsRef<Path>, tensors: &NamedTensors, metadata: &Metadata) -> Result<()> {
     let metadata = (!metadata.is_empty()).then(|| metadata.clone().into_iter().collect());
-    let bytes = safetensors::serialize(tensors.iter().map(|(name, t)| (name, Stored(t))), metadata)
-        .map_err(|e| Error::argument("write", "tensors", "names and texts that fit a header", e))?;
+    let bytes = safetensors::serialize(tensors.iter().map(|(name, t)| (name, TensorView(t))), metadata)
+        .map_err(|e| Error::argument("write", "tensors", "names and metadata that fit a header", e))?;
     write_atomically(path, &bytes)
 }
 
-/// The tensors of an open file of this size, and its texts.
+/// Reads the header of an open file of `size` bytes: its tensors and its metadata.
 pub(super) fn entries(path: &Path, mut file: File, size: u64) -> Result<(BTreeMap<String, Entry>, Metadata)> {
-    let bytes = header(path, &mut file, size)?;
-    let begin = LENGTH + bytes.len() as u64;
-    let refuse = |error: String| malformed(path, "header", "a header that describes the whole file", error);
-    let Header { mut tensors, texts } = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+    let bytes = read_header(path, &mut file, size)?;
+    let begin = LENGTH_FIELD + bytes.len() as u64;
+    let malformed =
+        |error: String| Error::malformed(path, "header", "a header that describes the whole file", error);
+    let Header { mut tensors, metadata } =
+        serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
     drop(bytes);
 
     tensors.sort_by_key(|(_, info)| info.data_offsets);
-    // Holds the places against the shapes and against one another.
-    let described = safetensors::tensor::Metadata::new(None, tensors).map_err(|e| refuse(e.to_string()))?;
+    // Checks that the offsets match the shapes and leave neither gaps nor overlaps.
+    let described =
+        safetensors::tensor::Metadata::new(None, tensors).map_err(|e| malformed(e.to_string()))?;
     let (described_size, found) = (described.data_len() as u64, size - begin);
     if described_size != found {
-        return Err(refuse(format!("{described_size} bytes of numbers described, {found} there")));
+        return Err(malformed(format!("{described_size} bytes of data described, {found} there")));
     }
     let file = Arc::new(Mutex::new(file));
     let entry = |(name, info): (String, &TensorInfo)| {
         let (file, (from, to)) = (file.clone(), info.data_offsets);
-        let bytes = move || {
+        let read = move || {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             let mut bytes = vec![0; to - from];
             file.seek(SeekFrom::Start(begin + from as u64))?;
             file.read_exact(&mut bytes)?;
             Ok(bytes)
         };
-        let (shape, number) = (shape(path, &name, &info.shape)?, number(info.dtype));
-        Ok((name, Entry { shape, number, bytes: Box::new(bytes) }))
+        let (shape, dtype) = (checked_shape(path, &name, &info.shape)?, supported_dtype(info.dtype));
+        Ok((name, Entry { shape, dtype, read: Box::new(read) }))
     };
-    Ok((described.tensors().into_iter().map(entry).collect::<Result<_>>()?, texts))
+    Ok((described.tensors().into_iter().map(entry).collect::<Result<_>>()?, metadata))
 }
 
-/// The header's bytes, once their number and what they will take are plausible.
-fn header(path: &Path, file: &mut File, size: u64) -> Result<Vec<u8>> {
-    let cannot = |e| Error::io(path, "read", e);
-    if size < LENGTH {
-        return Err(malformed(path, "size", format!("at least {LENGTH} bytes"), format!("{size} bytes")));
+/// Reads the header's bytes, after checking their length and the memory that parsing them takes.
+fn read_header(path: &Path, file: &mut File, size: u64) -> Result<Vec<u8>> {
+    let read_error = |e| Error::io(path, "read", e);
+    if size < LENGTH_FIELD {
+        let expected = format!("at least {LENGTH_FIELD} bytes");
+        return Err(Error::malformed(path, "size", expected, format_args!("{size} bytes")));
     }
-    let mut length = [0; LENGTH as usize];
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut length)).map_err(cannot)?;
-    let (length, most) = (u64::from_le_bytes(length), LONGEST_HEADER.min(size - LENGTH));
-    if length > most {
-        return Err(malformed(path, "header length", format!("at most {most} bytes"), length));
+    let mut length = [0; LENGTH_FIELD as usize];
+    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut length)).map_err(read_error)?;
+    let (length, max) = (u64::from_le_bytes(length), MAX_HEADER_LEN.min(size - LENGTH_FIELD));
+    if length > max {
+        return Err(Error::malformed(path, "header length", format_args!("at most {max} bytes"), length));
     }
     let mut bytes = Vec::new();
     let length = length as usize;
     bytes.try_reserve_exact(length).map_err(|_| Error::OutOfMemory { bytes: length })?;
-    file.take(length as u64).read_to_end(&mut bytes).map_err(cannot)?;
+    file.take(length as u64).read_to_end(&mut bytes).map_err(read_error)?;
     let items = bytes.iter().filter(|byte| b",:[{".contains(byte)).count() as u64;
-    // Its names are there twice while it is read, and where they are listed because a model has none of them.
-    let most = (2 * size + ALLOWANCE - 2 * bytes.len() as u64) / BYTES_PER_ITEM;
-    if items > most {
-        let expected = format!("at most {most} items, in proportion to the file");
-        return Err(malformed(path, "header", expected, items));
+    // Names are in memory twice: while they are parsed, and in an error that lists those that the
+    // model does not have.
+    let max = (2 * size + MEMORY_ALLOWANCE - 2 * bytes.len() as u64) / BYTES_PER_ITEM;
+    if items > max {
+        let expected = format!("at most {max} items, in proportion to the file");
+        return Err(Error::malformed(path, "header", expected, items));
     }
     Ok(bytes)
 }
 
-/// The type of weights that this is, if any come in it.
-fn number(dtype: Dtype) -> Result<Number, String> {
+/// Returns the element type, or its name if weights are not read from it.
+fn supported_dtype(dtype: Dtype) -> Result<DType, String> {
     match dtype {
-        Dtype::F32 => Ok(Number::F32),
-        Dtype::F16 => Ok(Number::F16),
-        Dtype::BF16 => Ok(Number::Bf16),
-        Dtype::F64 => Ok(Number::F64),
-        Dtype::I64 => Ok(Number::I64),
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::F16 => Ok(DType::F16),
+        Dtype::BF16 => Ok(DType::Bf16),
+        Dtype::F64 => Ok(DType::F64),
+        Dtype::I64 => Ok(DType::I64),
         other => Err(other.to_string()),
     }
 }
 
-/// What a header says. Unlike the format's own library, which keeps the last of two tensors of one name, this refuses them.
+/// The content of a header. Of two tensors with one name the format's own library keeps the last;
+/// here that is an error.
 struct Header {
     tensors: Vec<(String, TensorInfo)>,
-    texts: Metadata,
+    metadata: Metadata,
 }
 
 impl<'de> Deserialize<'de> for Header {
@@ -141,10 +139,10 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let (mut tensors, mut texts) = (BTreeMap::new(), None);
+        let (mut tensors, mut metadata) = (BTreeMap::new(), None);
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                if texts.replace(map.next_value()?).is_some() {
+                if metadata.replace(map.next_value()?).is_some() {
                     return Err(de::Error::custom("two __metadata__"));
                 }
                 continue;
@@ -158,14 +156,14 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 }
             }
         }
-        Ok(Header { tensors: tensors.into_iter().collect(), texts: texts.unwrap_or_default() })
+        Ok(Header { tensors: tensors.into_iter().collect(), metadata: metadata.unwrap_or_default() })
     }
 }
 
-/// A tensor as the file has it.
-struct Stored<'a>(&'a Tensor);
+/// A tensor as the format's own library writes it.
+struct TensorView<'a>(&'a Tensor);
 
-impl View for Stored<'_> {
+impl View for TensorView<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -185,7 +183,7 @@ impl View for Stored<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::read;
+    use crate::io::{WeightsFile, read};
     use std::{fs, path::PathBuf};
 
     fn path(name: &str) -> PathBuf {
@@ -200,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_and_texts_come_back() {
+    fn tensors_and_metadata_come_back() {
         let path = path("back");
         let tensors = NamedTensors::from([
             ("a.weight".to_string(), Tensor::from_fn([2, 3], |i| i as f32 - 0.1).unwrap()),
@@ -209,7 +207,8 @@ mod tests {
         ]);
         let metadata = Metadata::from([("about".to_string(), "line\nand \"quotes\"".to_string())]);
         write(&path, &tensors, &metadata).unwrap();
-        assert_eq!(open(&path).unwrap(), (tensors.clone(), metadata.clone()));
+        let opened = WeightsFile::open(&path).unwrap();
+        assert_eq!((opened.read_all().unwrap(), opened.metadata()), (tensors.clone(), &metadata));
         let first = fs::read(&path).unwrap();
         write(&path, &tensors, &metadata).unwrap();
         assert_eq!(fs::read(&path).unwrap(), first, "the same content makes the same bytes");
@@ -234,9 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn malformed_files_are_told_apart() {
+    fn every_fault_of_a_header_has_its_error() {
         let path = path("malformed");
-        let refused = |bytes: &[u8], at: &str, found: &str| {
+        let expect_malformed = |bytes: &[u8], at: &str, found: &str| {
             fs::write(&path, bytes).unwrap();
             let error = read(&path).unwrap_err();
             assert!(matches!(&error, Error::Malformed { at: a, .. } if a == at), "{error}");
@@ -244,32 +243,32 @@ mod tests {
             assert!(text.contains(found) && text.contains(path.to_str().unwrap()), "{text}");
         };
         let one = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
-        refused(b"", "size", "0 bytes");
-        refused(&u64::MAX.to_le_bytes(), "header length", "at most 0 bytes");
-        refused(&file(one, &[0; 4])[..20], "header length", "expected at most 12 bytes");
-        refused(&file(one, &[0; 3]), "header", "4 bytes of numbers described, 3 there");
-        refused(&file(one, &[0; 5]), "header", "4 bytes of numbers described, 5 there");
-        refused(&file("{\"a\":", &[]), "header", "EOF while parsing");
-        refused(&file("\u{1}", &[]), "header", "expected value at line 1");
+        expect_malformed(b"", "size", "0 bytes");
+        expect_malformed(&u64::MAX.to_le_bytes(), "header length", "at most 0 bytes");
+        expect_malformed(&file(one, &[0; 4])[..20], "header length", "expected at most 12 bytes");
+        expect_malformed(&file(one, &[0; 3]), "header", "4 bytes of data described, 3 there");
+        expect_malformed(&file(one, &[0; 5]), "header", "4 bytes of data described, 5 there");
+        expect_malformed(&file("{\"a\":", &[]), "header", "EOF while parsing");
+        expect_malformed(&file("\u{1}", &[]), "header", "expected value at line 1");
         let twice = one.replacen('{', &format!("{{{},", &one[1..one.len() - 1]), 1);
-        refused(&file(&twice, &[0; 4]), "header", "two tensors of the name a");
+        expect_malformed(&file(&twice, &[0; 4]), "header", "two tensors of the name a");
         let integers = r#"{"a":{"dtype":"I8","shape":[4],"data_offsets":[0,4]}}"#;
-        refused(&file(integers, &[0; 4]), "tensor a", "found I8");
+        expect_malformed(&file(integers, &[0; 4]), "tensor a", "found I8");
         let huge = r#"{"a":{"dtype":"F32","shape":[0,9223372036854775807,9],"data_offsets":[0,0]}}"#;
-        refused(&file(huge, &[]), "tensor a", "fits the address space");
+        expect_malformed(&file(huge, &[]), "tensor a", "fits the address space");
         let deep = r#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}}"#;
-        refused(&file(deep, &[0; 4]), "tensor a", "at most 8 axes");
+        expect_malformed(&file(deep, &[0; 4]), "tensor a", "at most 8 axes");
         fs::remove_file(&path).unwrap();
     }
 
     #[test]
-    fn what_is_no_file_is_an_io_error() {
+    fn a_missing_file_and_a_folder_are_io_errors() {
         assert!(matches!(read(path("missing")), Err(Error::Io { action: "read", .. })));
         assert!(matches!(read(std::env::temp_dir()), Err(Error::Io { .. })));
     }
 
     #[test]
-    fn every_cut_and_every_changed_byte_of_a_file_is_answered() {
+    fn a_truncated_or_changed_file_never_panics() {
         let path = path("fuzz");
         let tensors = NamedTensors::from([("a".to_string(), Tensor::zeros([3]).unwrap())]);
         write(&path, &tensors, &Metadata::new()).unwrap();
@@ -281,8 +280,8 @@ mod tests {
                 let mut changed = whole.clone();
                 changed[at] ^= 1 << bit;
                 fs::write(&path, &changed).unwrap();
-                let answer = read(&path);
-                assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "byte {at}, bit {bit}");
+                let result = read(&path);
+                assert!(matches!(result, Ok(_) | Err(Error::Malformed { .. })), "byte {at}, bit {bit}");
             }
         }
         fs::remove_file(&path).unwrap();

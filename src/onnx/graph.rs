@@ -1,4 +1,4 @@
-//! A graph in the making: names, numbers, nodes.
+//! A graph under construction: its nodes, its initializers and their names.
 
 use super::proto::{
     AttributeProto, Dimension, DimensionProto, GraphProto, NodeProto, TensorProto, TensorShapeProto,
@@ -10,28 +10,28 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// What the value that a network reads is called.
+/// The name of the network's input.
 pub(super) const INPUT: &str = "input";
 
-/// What the value that a network gives is called.
+/// The name of the network's output.
 pub(super) const OUTPUT: &str = "logits";
 
-/// The graph so far.
+/// The graph so far, and the names of what it contains.
 pub(super) struct Graph {
     proto: GraphProto,
-    /// The names of values that were computed.
+    /// Names of the values that nodes compute.
     values: BTreeMap<StateId, String>,
-    /// The names of parameters.
+    /// Names of the model's parameters.
     params: BTreeMap<StateId, String>,
-    /// Buffers by name.
+    /// The model's buffers, with their names.
     buffers: Vec<(String, Tensor)>,
-    /// Where numbers with a name of their own are.
-    given: HashMap<(String, Layout), String>,
-    taken: BTreeSet<String>,
+    /// Names of the initializers that hold a named tensor in a layout.
+    initializers: HashMap<(String, Layout), String>,
+    used_names: BTreeSet<String>,
 }
 
 impl Graph {
-    /// Nothing but the input.
+    /// Returns a graph that has only the input.
     pub(super) fn new(state: &(impl State + ?Sized), input: Option<StateId>) -> Graph {
         let (mut params, mut buffers) = (BTreeMap::new(), vec![]);
         state.visit("", &mut |name, slot| match slot {
@@ -43,22 +43,22 @@ impl Graph {
             values: input.map(|id| (id, INPUT.to_string())).into_iter().collect(),
             params,
             buffers,
-            given: HashMap::new(),
-            taken: [INPUT, OUTPUT].map(String::from).into(),
+            initializers: HashMap::new(),
+            used_names: [INPUT, OUTPUT].map(String::from).into(),
         }
     }
 
-    /// The name of a value that was computed.
+    /// Returns the name of a computed value.
     pub(super) fn value(&self, id: StateId) -> Option<String> {
         self.values.get(&id).cloned()
     }
 
-    /// Says which value a computed one is.
+    /// Sets the name of a computed value.
     pub(super) fn define(&mut self, id: StateId, name: String) {
         self.values.insert(id, name);
     }
 
-    /// A node below a path; returns its output's name, which is its own.
+    /// Adds a node of the module at `path` and returns the name of its output, which is the node's.
     pub(super) fn node(
         &mut self,
         path: &str,
@@ -78,8 +78,10 @@ impl Graph {
         name
     }
 
-    /// The name of a parameter's numbers, or of others that something below `path` reads; plain ones with four axes are images.
-    pub(super) fn numbers(
+    /// Returns the name of an initializer with a parameter, or with a constant that the module at
+    /// `path` reads. Plain tensors with four axes are images, whose channels become the second
+    /// axis.
+    pub(super) fn initializer(
         &mut self,
         path: &str,
         id: Option<StateId>,
@@ -87,13 +89,14 @@ impl Graph {
         layout: Layout,
     ) -> Result<String> {
         match id.and_then(|id| self.params.get(&id).cloned()) {
-            Some(name) => self.named(name, value, layout),
-            None => self.unnamed(join(path, "constant"), value, layout),
+            Some(name) => self.shared_initializer(name, value, layout),
+            None => self.add_initializer(join(path, "constant"), value, layout),
         }
     }
 
-    /// The name of a statistic. Buffers are not on the tape: it is known by its memory, which copies of a model share, so one
-    /// beside the parameter `beside` comes first.
+    /// Returns the name of an initializer with a running statistic. Buffers are not on the tape, so
+    /// they are recognized by the address of their data. Copies of a model share the data, so the
+    /// buffer in the same module as the parameter `beside` is preferred.
     pub(super) fn statistic(
         &mut self,
         path: &str,
@@ -107,14 +110,14 @@ impl Graph {
         let candidates = || self.buffers.iter().filter(same).map(|(name, _)| name);
         let nearest = candidates().find(|name| Some(module(name)) == beside);
         match nearest.or_else(|| candidates().next()).cloned() {
-            Some(name) => self.named(name, value, Layout::Plain),
-            None => self.unnamed(join(path, "statistic"), value, Layout::Plain),
+            Some(name) => self.shared_initializer(name, value, Layout::Plain),
+            None => self.add_initializer(join(path, "statistic"), value, Layout::Plain),
         }
     }
 
-    /// A list of whole numbers that something below `path` reads.
-    pub(super) fn integers(&mut self, path: &str, what: &str, integers: &[i64]) -> String {
-        let name = self.unique(join(path, what));
+    /// Adds an initializer with integers that the module at `path` reads, and returns its name.
+    pub(super) fn integers(&mut self, path: &str, argument: &str, integers: &[i64]) -> String {
+        let name = self.unique(join(path, argument));
         self.proto.initializer.push(TensorProto {
             dims: vec![integers.len() as i64],
             data_type: data_type::INT64,
@@ -124,17 +127,18 @@ impl Graph {
         name
     }
 
-    fn named(&mut self, name: String, value: &Tensor, layout: Layout) -> Result<String> {
+    /// Returns the name of the initializer with a named tensor, which is added once.
+    fn shared_initializer(&mut self, name: String, value: &Tensor, layout: Layout) -> Result<String> {
         let key = (name.clone(), layout);
-        if let Some(known) = self.given.get(&key) {
+        if let Some(known) = self.initializers.get(&key) {
             return Ok(known.clone());
         }
-        let name = self.unnamed(name, value, layout)?;
-        self.given.insert(key, name.clone());
+        let name = self.add_initializer(name, value, layout)?;
+        self.initializers.insert(key, name.clone());
         Ok(name)
     }
 
-    fn unnamed(&mut self, name: String, value: &Tensor, layout: Layout) -> Result<String> {
+    fn add_initializer(&mut self, name: String, value: &Tensor, layout: Layout) -> Result<String> {
         let value = match (layout, value.shape().rank()) {
             (Layout::Plain, 4) => value.permute(&[0, 3, 1, 2])?,
             _ => layout.to_file(value)?,
@@ -149,19 +153,19 @@ impl Graph {
         Ok(name)
     }
 
-    /// The name, with a number behind it if it is taken.
+    /// Returns the name, followed by a number if it is used already.
     fn unique(&mut self, name: String) -> String {
         let mut numbered = (1..).map(|n| format!("{name}_{n}"));
         let mut candidate = name.clone();
-        while !self.taken.insert(candidate.clone()) {
+        while !self.used_names.insert(candidate.clone()) {
             candidate = numbered.next().unwrap_or_default();
         }
         candidate
     }
 
-    /// The whole graph, whose output is this value.
+    /// Returns the finished graph, whose output is the value `last`.
     pub(super) fn finish(mut self, [input, output]: [&Shape; 2], last: String) -> GraphProto {
-        // A name that no node gave is that of an input or of a parameter.
+        // Otherwise the output is the input or an initializer.
         let last = match self.proto.node.iter().any(|node| node.output[0] == last) {
             true => last,
             false => self.node("", "Identity", vec![last], vec![]),
@@ -170,14 +174,14 @@ impl Graph {
             let names = node.input.iter_mut().chain(&mut node.output);
             names.filter(|name| **name == last).for_each(|name| *name = OUTPUT.to_string());
         }
-        self.proto.input = vec![described(INPUT, input)];
-        self.proto.output = vec![described(OUTPUT, output)];
+        self.proto.input = vec![value_info(INPUT, input)];
+        self.proto.output = vec![value_info(OUTPUT, output)];
         self.proto
     }
 }
 
-/// A value of any batch size.
-fn described(name: &str, shape: &Shape) -> ValueInfoProto {
+/// Describes an input or an output, of any batch size.
+fn value_info(name: &str, shape: &Shape) -> ValueInfoProto {
     let mut sizes = shape.to_vec();
     if let [_, height, width, channels] = shape[..] {
         sizes[1..].copy_from_slice(&[channels, height, width]);
@@ -191,18 +195,18 @@ fn described(name: &str, shape: &Shape) -> ValueInfoProto {
     ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }
 
-/// An attribute of one whole number.
+/// An attribute with an integer.
 pub(super) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i, r#type: attribute_type::INT, ..AttributeProto::default() }
 }
 
-/// An attribute of sizes, each less than the address space.
+/// An attribute with several sizes.
 pub(super) fn ints(name: &str, sizes: impl IntoIterator<Item = usize>) -> AttributeProto {
     let ints = sizes.into_iter().map(|size| size as i64).collect();
     AttributeProto { name: name.into(), ints, r#type: attribute_type::INTS, ..AttributeProto::default() }
 }
 
-/// An attribute of one real number.
+/// An attribute with a floating-point number.
 pub(super) fn float(name: &str, f: f32) -> AttributeProto {
     AttributeProto { name: name.into(), f, r#type: attribute_type::FLOAT, ..AttributeProto::default() }
 }

@@ -1,10 +1,11 @@
-//! Networks as ONNX files, for other runtimes (feature `onnx`).
+//! Export of networks to ONNX, for other runtimes (feature `onnx`).
 //!
-//! A file has the network as evaluation computes it, by its definition: a node for each convolution, normalization, addition and so
-//! on, found by a meta pass, and the model's own tensors under their names in weights files (`layer1.0.conv1.weight`,
-//! `layer1.0.bn1.running_mean`). The input `input` is `[N, channels, height, width]`, as is usual there, for any number N of
-//! images of the size that was given; the output is `logits`. Operators are those of opset 17, which needs ONNX Runtime 1.12 or
-//! newer. No preprocessing is in the file: its input is what the model's input is.
+//! A file has the network as evaluation computes it, without fusion: a node for each convolution,
+//! normalization, addition and so on, recorded by a meta pass, and the model's tensors under their
+//! names in weights files (`layer1.0.conv1.weight`, `layer1.0.bn1.running_mean`). The input `input`
+//! is `[N, channels, height, width]`, ONNX's order, with any number N of images of the size that
+//! was exported; the output is `logits`. The operators are those of opset 17, which needs ONNX
+//! Runtime 1.12 or newer. Preprocessing is not part of the file: normalize images as for the model.
 //!
 //! ```
 //! use skipgrad::{Rng, models::ResNet, onnx};
@@ -31,17 +32,17 @@ use prost::Message;
 use proto::{ModelProto, OperatorSetIdProto};
 use std::path::Path;
 
-/// The version of the format: of ONNX 1.12.
+/// The version of the file format, which is that of ONNX 1.12.
 const IR_VERSION: i64 = 8;
 
-/// The version of the operators.
+/// The version of the operator set.
 const OPSET: i64 = 17;
 
-/// Protobuf has no longer messages.
-const LONGEST: usize = i32::MAX as usize;
+/// The longest message of protobuf, in bytes.
+const MAX_LEN: usize = i32::MAX as usize;
 
-/// Writes a module to an ONNX file, for images of `[height, width, channels]`, atomically: at every moment the path holds the old file
-/// or the new. See the [module](self) for what is in it.
+/// Writes a network to an ONNX file, for images of `[height, width, channels]`, atomically: see
+/// [`write_atomically`](io::write_atomically). The [module](self) describes the content.
 ///
 /// # Errors
 /// As [`encode`]; [`Error::Io`] if the folder does not exist, cannot be written or is full.
@@ -49,11 +50,12 @@ pub fn save<M: Module + ?Sized>(module: &M, image: [usize; 3], path: impl AsRef<
     io::write_atomically(path, &encode(module, image)?)
 }
 
-/// The bytes of a module's ONNX file, for images of `[height, width, channels]`.
+/// Returns the bytes of a network's ONNX file, for images of `[height, width, channels]`.
 ///
 /// # Errors
-/// As [`Module::forward`] if such images do not fit; [`Error::Argument`] if the file would have 2 GiB or more, and, with the path of
-/// the module, for an operation that is not evaluation's or that ONNX export does not know.
+/// As [`Module::forward`] if such images do not fit; [`Error::Argument`] if the file would have
+/// 2 GiB or more, and, with the path of the module, for an operation that belongs to training or
+/// that ONNX export does not support.
 ///
 /// ```
 /// use skipgrad::{Rng, nn::{Flatten, Linear, Module, Sequential}, onnx};
@@ -66,7 +68,7 @@ pub fn save<M: Module + ?Sized>(module: &M, image: [usize; 3], path: impl AsRef<
 pub fn encode<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> Result<Vec<u8>> {
     let model = model(module, image)?;
     let length = model.encoded_len();
-    if length > LONGEST {
+    if length > MAX_LEN {
         return Err(Error::argument("onnx", "model", "a file of less than 2 GiB", length));
     }
     Ok(model.encode_to_vec())
@@ -82,7 +84,7 @@ fn model<M: Module + ?Sized>(module: &M, [height, width, channels]: [usize; 3]) 
     }
     let last = match y.id().and_then(|id| graph.value(id)) {
         Some(name) => name,
-        None => graph.numbers("", y.id(), y.value(), Layout::Plain)?,
+        None => graph.initializer("", y.id(), y.value(), Layout::Plain)?,
     };
     Ok(ModelProto {
         ir_version: IR_VERSION,
@@ -109,7 +111,7 @@ mod tests {
     };
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// The graph as another program would read it.
+    /// Exports a network and decodes its graph again.
     fn graph<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> GraphProto {
         let model = ModelProto::decode(&encode(module, image).unwrap()[..]).unwrap();
         assert_eq!((model.ir_version, model.opset_import[0].version), (8, 17));
@@ -119,7 +121,7 @@ mod tests {
         graph
     }
 
-    /// What holds for every graph: names are unique, and each is defined before it is used.
+    /// Checks that names are unique, and that each is defined before it is used.
     fn check(graph: &GraphProto) {
         let mut known = BTreeSet::from(["input"]);
         for tensor in &graph.initializer {
@@ -151,7 +153,7 @@ mod tests {
         &attribute.ints
     }
 
-    /// The sizes of a value's axes, 0 for the batch.
+    /// Returns the sizes of a value's axes, with 0 for the batch.
     fn sizes(value: &proto::ValueInfoProto) -> Vec<i64> {
         let tensor = value.r#type.as_ref().unwrap().tensor_type.as_ref().unwrap();
         let size = |dim: &proto::DimensionProto| match dim.value.as_ref().unwrap() {
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resnet_is_its_table() {
+    fn the_nodes_and_initializers_of_a_resnet() {
         let model = ResNet::imagenet(18, 1000, &mut Rng::seed(0)).unwrap();
         let graph = graph(&model, [224, 224, 3]);
         assert_eq!(sizes(&graph.input[0]), [0, 3, 224, 224]);
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn every_family_has_its_state_in_its_graph() {
+    fn the_graph_of_every_family_has_its_state() {
         for name in [
             "resnet18",
             "resnext50_32x4d",
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rounds_is_written_as_numbers() {
+    fn rounded_padding_is_written_as_numbers() {
         let rng = &mut Rng::seed(0);
         let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).padding(Padding::Same).dilation([2, 9]).bias(true);
         let mut pool = MaxPool2d::new(2);
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_may_do_nothing_or_share_its_parts() {
+    fn an_empty_network_and_a_shared_layer() {
         let graph_of_nothing = graph(&Sequential::new(), [2, 2, 3]);
         assert_eq!(counts(&graph_of_nothing), [("Identity", 1)].into());
 
@@ -288,11 +290,11 @@ mod tests {
         assert_eq!(ints(node(&twice, "Transpose"), "perm"), [0, 2, 3, 1]);
     }
 
-    /// A module that does something to its input.
+    /// A module that records some operations on its input, and applies ReLU.
     #[derive(State)]
-    struct Does(#[state(skip)] fn(&Var<'_>) -> Result<()>);
+    struct Records(#[state(skip)] fn(&Var<'_>) -> Result<()>);
 
-    impl Module for Does {
+    impl Module for Records {
         fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
             (self.0)(x)?;
             Ok(x.relu())
@@ -300,22 +302,22 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_said_is_refused_with_its_place() {
-        let error = |does: fn(&Var<'_>) -> Result<()>| {
-            let net = Sequential::new().push(Relu).named("odd", Does(does)).unwrap();
+    fn an_unsupported_operation_is_an_error_with_its_path() {
+        let error = |operations: fn(&Var<'_>) -> Result<()>| {
+            let net = Sequential::new().push(Relu).named("odd", Records(operations)).unwrap();
             let error = encode(&net, [4, 4, 3]).unwrap_err();
             assert_eq!(error.path(), Some("odd"));
             error.to_string()
         };
         assert_eq!(
             error(|x| x.flatten()?.cross_entropy(&[1]).map(drop)),
-            "odd: onnx: operation: expected one of evaluation that ONNX export knows, found cross_entropy"
+            "odd: onnx: operation: expected one of evaluation that ONNX export supports, found cross_entropy"
         );
         let batch = error(|x| {
             let ones = x.tape().input(Tensor::full([3], 1.0)?);
             x.batch_norm(&BatchNorm::new(&ones, &ones)).map(drop)
         });
-        assert!(batch.contains("statistics: expected given ones"), "{batch}");
+        assert!(batch.contains("statistics: expected running ones"), "{batch}");
         let computed = error(|x| {
             let weight = x.tape().input(Tensor::full([48, 2], 1.0)?).scale(2.0);
             x.flatten()?.linear(&weight, None).map(drop)

@@ -1,9 +1,9 @@
-//! The messages of an ONNX file that an exported network needs, with the field numbers of `onnx.proto` (ONNX 1.12, IR version 8).
-//! Unknown fields of other writers are skipped.
+//! The protobuf messages that an exported network needs, with the names and field numbers of
+//! `onnx.proto` (ONNX 1.12, IR version 8). Other fields are ignored on reading.
 
 use prost::{Message, Oneof};
 
-/// The file.
+/// A model, which is the content of a file.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
     #[prost(int64, tag = "1")]
@@ -18,7 +18,7 @@ pub(super) struct ModelProto {
     pub(super) opset_import: Vec<OperatorSetIdProto>,
 }
 
-/// Which version of the operators is meant.
+/// The version of the operators that a model uses.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
@@ -27,7 +27,7 @@ pub(super) struct OperatorSetIdProto {
     pub(super) version: i64,
 }
 
-/// What is computed, in an order in which it can be.
+/// The computation, whose nodes are in topological order.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
@@ -42,7 +42,7 @@ pub(super) struct GraphProto {
     pub(super) output: Vec<ValueInfoProto>,
 }
 
-/// One operator.
+/// A call of an operator.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct NodeProto {
     #[prost(string, repeated, tag = "1")]
@@ -57,7 +57,7 @@ pub(super) struct NodeProto {
     pub(super) attribute: Vec<AttributeProto>,
 }
 
-/// A setting of an operator; the type says which field counts.
+/// An attribute of a node; its type tells which field has the value.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct AttributeProto {
     #[prost(string, tag = "1")]
@@ -79,7 +79,7 @@ pub(super) mod attribute_type {
     pub(in crate::onnx) const INTS: i32 = 7;
 }
 
-/// Numbers, little-endian.
+/// A tensor, whose elements are little-endian.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
@@ -98,7 +98,7 @@ pub(super) mod data_type {
     pub(in crate::onnx) const INT64: i32 = 7;
 }
 
-/// A named value of the graph.
+/// A name and its type, for an input or an output of a graph.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ValueInfoProto {
     #[prost(string, tag = "1")]
@@ -107,7 +107,7 @@ pub(super) struct ValueInfoProto {
     pub(super) r#type: Option<TypeProto>,
 }
 
-/// A type, here always a tensor's.
+/// The type of a value, which here is always a tensor's.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct TypeProto {
     #[prost(message, optional, tag = "1")]
@@ -123,7 +123,7 @@ pub(super) struct TensorTypeProto {
     pub(super) shape: Option<TensorShapeProto>,
 }
 
-/// The sizes of a value's axes.
+/// The sizes of the axes of a tensor.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
@@ -137,7 +137,7 @@ pub(super) struct DimensionProto {
     pub(super) value: Option<Dimension>,
 }
 
-/// Known, or named.
+/// A known size, or the name of one that each run chooses.
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum Dimension {
     #[prost(int64, tag = "1")]

@@ -1,8 +1,9 @@
-//! From the operations of a meta pass to nodes.
+//! Translates the operations of a meta pass to ONNX nodes.
 //!
-//! On a tape that looks everywhere all values are computed as they are defined, so each operation is one of a few that ONNX has,
-//! too. Values with four axes are images: channels are the last axis here and the second one there. Sizes of windows and what
-//! surrounds images are given as numbers, since a rule that rounds may round differently there.
+//! On a tape that captures all values nothing is fused, so that each operation is one of a few that
+//! ONNX has too. Values with four axes are images, whose channels are the last axis in this crate
+//! and the second in ONNX. Padding is written as numbers, because ONNX's automatic padding may
+//! round differently.
 
 use super::{
     graph::{Graph, float, int, ints},
@@ -15,26 +16,26 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Adds the nodes of an operation.
+/// Adds the nodes of an operation to the graph.
 ///
 /// # Errors
-/// [`Error::Argument`], with the path of the module, for what cannot be said in nodes.
+/// [`Error::Argument`], with the path of the module, for an operation that has no translation.
 pub(super) fn translate(graph: &mut Graph, operation: &Operation) -> Result<()> {
-    let name = Translation { graph, operation }.run();
+    let name = Translator { graph, operation }.translate();
     let name = if operation.path.is_empty() { name? } else { name.at(&operation.path)? };
     graph.define(operation.output, name);
     Ok(())
 }
 
-struct Translation<'a> {
+struct Translator<'a> {
     graph: &'a mut Graph,
     operation: &'a Operation,
 }
 
-impl Translation<'_> {
-    /// The name of the operation's output.
-    fn run(&mut self) -> Result<String> {
-        let channels = channels(&self.operation.shape);
+impl Translator<'_> {
+    /// Adds the nodes, and returns the name of their output.
+    fn translate(&mut self) -> Result<String> {
+        let channel_axis = channel_axis(&self.operation.shape);
         match self.operation.name {
             "conv2d" => self.conv2d(),
             "batch_norm" => self.batch_norm(),
@@ -45,11 +46,11 @@ impl Translation<'_> {
             "add" => self.elementwise("Add"),
             "mul" => self.elementwise("Mul"),
             "scale" => self.scale(),
-            "softmax" => self.along_channels("Softmax", channels),
-            "log_softmax" => self.along_channels("LogSoftmax", channels),
-            "concat" => self.along_channels("Concat", channels),
-            "slice_channels" => self.channels(channels),
-            "pad_channels" => self.pad_channels(channels),
+            "softmax" => self.along_channels("Softmax", channel_axis),
+            "log_softmax" => self.along_channels("LogSoftmax", channel_axis),
+            "concat" => self.along_channels("Concat", channel_axis),
+            "slice_channels" => self.slice_channels(channel_axis),
+            "pad_channels" => self.pad_channels(channel_axis),
             "max_pool2d" => self.pool("MaxPool"),
             "avg_pool2d" => self.pool("AveragePool"),
             "global_avg_pool" => {
@@ -58,7 +59,7 @@ impl Translation<'_> {
                 Ok(self.node("Flatten", vec![pooled], vec![int("axis", 1)]))
             }
             "flatten" => self.flatten(),
-            other => Err(refuse("operation", "one of evaluation that ONNX export knows", other)),
+            other => Err(unsupported("operation", "one of evaluation that ONNX export supports", other)),
         }
     }
 
@@ -66,44 +67,45 @@ impl Translation<'_> {
         self.graph.node(&self.operation.path, op_type, inputs, attributes)
     }
 
-    /// The name of an input.
+    /// Returns the name of input `i`, which may be a computed value.
     fn value(&mut self, i: usize) -> Result<String> {
         self.input(i, Layout::Plain)
     }
 
-    /// The name of an input that is no image.
+    /// Returns the name of input `i`, in a layout that computed values have only if it is plain.
     fn input(&mut self, i: usize, layout: Layout) -> Result<String> {
         match (self.operation.inputs.get(i), layout) {
             (Some(Operand::Given(id, value)), _) => {
-                self.graph.numbers(&self.operation.path, *id, value, layout)
+                self.graph.initializer(&self.operation.path, *id, value, layout)
             }
             (Some(Operand::Computed(id, _)), Layout::Plain) => {
                 let known = id.and_then(|id| self.graph.value(id));
-                known.ok_or_else(|| refuse("input", "a value of this pass", "one that was detached"))
+                known.ok_or_else(|| unsupported("input", "a value of this pass", "one that was detached"))
             }
-            _ => Err(refuse("weight", "a parameter or a constant", "a value that is computed")),
+            _ => Err(unsupported("weight", "a parameter or a constant", "a value that is computed")),
         }
     }
 
-    /// The identity and the numbers of an input that is a parameter.
-    fn given(&self, i: usize) -> Result<(Option<StateId>, &Tensor)> {
+    /// Returns the id and the value of input `i`, which must not be a computed value.
+    fn param(&self, i: usize) -> Result<(Option<StateId>, &Tensor)> {
         match self.operation.inputs.get(i) {
             Some(Operand::Given(id, value)) => Ok((*id, value)),
-            _ => Err(refuse("weight", "a parameter or a constant", "a value that is computed")),
+            _ => Err(unsupported("weight", "a parameter or a constant", "a value that is computed")),
         }
     }
 
     fn settings<S: 'static>(&self) -> Result<&S> {
         let settings = self.operation.settings.as_ref().and_then(|settings| settings.downcast_ref());
-        settings.ok_or_else(|| refuse("operation", "one of this crate", self.operation.name))
+        settings.ok_or_else(|| unsupported("operation", "one of this crate", self.operation.name))
     }
 
-    /// As many inputs as there are, and nothing to say.
+    /// Adds a node with all inputs and without attributes.
     fn elementwise(&mut self, op_type: &str) -> Result<String> {
         let inputs = (0..self.operation.inputs.len()).map(|i| self.value(i)).collect::<Result<_>>()?;
         Ok(self.node(op_type, inputs, vec![]))
     }
 
+    /// Adds a node with all inputs, for an operation along the channels.
     fn along_channels(&mut self, op_type: &str, axis: usize) -> Result<String> {
         let inputs = (0..self.operation.inputs.len()).map(|i| self.value(i)).collect::<Result<_>>()?;
         Ok(self.node(op_type, inputs, vec![int("axis", axis as i64)]))
@@ -112,11 +114,11 @@ impl Translation<'_> {
     fn conv2d(&mut self) -> Result<String> {
         let Conv2dOptions { stride, padding, dilation, groups, .. } = *self.settings()?;
         let Padding::Sides { top, bottom, left, right } = padding else {
-            return Err(refuse("padding", "numbers", format_args!("{padding:?}")));
+            return Err(unsupported("padding", "numbers", format_args!("{padding:?}")));
         };
-        let weight = self.given(1)?.1.shape();
+        let weight = self.param(1)?.1.shape();
         let kernel = [weight[0], weight[1]];
-        // Of a kernel of one tap there is nothing to spread, however far.
+        // A kernel of one element has the same result with any dilation.
         let dilation = [0, 1].map(|axis| if kernel[axis] > 1 { dilation[axis] } else { 1 });
         let mut inputs = vec![self.value(0)?, self.input(1, Layout::Conv)?];
         if self.operation.inputs.len() > 2 {
@@ -135,12 +137,16 @@ impl Translation<'_> {
     fn batch_norm(&mut self) -> Result<String> {
         let &Normalized { eps, ref given, relu } = self.settings()?;
         let Some([mean, var]) = given.clone() else {
-            return Err(refuse("statistics", "given ones", "those of the batch, which is training"));
+            return Err(unsupported(
+                "statistics",
+                "running ones, as in evaluation",
+                "those of the batch, as in training",
+            ));
         };
         if ![2, 4].contains(&self.operation.shape.rank()) {
-            return Err(refuse("input", "[N, H, W, C] or [N, C]", self.operation.shape));
+            return Err(unsupported("input", "[N, H, W, C] or [N, C]", self.operation.shape));
         }
-        let beside = self.given(1)?.0;
+        let beside = self.param(1)?.0;
         let mut inputs = vec![self.value(0)?, self.input(1, Layout::Plain)?, self.input(2, Layout::Plain)?];
         for statistic in [mean, var] {
             inputs.push(self.graph.statistic(&self.operation.path, beside, &statistic)?);
@@ -155,7 +161,11 @@ impl Translation<'_> {
 
     fn linear(&mut self) -> Result<String> {
         if self.operation.shape.rank() != 2 {
-            return Err(refuse("input", "[N, C]", format_args!("one that gives {}", self.operation.shape)));
+            return Err(unsupported(
+                "input",
+                "[N, C]",
+                format_args!("one that gives {}", self.operation.shape),
+            ));
         }
         let mut inputs = vec![self.value(0)?, self.input(1, Layout::Linear)?];
         if self.operation.inputs.len() > 2 {
@@ -167,15 +177,15 @@ impl Translation<'_> {
     fn scale(&mut self) -> Result<String> {
         let alpha = Tensor::scalar(*self.settings()?);
         let x = self.value(0)?;
-        let alpha = self.graph.numbers(&self.operation.path, None, &alpha, Layout::Plain)?;
+        let alpha = self.graph.initializer(&self.operation.path, None, &alpha, Layout::Plain)?;
         Ok(self.node("Mul", vec![x, alpha], vec![]))
     }
 
-    fn channels(&mut self, axis: usize) -> Result<String> {
+    fn slice_channels(&mut self, axis: usize) -> Result<String> {
         let Range { start, end } = *self.settings::<Range<usize>>()?;
         let mut inputs = vec![self.value(0)?];
-        for (what, number) in [("starts", start), ("ends", end), ("axes", axis)] {
-            inputs.push(self.graph.integers(&self.operation.path, what, &[number as i64]));
+        for (argument, number) in [("starts", start), ("ends", end), ("axes", axis)] {
+            inputs.push(self.graph.integers(&self.operation.path, argument, &[number as i64]));
         }
         Ok(self.node("Slice", inputs, vec![]))
     }
@@ -204,7 +214,7 @@ impl Translation<'_> {
         Ok(self.node(op_type, vec![x], attributes))
     }
 
-    /// In the order of channels last, in which whatever follows was trained.
+    /// Flattens images in the order of `[H, W, C]`, with which the following layer was trained.
     fn flatten(&mut self) -> Result<String> {
         let mut x = self.value(0)?;
         if self.operation.inputs.first().is_some_and(|x| x.shape().rank() == 4) {
@@ -214,11 +224,11 @@ impl Translation<'_> {
     }
 }
 
-/// The axis of the channels.
-fn channels(shape: &Shape) -> usize {
+/// Returns the axis of the channels in ONNX.
+fn channel_axis(shape: &Shape) -> usize {
     if shape.rank() == 4 { 1 } else { shape.rank().saturating_sub(1) }
 }
 
-fn refuse(argument: &'static str, expected: &str, found: impl std::fmt::Display) -> Error {
+fn unsupported(argument: &'static str, expected: &str, found: impl std::fmt::Display) -> Error {
     Error::argument("onnx", argument, expected, found)
 }

@@ -3,7 +3,7 @@
 use super::{
     Group, Optimizer, apply, check,
     groups::Groups,
-    memory::{Memory, STEP},
+    param_state::{ParamState, STEP},
     setting,
 };
 use crate::{
@@ -12,16 +12,17 @@ use crate::{
     kernels::{AdamWStep, Isa, adamw},
 };
 
-/// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), as `torch.optim.AdamW` computes it:
+/// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), as
+/// `torch.optim.AdamW` computes it:
 ///
 /// ```text
-/// p <- p - lr weight_decay p                     apart from the gradient, so the moments do not see it
+/// p <- p - lr weight_decay p               decoupled: the moments do not include the decay
 /// m <- beta1 m + (1 - beta1) g
 /// v <- beta2 v + (1 - beta2) g^2
-/// p <- p - lr m^ / (sqrt(v^) + eps)              m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t)
+/// p <- p - lr m^ / (sqrt(v^) + eps)        m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t)
 /// ```
 ///
-/// The steps t are counted for each parameter, from 1.
+/// The step `t` is counted from 1, for each parameter separately.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{Param, Tape}, optim::{AdamW, Optimizer}};
@@ -30,7 +31,8 @@ use crate::{
 /// let tape = Tape::train(Rng::seed(0));
 /// let w = tape.param(&weight);
 /// adamw.step(&mut weight, w.mul(&w)?.backward()?)?;
-/// assert!((weight.value().item() - 2.9).abs() < 1e-6);       // the first step is lr times the sign of the gradient
+/// // The first step is lr times the sign of the gradient.
+/// assert!((weight.value().item() - 2.9).abs() < 1e-6);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -40,11 +42,12 @@ pub struct AdamW {
     eps: f32,
     weight_decay: f32,
     groups: Groups,
-    memory: Memory<3>,
+    state: ParamState<3>,
 }
 
 impl AdamW {
-    /// Learning rate `lr`, at least 0; betas 0.9 and 0.999, eps 1e-8, weight decay 0.01, as in PyTorch.
+    /// Creates AdamW with the learning rate `lr`, at least 0, and PyTorch's defaults: betas 0.9 and
+    /// 0.999, eps 1e-8, weight decay 0.01.
     pub fn new(lr: f32) -> AdamW {
         AdamW {
             lr,
@@ -52,38 +55,40 @@ impl AdamW {
             eps: 1e-8,
             weight_decay: 0.01,
             groups: Groups::default(),
-            memory: Memory::new([STEP, "exp_avg", "exp_avg_sq"]),
+            state: ParamState::new([STEP, "exp_avg", "exp_avg_sq"]),
         }
     }
 
-    /// How much of the first and of the second moment a step keeps, each in [0, 1).
+    /// Sets the decay rates of the first and of the second moment, each in [0, 1).
     pub fn betas(self, beta1: f32, beta2: f32) -> AdamW {
         AdamW { betas: [beta1, beta2], ..self }
     }
 
-    /// What is added to the root of the second moment, at least 0.
+    /// Sets the term that is added to the square root of the second moment, at least 0.
     pub fn eps(self, eps: f32) -> AdamW {
         AdamW { eps, ..self }
     }
 
-    /// The part of a parameter that a step at learning rate 1 takes away, at least 0.
+    /// Sets the weight decay, at least 0: a step shrinks a parameter by the factor
+    /// `1 - lr weight_decay`.
     pub fn weight_decay(self, weight_decay: f32) -> AdamW {
         AdamW { weight_decay, ..self }
     }
 
-    /// No weight decay on the parameters of at most one axis: biases, scales and shifts of norms.
+    /// Turns weight decay off for the parameters of at most one axis: biases, and the scales and
+    /// shifts of normalizations.
     pub fn no_decay_on_norms_and_biases(mut self) -> AdamW {
         self.groups.add_no_decay();
         self
     }
 
-    /// Treats the parameters that `member` accepts, by name and value, differently; see [`Sgd::group`](super::Sgd::group).
+    /// Adds a parameter group; see [`Sgd::group`](super::Sgd::group).
     pub fn group(
         mut self,
-        member: impl Fn(&str, &Param) -> bool + Send + Sync + 'static,
+        predicate: impl Fn(&str, &Param) -> bool + Send + Sync + 'static,
         group: Group,
     ) -> AdamW {
-        self.groups.add(member, group);
+        self.groups.add(predicate, group);
         self
     }
 
@@ -101,15 +106,15 @@ impl Optimizer for AdamW {
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()> {
         self.check_settings()?;
         check(model, &updates)?;
-        self.memory.check(model)?;
+        self.state.check(model)?;
         let [beta1, beta2] = self.betas.map(f64::from);
         apply(model, updates, |name, param, gradient| {
             let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
-            let [count, m, v] = self.memory.get_or_insert(name, || {
+            let [count, m, v] = self.state.get_or_insert(name, || {
                 let zeros = Tensor::build(*gradient.shape(), |z| z.fill(0.0));
                 [Tensor::scalar(0.0), zeros.clone(), zeros]
             });
-            // In f32, as PyTorch counts them too: exact for 16 million steps.
+            // The count is an f32 as in PyTorch; it is exact for 16 million steps.
             count.data_mut()[0] += 1.0;
             let step = AdamWStep {
                 lr: lr.into(),
@@ -134,10 +139,10 @@ impl Optimizer for AdamW {
     }
 
     fn export(&self) -> NamedTensors {
-        self.memory.export()
+        self.state.export()
     }
 
     fn import(&mut self, model: &dyn State, tensors: NamedTensors) -> Result<()> {
-        self.memory.import(model, tensors)
+        self.state.import(model, tensors)
     }
 }

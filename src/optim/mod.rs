@@ -1,7 +1,7 @@
-//! From gradients to better parameters: [`Sgd`], [`AdamW`], parameter groups, learning-rate schedules.
+//! Optimizers ([`Sgd`], [`AdamW`]), parameter groups and learning-rate schedules.
 //!
-//! An optimizer sees named state only ([`State`]), never a layer. What it remembers from step to step is keyed by the
-//! parameters' names, so that it can be written to a file and taken up by another copy of the model.
+//! An optimizer works on named state ([`State`]) and knows no layers. Its own state is keyed by the
+//! names of the parameters, so that it can be saved and loaded for another instance of the model.
 //!
 //! ```
 //! use skipgrad::{Rng, Tensor, autograd::{Param, Tape}, optim::{Optimizer, Schedule, Sgd}};
@@ -12,7 +12,7 @@
 //!     sgd.set_lr(schedule.lr(step));
 //!     let tape = Tape::train(Rng::seed(0));
 //!     let w = tape.param(&weight);
-//!     sgd.step(&mut weight, w.mul(&w)?.sum().backward()?)?;       // the square of the weight shall be small
+//!     sgd.step(&mut weight, w.mul(&w)?.sum().backward()?)?;    // minimizes the sum of squares
 //! }
 //! assert!(weight.value().data().iter().all(|w| w.abs() < 1e-3));
 //! # Ok::<(), skipgrad::Error>(())
@@ -20,12 +20,13 @@
 
 mod adamw;
 mod groups;
-mod memory;
+mod param_state;
 mod schedule;
 mod sgd;
 
 pub use adamw::AdamW;
 pub use groups::Group;
+pub(crate) use schedule::null_as_infinity;
 pub use schedule::{Curve, Schedule};
 pub use sgd::Sgd;
 
@@ -34,38 +35,41 @@ use crate::{
     autograd::{NamedTensors, Param, State, StateMut, StateRef, Updates},
 };
 
-/// A rule that makes a model better with the gradients of a loss.
+/// An algorithm that updates the parameters of a model from the gradients of a loss.
 pub trait Optimizer {
-    /// Changes every trainable parameter of `model` by its gradient, in place, and gives every buffer the value that the
-    /// pass observed for it.
+    /// Updates every trainable parameter of `model` from its gradient, in place, and sets every
+    /// buffer to the value that the forward pass observed for it.
     ///
-    /// Gradients are applied as they are: one that is not finite makes its parameter so, as in PyTorch. Look at the loss, or
-    /// at what [`Updates::clip_global_norm`] returns, before.
+    /// Gradients are not checked: one that is not finite makes its parameter not finite, as in
+    /// PyTorch. The loss, or the norm that [`Updates::clip_global_norm`] returns, tells before the
+    /// step.
     ///
     /// # Errors
-    /// [`Error::NoGradient`] for a trainable parameter without a gradient; [`Error::Argument`] for settings out of their
-    /// range, and for an observation, or a memory of earlier steps, whose shape is not the model's. Nothing is changed then.
+    /// [`Error::NoGradient`] for a trainable parameter without a gradient; [`Error::Argument`] for
+    /// settings out of range, and for an observed value or a tensor of the optimizer's state whose
+    /// shape is not that of the model. The model and the optimizer are unchanged then.
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()>;
 
-    /// The learning rate.
+    /// Returns the learning rate.
     fn lr(&self) -> f32;
 
-    /// Sets the learning rate of the steps to come: what a [`Schedule`] is for.
+    /// Sets the learning rate of the following steps, for example to that of a [`Schedule`].
     fn set_lr(&mut self, lr: f32);
 
-    /// What it remembers of earlier steps, under the parameter's name and a name of its own
-    /// (`conv1.weight.momentum_buffer`), in the layout of memory.
+    /// Returns the state of the optimizer, each tensor named by its parameter and its role
+    /// (`conv1.weight.momentum_buffer`), in the crate's own layout.
     fn export(&self) -> NamedTensors;
 
-    /// Takes up what [`Optimizer::export`] gave, in place of what it remembers.
+    /// Replaces the state of the optimizer by the one that [`Optimizer::export`] returned.
     ///
     /// # Errors
-    /// [`Error::State`] that lists every tensor that belongs to no parameter of `model`, lacks its companion or has another
-    /// shape; the optimizer is unchanged then.
+    /// [`Error::State`] that lists every tensor that belongs to no parameter of `model`, is missing
+    /// or has another shape; the optimizer is unchanged then.
     fn import(&mut self, model: &dyn State, tensors: NamedTensors) -> Result<()>;
 }
 
-/// Whether a step can be made: every trainable parameter has its gradient, and what was observed fits its buffer.
+/// Checks that every trainable parameter has a gradient and that every observed value fits its
+/// buffer.
 fn check(model: &dyn State, updates: &Updates) -> Result<()> {
     let mut result = Ok(());
     model.visit("", &mut |name, slot| {
@@ -93,7 +97,7 @@ fn same_shape(argument: &'static str, expected: &Tensor, found: &Tensor) -> Resu
     Err(Error::argument("step", argument, expected.shape(), found.shape()))
 }
 
-/// Refuses a setting that is not finite or not in `range`.
+/// Returns an error if a setting is not in `range`, which excludes its end.
 fn setting(op: &'static str, argument: &'static str, value: f32, range: std::ops::Range<f32>) -> Result<()> {
     if range.contains(&value) {
         return Ok(());
@@ -105,12 +109,13 @@ fn setting(op: &'static str, argument: &'static str, value: f32, range: std::ops
     Err(Error::argument(op, argument, expected, value))
 }
 
-/// Hands every trainable parameter with its gradient to `change`, and every buffer what was observed. Call [`check`] before.
-fn apply(model: &mut dyn State, mut updates: Updates, mut change: impl FnMut(&str, &mut Param, Tensor)) {
+/// Calls `update` with every trainable parameter and its gradient, and sets every buffer to its
+/// observed value. [`check`] must have succeeded before.
+fn apply(model: &mut dyn State, mut updates: Updates, mut update: impl FnMut(&str, &mut Param, Tensor)) {
     model.visit_mut("", &mut |name, slot| match slot {
         StateMut::Param(param) if param.is_trainable() => {
             if let Some(gradient) = updates.take_grad(param) {
-                change(name, param, gradient);
+                update(name, param, gradient);
             }
         }
         StateMut::Param(_) => {}
@@ -146,7 +151,7 @@ mod tests {
         }
     }
 
-    /// The gradient of each parameter is its own name's: 1 for the first, 3 for the second if it is reached.
+    /// The gradient of the first parameter is 1; that of the second is 3 if the loss depends on it.
     fn updates(net: &Net, reach_second: bool, observed: &Tensor) -> Updates {
         let tape = Tape::train(Rng::seed(0));
         tape.observe(&net.seen, observed.clone());
@@ -183,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_step_changes_nothing_and_names_the_culprit() {
+    fn a_failed_step_changes_nothing_and_names_the_parameter() {
         for mut optimizer in optimizers() {
             let mut net = net();
             let before = net.export();
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_remembers_can_be_handed_to_another_copy() {
+    fn state_can_be_moved_to_another_optimizer() {
         let step = |optimizer: &mut dyn Optimizer, net: &mut Net| {
             let updates = updates(net, true, &Tensor::zeros([2]).unwrap());
             optimizer.step(net, updates).unwrap();
@@ -240,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn settings_out_of_range_are_refused() {
-        let refused = |mut optimizer: Box<dyn Optimizer>| {
+    fn settings_out_of_range_are_errors() {
+        let step_error = |mut optimizer: Box<dyn Optimizer>| {
             let mut net = net();
             let updates = updates(&net, true, &Tensor::zeros([2]).unwrap());
             let error = optimizer.step(&mut net, updates).unwrap_err().to_string();
@@ -249,18 +254,18 @@ mod tests {
             error
         };
         assert_eq!(
-            refused(Box::new(Sgd::new(f32::NAN))),
+            step_error(Box::new(Sgd::new(f32::NAN))),
             "sgd: lr: expected a finite number of at least 0, found NaN"
         );
         assert_eq!(
-            refused(Box::new(Sgd::new(0.1).momentum(1.0))),
+            step_error(Box::new(Sgd::new(0.1).momentum(1.0))),
             "sgd: momentum: expected at least 0 and below 1, found 1"
         );
         assert!(
-            refused(Box::new(Sgd::new(0.1).nesterov(true))).contains("sgd: nesterov: expected a momentum")
+            step_error(Box::new(Sgd::new(0.1).nesterov(true))).contains("sgd: nesterov: expected a momentum")
         );
-        assert!(refused(Box::new(AdamW::new(0.1).betas(0.9, 1.5))).contains("adamw: beta2"));
-        let group = Group { weight_decay: Some(-1.0), ..Group::default() };
-        assert!(refused(Box::new(AdamW::new(0.1).group(|_, _| true, group))).contains("weight_decay"));
+        assert!(step_error(Box::new(AdamW::new(0.1).betas(0.9, 1.5))).contains("adamw: beta2"));
+        let group = Group::new().weight_decay(-1.0);
+        assert!(step_error(Box::new(AdamW::new(0.1).group(|_, _| true, group))).contains("weight_decay"));
     }
 }

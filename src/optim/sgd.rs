@@ -1,6 +1,6 @@
 //! Stochastic gradient descent.
 
-use super::{Group, Optimizer, apply, check, groups::Groups, memory::Memory, setting};
+use super::{Group, Optimizer, apply, check, groups::Groups, param_state::ParamState, setting};
 use crate::{
     Error, Result, Tensor,
     autograd::{NamedTensors, Param, State, Updates},
@@ -10,18 +10,19 @@ use crate::{
 /// Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it:
 ///
 /// ```text
-/// g <- g + weight_decay p                        an L2 penalty, so it goes through the momentum
-/// v <- momentum v + (1 - dampening) g            v = g at a parameter's first step
-/// p <- p - lr v                                  with Nesterov: p - lr (g + momentum v)
+/// g <- g + weight_decay p                  L2 penalty, which the momentum includes
+/// v <- momentum v + (1 - dampening) g      v = g at the first step of a parameter
+/// p <- p - lr v                            with Nesterov momentum: p - lr (g + momentum v)
 /// ```
 ///
-/// Nesterov's form is that of Sutskever et al. 2013 (section 2, rewritten in terms of the point that is evaluated).
+/// Nesterov momentum has the form of Sutskever et al. 2013 (section 2), rewritten in terms of the
+/// point at which the gradient is evaluated.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{Param, Tape}, optim::{Optimizer, Sgd}};
 /// let mut weight = Param::new(Tensor::scalar(3.0));
 /// let mut sgd = Sgd::new(0.1).momentum(0.9);
-/// for expected in [2.4, 1.38] {                              // 3 - 0.1 * 6, then 2.4 - 0.1 * (0.9 * 6 + 4.8)
+/// for expected in [2.4, 1.38] {              // 3 - 0.1 * 6, then 2.4 - 0.1 * (0.9 * 6 + 4.8)
 ///     let tape = Tape::train(Rng::seed(0));
 ///     let w = tape.param(&weight);
 ///     sgd.step(&mut weight, w.mul(&w)?.backward()?)?;
@@ -37,11 +38,11 @@ pub struct Sgd {
     nesterov: bool,
     weight_decay: f32,
     groups: Groups,
-    memory: Memory<1>,
+    state: ParamState<1>,
 }
 
 impl Sgd {
-    /// Plain gradient descent with learning rate `lr`, at least 0.
+    /// Creates plain gradient descent with the learning rate `lr`, at least 0.
     pub fn new(lr: f32) -> Sgd {
         Sgd {
             lr,
@@ -50,52 +51,55 @@ impl Sgd {
             nesterov: false,
             weight_decay: 0.0,
             groups: Groups::default(),
-            memory: Memory::new(["momentum_buffer"]),
+            state: ParamState::new(["momentum_buffer"]),
         }
     }
 
-    /// How much of the last step's velocity is kept, in [0, 1); 0 by default.
+    /// Sets the momentum, the factor of the previous velocity, in [0, 1); 0 by default.
     pub fn momentum(self, momentum: f32) -> Sgd {
         Sgd { momentum, ..self }
     }
 
-    /// How much of the gradient the velocity leaves out, in [0, 1); 0 by default.
+    /// Sets the dampening, in [0, 1): the velocity takes up `1 - dampening` of the gradient; 0 by
+    /// default.
     pub fn dampening(self, dampening: f32) -> Sgd {
         Sgd { dampening, ..self }
     }
 
-    /// Nesterov's momentum: looks one step of the velocity ahead. Needs a momentum, and no dampening.
+    /// Enables Nesterov momentum, which requires a momentum above 0 and a dampening of 0.
     pub fn nesterov(self, nesterov: bool) -> Sgd {
         Sgd { nesterov, ..self }
     }
 
-    /// The weight of the L2 penalty, at least 0; 0 by default.
+    /// Sets the weight decay, the factor of the L2 penalty, at least 0; 0 by default.
     pub fn weight_decay(self, weight_decay: f32) -> Sgd {
         Sgd { weight_decay, ..self }
     }
 
-    /// No weight decay on the parameters of at most one axis: biases, scales and shifts of norms.
+    /// Turns weight decay off for the parameters of at most one axis: biases, and the scales and
+    /// shifts of normalizations.
     pub fn no_decay_on_norms_and_biases(mut self) -> Sgd {
         self.groups.add_no_decay();
         self
     }
 
-    /// Treats the parameters that `member` accepts, by name and value, differently.
+    /// Adds a parameter group: `group` holds for the parameters for which `predicate` returns
+    /// `true`, given the name and the parameter.
     ///
     /// ```
     /// use skipgrad::optim::{Group, Sgd};
     /// let sgd = Sgd::new(0.01)
     ///     .weight_decay(1e-4)
     ///     .no_decay_on_norms_and_biases()
-    ///     .group(|name, _| name.starts_with("fc."), Group { lr_scale: 10.0, ..Group::default() });
+    ///     .group(|name, _| name.starts_with("fc."), Group::new().lr_scale(10.0));
     /// # let _ = sgd;
     /// ```
     pub fn group(
         mut self,
-        member: impl Fn(&str, &Param) -> bool + Send + Sync + 'static,
+        predicate: impl Fn(&str, &Param) -> bool + Send + Sync + 'static,
         group: Group,
     ) -> Sgd {
-        self.groups.add(member, group);
+        self.groups.add(predicate, group);
         self
     }
 
@@ -116,7 +120,7 @@ impl Optimizer for Sgd {
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()> {
         self.check_settings()?;
         check(model, &updates)?;
-        self.memory.check(model)?;
+        self.state.check(model)?;
         apply(model, updates, |name, param, gradient| {
             let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
             let step = SgdStep {
@@ -125,12 +129,12 @@ impl Optimizer for Sgd {
                 dampening: self.dampening.into(),
                 nesterov: self.nesterov,
                 weight_decay: weight_decay.into(),
-                first: !self.memory.contains(name),
+                first: !self.state.contains(name),
             };
             let velocity = (self.momentum != 0.0).then(|| {
-                // At the first step the kernel writes the velocity and does not read it.
+                // At the first step the kernel writes the velocity without reading it.
                 let [velocity] =
-                    self.memory.get_or_insert(name, || [Tensor::build(*gradient.shape(), |_| ())]);
+                    self.state.get_or_insert(name, || [Tensor::build(*gradient.shape(), |_| ())]);
                 velocity.data_mut()
             });
             sgd(Isa::active(), step, param.value_mut().data_mut(), gradient.data(), velocity);
@@ -147,10 +151,10 @@ impl Optimizer for Sgd {
     }
 
     fn export(&self) -> NamedTensors {
-        self.memory.export()
+        self.state.export()
     }
 
     fn import(&mut self, model: &dyn State, tensors: NamedTensors) -> Result<()> {
-        self.memory.import(model, tensors)
+        self.state.import(model, tensors)
     }
 }

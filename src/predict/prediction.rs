@@ -1,58 +1,60 @@
-//! What a network takes a picture for.
+//! The prediction of a network for one image.
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
-/// What a network takes a picture for: a probability for every class.
+/// The prediction of a network for one image: a logit and a probability for each class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     logits: Vec<f32>,
     probabilities: Vec<f32>,
-    /// The classes, the likeliest first.
+    /// The classes, the most probable first.
     order: Vec<usize>,
     names: Arc<[String]>,
 }
 
-/// A class and how likely it is.
+/// A class and its predicted probability; [`Prediction::top_k`] returns the most probable ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ClassProbability<'a> {
-    /// Its number, by which the logits are ordered.
+    /// Index of the class among the logits.
     pub class: usize,
-    /// Its name.
+    /// Name of the class in the preset of the predictor.
     pub name: &'a str,
-    /// How likely the network thinks it, in [0, 1].
+    /// Probability of the class, in [0, 1].
     pub probability: f32,
 }
 
 impl Prediction {
-    /// From finite logits, at least one, and as many names.
+    /// Creates a prediction from finite logits, of which there is at least one, and a name for
+    /// each.
     pub(super) fn new(logits: Vec<f32>, names: Arc<[String]>) -> Prediction {
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let powers: Vec<f64> =
-            logits.iter().map(|&logit| (f64::from(logit) - f64::from(most)).exp()).collect();
-        let sum: f64 = powers.iter().sum();
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exps: Vec<f64> = logits.iter().map(|&logit| (f64::from(logit) - f64::from(max)).exp()).collect();
+        let sum: f64 = exps.iter().sum();
         let mut order: Vec<usize> = (0..logits.len()).collect();
-        // A stable sort: of equal logits the lower class comes first, as everywhere.
+        // The sort is stable: of equal logits the lower class comes first, as in `Var::argmax`.
         order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap_or(Ordering::Equal));
-        let probabilities = powers.into_iter().map(|power| (power / sum) as f32).collect();
+        let probabilities = exps.into_iter().map(|exp| (exp / sum) as f32).collect();
         Prediction { logits, probabilities, order, names }
     }
 
-    /// The likeliest class.
+    /// Returns the most probable class.
     pub fn best(&self) -> ClassProbability<'_> {
         self.class_probability(self.order[0])
     }
 
-    /// The `k` likeliest classes, or all if there are fewer, the likeliest first; among equals the lower class.
-    pub fn top(&self, k: usize) -> impl ExactSizeIterator<Item = ClassProbability<'_>> {
+    /// Returns the `k` most probable classes, or all if there are fewer, the most probable first.
+    /// Of classes with the same logit, the lower index comes first.
+    pub fn top_k(&self, k: usize) -> impl ExactSizeIterator<Item = ClassProbability<'_>> {
         self.order[..k.min(self.order.len())].iter().map(|&class| self.class_probability(class))
     }
 
-    /// The network's output, a number a class.
+    /// Returns the output of the network, one logit per class.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// The probabilities, one a class, whose sum is 1: the softmax of the logits.
+    /// Returns the probability of each class: the softmax of the logits, whose sum is 1.
     pub fn probabilities(&self) -> &[f32] {
         &self.probabilities
     }
@@ -62,16 +64,17 @@ impl Prediction {
     }
 }
 
-/// The five likeliest classes.
+/// Writes the five most probable classes.
 impl fmt::Display for Prediction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, guess) in self.top(5).enumerate() {
-            write!(f, "{}{guess}", if i == 0 { "" } else { ", " })?;
+        for (i, class) in self.top_k(5).enumerate() {
+            write!(f, "{}{class}", if i == 0 { "" } else { ", " })?;
         }
         Ok(())
     }
 }
 
+/// Writes the name and the probability in percent, such as `tabby 28.1 %`.
 impl fmt::Display for ClassProbability<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:.1} %", self.name, 100.0 * self.probability)
@@ -88,12 +91,12 @@ mod tests {
     }
 
     #[test]
-    fn the_likeliest_come_first_and_equals_in_their_order() {
+    fn the_most_probable_come_first_and_equals_in_their_order() {
         let prediction = prediction(&[0.0, 3f32.ln(), -200.0, 3f32.ln(), 0.0]);
-        let classes: Vec<usize> = prediction.top(9).map(|guess| guess.class).collect();
+        let classes: Vec<usize> = prediction.top_k(9).map(|top| top.class).collect();
         assert_eq!(classes, [1, 3, 0, 4, 2]);
         assert!((prediction.best().probability - 0.375).abs() < 1e-6);
-        assert_eq!(prediction.top(2).len(), 2);
+        assert_eq!(prediction.top_k(2).len(), 2);
         assert_eq!(
             prediction.to_string(),
             "class 1 37.5 %, class 3 37.5 %, class 0 12.5 %, class 4 12.5 %, class 2 0.0 %"
@@ -101,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_logits_are_no_trouble() {
+    fn huge_logits_do_not_overflow() {
         let prediction = prediction(&[f32::MAX, -f32::MAX, f32::MAX]);
         assert_eq!(prediction.probabilities(), [0.5, 0.0, 0.5]);
     }

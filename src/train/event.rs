@@ -1,48 +1,52 @@
-//! What a training says on the way and at its end.
+//! The events of a training and its outcome.
 
 use super::{Position, Record};
 use std::time::Duration;
 
-/// What a training tells while it runs.
+/// An event that [`Trainer::run`](super::Trainer::run) reports.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Event {
-    /// After every step.
+    /// A step is finished.
     Step(Step),
-    /// After every epoch, when it is evaluated and written down.
+    /// An epoch is finished, evaluated and saved.
     Epoch(Record),
 }
 
-/// How a training is doing after a step.
+/// The progress and the metrics of a training after a step.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Step {
-    /// The epoch, counted from 1.
+    /// Epoch, counted from 1.
     pub epoch: usize,
-    /// Of so many.
+    /// Number of epochs.
     pub epochs: usize,
-    /// The batch in its epoch, counted from 1.
+    /// Batch in the epoch, counted from 1.
     pub batch: usize,
-    /// Of so many.
+    /// Number of batches in the epoch.
     pub batches: usize,
-    /// The step's loss, before the step.
+    /// Loss of the batch, computed before the weights were updated.
     pub loss: f32,
-    /// The mean loss of the epoch so far.
+    /// Mean loss over the images of the epoch so far.
     pub mean_loss: f32,
-    /// The part of the epoch's images so far that were right when they were trained on, in [0, 1].
+    /// Fraction of the epoch's images so far that were classified correctly in training, in [0, 1].
     pub accuracy: f32,
-    /// The step's learning rate.
+    /// Learning rate of the step.
     pub lr: f32,
-    /// Images a second, in this epoch so far.
+    /// Images per second in this epoch so far.
     pub images_per_second: f32,
-    /// How long the rest of the epoch takes at this rate; evaluation is not in it.
+    /// Estimated time until the last step of the epoch, without the evaluation.
     pub eta: Duration,
 }
 
-/// How a training ended.
+/// How [`Trainer::run`](super::Trainer::run) ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
-    /// All epochs are done.
+    /// All epochs are finished.
     Finished,
-    /// It was asked to stop, and stands here. [`Trainer::run`](super::Trainer::run) goes on from there, also in another process after
+    /// The stop flag was set, and the training stopped at this position.
+    /// [`Trainer::run`](super::Trainer::run) continues from there, also in another process after
     /// [`Trainer::resume`](super::Trainer::resume).
     Stopped(Position),
 }

@@ -1,55 +1,59 @@
-//! What happened in every epoch.
+//! The history of a training: one record per epoch.
 
 use crate::{Error, Result, io};
 use std::{fmt::Write, path::Path, str::FromStr};
 
-/// One epoch of a training.
+/// The metrics of one epoch of a training.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Record {
-    /// The epoch, counted from 1.
+    /// Epoch, counted from 1.
     pub epoch: usize,
-    /// The time of its training steps, in seconds; evaluation is not in it.
+    /// Duration of the training steps in seconds, without the evaluation.
     pub seconds: f64,
-    /// The learning rate of its last step.
+    /// Learning rate of the last step.
     pub lr: f32,
-    /// The mean loss of its steps, label smoothing included.
+    /// Mean loss of the training images, with label smoothing.
     pub train_loss: f32,
-    /// The part of its images that were right when they were trained on, in [0, 1].
+    /// Fraction of the training images that were classified correctly in training, in [0, 1].
     pub train_accuracy: f32,
-    /// The mean loss on the test images, without smoothing.
+    /// Mean loss of the test images, without label smoothing.
     pub test_loss: f32,
-    /// The part of the test images that are right, in [0, 1].
+    /// Top-1 accuracy on the test images, in [0, 1].
     pub test_accuracy: f32,
-    /// The part of the test images whose class is among the first five, in [0, 1].
+    /// Top-5 accuracy on the test images, in [0, 1].
     pub test_top5: f32,
 }
 
-/// Every epoch of a training, as a table.
+/// The records of all epochs of a training, which can be written and read as a CSV table.
 ///
 /// ```
-/// use skipgrad::train::{History, Record};
-/// let record = Record { epoch: 1, seconds: 12.5, lr: 0.1, train_loss: 1.5, train_accuracy: 0.5,
-///     test_loss: 1.25, test_accuracy: 0.5625, test_top5: 0.9 };
-/// let history = History { records: vec![record] };
-/// assert_eq!(history.to_csv().lines().last(), Some("1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9"));
-/// assert_eq!(history.to_csv().parse::<History>()?, history);
+/// use skipgrad::train::History;
+/// let csv = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5
+/// 1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9
+/// ";
+/// let history: History = csv.parse()?;
+/// assert_eq!(history.best().map(|record| record.test_accuracy), Some(0.5625));
+/// assert_eq!(history.to_csv(), csv);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct History {
-    /// One record an epoch, in order.
+    /// One record per epoch, in order.
     pub records: Vec<Record>,
 }
 
 const HEADER: &str = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5";
 
 impl History {
-    /// The epoch of the highest test accuracy, the first of equals.
+    /// Returns the record of the highest test accuracy, and the first of them if several are equal.
     pub fn best(&self) -> Option<&Record> {
         self.records.iter().reduce(|best, r| if r.test_accuracy > best.test_accuracy { r } else { best })
     }
 
-    /// The table as text: a header, then one line an epoch. Numbers read back as they were.
+    /// Returns the table as CSV, a header and one line per epoch. Parsing it gives the same
+    /// numbers.
     pub fn to_csv(&self) -> String {
         let mut text = format!("{HEADER}\n");
         for r in &self.records {
@@ -79,7 +83,7 @@ impl History {
     }
 }
 
-/// Reads what [`History::to_csv`] writes.
+/// Parses the table that [`History::to_csv`] returns.
 impl FromStr for History {
     type Err = Error;
 
@@ -94,16 +98,16 @@ impl FromStr for History {
 }
 
 fn record(line: &str) -> Result<Record> {
-    let refuse = || Error::argument("history", "record", format_args!("numbers for {HEADER}"), line);
+    let error = || Error::argument("history", "record", format_args!("numbers for {HEADER}"), line);
     let fields: Vec<&str> = line.split(',').collect();
-    let [epoch, seconds, rest @ ..] = &fields[..] else { return Err(refuse()) };
-    let rest: Vec<f32> = rest.iter().map(|x| x.parse()).collect::<Result<_, _>>().map_err(|_| refuse())?;
+    let [epoch, seconds, rest @ ..] = &fields[..] else { return Err(error()) };
+    let rest: Vec<f32> = rest.iter().map(|x| x.parse()).collect::<Result<_, _>>().map_err(|_| error())?;
     let [lr, train_loss, train_accuracy, test_loss, test_accuracy, test_top5] = rest[..] else {
-        return Err(refuse());
+        return Err(error());
     };
     Ok(Record {
-        epoch: epoch.parse().map_err(|_| refuse())?,
-        seconds: seconds.parse().map_err(|_| refuse())?,
+        epoch: epoch.parse().map_err(|_| error())?,
+        seconds: seconds.parse().map_err(|_| error())?,
         lr,
         train_loss,
         train_accuracy,
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tables_are_refused() {
+    fn other_tables_are_errors() {
         assert!("".parse::<History>().is_err());
         for line in ["1,2,3", "1,2,3,4,5,6,7,8,9", "x,2,3,4,5,6,7,8", "1,2,3,4,5,6,7,eight"] {
             let error = format!("{HEADER}\n{line}\n").parse::<History>().unwrap_err();

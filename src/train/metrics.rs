@@ -1,8 +1,8 @@
-//! How good a classifier is.
+//! Metrics of a classifier: accuracy, mean loss and confusion matrix.
 
 use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, install, nn::Module};
 
-/// Counts over classified images: the sums behind accuracy and mean loss.
+/// Counts over classified images, from which accuracy and mean loss follow.
 ///
 /// ```
 /// use skipgrad::{Tensor, train::Metrics};
@@ -13,25 +13,27 @@ use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, install, nn::Mo
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Metrics {
-    /// Images seen.
+    /// Number of images.
     pub images: usize,
-    /// Images whose class had the highest logit.
+    /// Number of images whose class has the highest logit.
     pub top1: usize,
-    /// Images whose class was among the five highest.
+    /// Number of images whose class is among the five highest logits.
     pub top5: usize,
-    /// The sum of the images' cross-entropy, in nats.
+    /// Sum of the cross-entropies of the images, in nats.
     pub loss_sum: f64,
 }
 
 impl Metrics {
-    /// Adds the images of a batch: `logits` `[N, K]`, and `N` classes below `K`.
+    /// Adds the images of a batch: `logits` have the shape `[N, K]`, and `labels` are `N` classes
+    /// below `K`.
     ///
-    /// Among equal logits the lower class comes first, as in [`Tensor::argmax`]. An image with a logit that is not a
-    /// number is wrong, and the loss is then not a number either.
+    /// Of equal logits the one of the lower class counts as the higher, as in [`Tensor::argmax`].
+    /// An image with a NaN logit counts as misclassified, and the loss is NaN then.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the logits have another shape or a label has no class.
+    /// [`Error::Argument`] if the logits have another shape or a label is not below `K`.
     pub fn add(&mut self, logits: &Tensor, labels: &[usize]) -> Result<()> {
         let classes = classes(logits, labels)?;
         for (row, &label) in logits.data().chunks_exact(classes.max(1)).zip(labels) {
@@ -44,23 +46,25 @@ impl Metrics {
         Ok(())
     }
 
-    /// The part of the images whose class had the highest logit, in [0, 1]; NaN without images.
+    /// Returns the top-1 accuracy in [0, 1], the fraction of images whose class has the highest
+    /// logit; NaN without images.
     pub fn accuracy(&self) -> f32 {
         self.top1 as f32 / self.images as f32
     }
 
-    /// The part of the images whose class was among the five highest, in [0, 1]; NaN without images.
+    /// Returns the top-5 accuracy in [0, 1], the fraction of images whose class is among the five
+    /// highest logits; NaN without images.
     pub fn top5_accuracy(&self) -> f32 {
         self.top5 as f32 / self.images as f32
     }
 
-    /// The mean cross-entropy in nats; NaN without images.
+    /// Returns the mean cross-entropy in nats; NaN without images.
     pub fn loss(&self) -> f32 {
         (self.loss_sum / self.images as f64) as f32
     }
 }
 
-/// The number of classes, once logits and labels fit.
+/// Checks that logits and labels fit together, and returns the number of classes.
 fn classes(logits: &Tensor, labels: &[usize]) -> Result<usize> {
     let [images, classes] = logits.shape()[..] else {
         return Err(Error::argument("metrics", "logits", "[N, K]", logits.shape()));
@@ -78,7 +82,7 @@ fn classes(logits: &Tensor, labels: &[usize]) -> Result<usize> {
     }
 }
 
-/// How many classes come before the label.
+/// Returns the number of classes whose logits rank before that of the label.
 fn rank(row: &[f32], label: usize) -> usize {
     if row.iter().any(|x| x.is_nan()) {
         return usize::MAX;
@@ -87,28 +91,29 @@ fn rank(row: &[f32], label: usize) -> usize {
     row.iter().enumerate().filter(|&(i, &x)| x > mine || (x == mine && i < label)).count()
 }
 
-/// log(sum exp(x)) - x[label].
+/// Returns `log(sum exp(x)) - x[label]`.
 fn cross_entropy(row: &[f32], label: usize) -> f64 {
     let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let sum: f64 = row.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
     largest + sum.ln() - f64::from(row[label])
 }
 
-/// How a model does on one pass over a loader's images, in evaluation mode.
+/// Evaluates a model on all images of a loader, in evaluation mode.
 ///
-/// Give it a loader that neither shuffles nor varies images nor drops the last ones.
+/// The loader should neither shuffle nor augment the images nor drop the last batch.
 ///
 /// # Errors
-/// Whatever the loader and the model refuse; [`Error::Argument`] if the model's output is not `[N, K]` or a label has no
-/// class in it.
+/// Errors of the loader and of the model; [`Error::Argument`] if the model's output is not of the
+/// shape `[N, K]` or a label is not below `K`.
 ///
 /// ```
-/// use skipgrad::{Rng, data::{SyntheticShapes, Loader}, nn::{Flatten, Linear, Sequential}, train::evaluate};
+/// use skipgrad::{Rng, data::{Loader, SyntheticShapes}, nn::{Flatten, Linear, Sequential}};
+/// use skipgrad::train::evaluate;
 /// let test = Loader::new(SyntheticShapes::with_sizes(0, 50, 1)?.test(), 20);
 /// let model = Sequential::new().push(Flatten).push(Linear::new(3072, 10, &mut Rng::seed(0))?);
 /// let metrics = evaluate(&model, &test)?;
 /// assert_eq!(metrics.images, 50);
-/// println!("top1 {}/{} top5 {} loss {:.4}", metrics.top1, metrics.images, metrics.top5, metrics.loss());
+/// println!("top-1 accuracy {:.4}, loss {:.4}", metrics.accuracy(), metrics.loss());
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
@@ -121,57 +126,61 @@ pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
     Ok(metrics)
 }
 
-/// How often images of one class were taken for another.
+/// A confusion matrix: how often images of one class were predicted to be of another.
 ///
 /// ```
-/// use skipgrad::train::Confusion;
-/// let mut confusion = Confusion::new(3);
-/// confusion.add(&[0, 1, 1], &[0, 1, 2])?;                        // guesses, labels
+/// use skipgrad::train::ConfusionMatrix;
+/// let mut confusion = ConfusionMatrix::new(3);
+/// confusion.add(&[0, 1, 1], &[0, 1, 2])?;      // predictions, labels
 /// assert_eq!((confusion.count(2, 1), confusion.recall(2), confusion.precision(1)), (1, 0.0, 0.5));
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confusion {
+pub struct ConfusionMatrix {
     classes: usize,
     counts: Vec<usize>,
 }
 
-impl Confusion {
-    /// No images yet.
-    pub fn new(classes: usize) -> Confusion {
-        Confusion { classes, counts: vec![0; classes * classes] }
+impl ConfusionMatrix {
+    /// Creates an empty matrix for `classes` classes.
+    pub fn new(classes: usize) -> ConfusionMatrix {
+        ConfusionMatrix { classes, counts: vec![0; classes * classes] }
     }
 
-    /// Adds images by their guessed and their true classes.
+    /// Adds images by their predicted and their true classes.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the lengths differ or a class is none; nothing is counted then.
-    pub fn add(&mut self, guesses: &[usize], labels: &[usize]) -> Result<()> {
-        if guesses.len() != labels.len() {
-            return Err(Error::argument("confusion", "guesses", labels.len(), guesses.len()));
+    /// [`Error::Argument`] if the lengths differ or a class is out of range; nothing is counted
+    /// then.
+    pub fn add(&mut self, predictions: &[usize], labels: &[usize]) -> Result<()> {
+        if predictions.len() != labels.len() {
+            return Err(Error::argument("confusion", "predictions", labels.len(), predictions.len()));
         }
-        if let Some(class) = guesses.iter().chain(labels).find(|&&class| class >= self.classes) {
+        if let Some(class) = predictions.iter().chain(labels).find(|&&class| class >= self.classes) {
             return Err(Error::argument("confusion", "class", format!("below {}", self.classes), class));
         }
-        for (guess, label) in guesses.iter().zip(labels) {
-            self.counts[label * self.classes + guess] += 1;
+        for (prediction, label) in predictions.iter().zip(labels) {
+            self.counts[label * self.classes + prediction] += 1;
         }
         Ok(())
     }
 
-    /// How many images of class `label` were taken for class `guess`; 0 for classes that there are not.
-    pub fn count(&self, label: usize, guess: usize) -> usize {
-        let there = label < self.classes && guess < self.classes;
-        if there { self.counts[label * self.classes + guess] } else { 0 }
+    /// Returns the number of images of class `label` that were predicted to be of class
+    /// `prediction`; 0 for classes out of range.
+    pub fn count(&self, label: usize, prediction: usize) -> usize {
+        let in_range = label < self.classes && prediction < self.classes;
+        if in_range { self.counts[label * self.classes + prediction] } else { 0 }
     }
 
-    /// The part of a class's images that were recognized, in [0, 1]; NaN if it has none.
+    /// Returns the recall of a class in [0, 1], the fraction of its images that were predicted to
+    /// be of it; NaN if it has no images.
     pub fn recall(&self, class: usize) -> f32 {
-        let images: usize = (0..self.classes).map(|guess| self.count(class, guess)).sum();
+        let images: usize = (0..self.classes).map(|prediction| self.count(class, prediction)).sum();
         self.count(class, class) as f32 / images as f32
     }
 
-    /// The part of the images taken for a class that are of it, in [0, 1]; NaN if there are none.
+    /// Returns the precision of a class in [0, 1], the fraction of the images predicted to be of it
+    /// that are; NaN if there are no such images.
     pub fn precision(&self, class: usize) -> f32 {
         let images: usize = (0..self.classes).map(|label| self.count(label, class)).sum();
         self.count(class, class) as f32 / images as f32
@@ -199,12 +208,13 @@ mod tests {
         let logits = Tensor::zeros([3, 3]).unwrap();
         let mut metrics = Metrics::default();
         metrics.add(&logits, &[0, 1, 2]).unwrap();
-        let right = logits.argmax().iter().zip([0, 1, 2]).filter(|(guess, label)| *guess == label).count();
-        assert_eq!((metrics.top1, right), (1, 1));
+        let correct =
+            logits.argmax().iter().zip([0, 1, 2]).filter(|(prediction, label)| *prediction == label).count();
+        assert_eq!((metrics.top1, correct), (1, 1));
     }
 
     #[test]
-    fn what_is_no_number_is_wrong_and_shows_in_the_loss() {
+    fn a_nan_logit_is_misclassified_and_makes_the_loss_nan() {
         let mut metrics = Metrics::default();
         metrics.add(&Tensor::full([2, 3], f32::NAN).unwrap(), &[0, 1]).unwrap();
         assert_eq!((metrics.top1, metrics.top5), (0, 0));
@@ -216,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_what_was_wrong() {
+    fn errors_name_the_argument() {
         let says = |logits: Tensor, labels: &[usize], text: &str| {
             let error = Metrics::default().add(&logits, labels).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
@@ -225,9 +235,43 @@ mod tests {
         says(Tensor::zeros([2, 0]).unwrap(), &[0, 0], "expected classes below 0, found 0 in row 0");
         says(Tensor::zeros([2, 3]).unwrap(), &[0], "expected 2 labels, found 1");
         says(Tensor::zeros([2, 3]).unwrap(), &[0, 3], "expected classes below 3, found 3 in row 1");
-        let mut confusion = Confusion::new(2);
+        let mut confusion = ConfusionMatrix::new(2);
         assert!(confusion.add(&[0], &[0, 1]).is_err() && confusion.add(&[0, 2], &[0, 1]).is_err());
-        assert_eq!(confusion, Confusion::new(2), "nothing is counted");
+        assert_eq!(confusion, ConfusionMatrix::new(2), "nothing is counted");
         assert!(confusion.recall(0).is_nan() && confusion.precision(5).is_nan());
+    }
+
+    #[test]
+    fn fractions_by_hand() {
+        let metrics = Metrics { images: 8, top1: 2, top5: 6, loss_sum: 4.0 };
+        assert_eq!((metrics.accuracy(), metrics.top5_accuracy(), metrics.loss()), (0.25, 0.75, 0.5));
+        let mut metrics = Metrics::default();
+        for _ in 0..2 {
+            metrics.add(&Tensor::new([1, 2], vec![0.0, 1.0]).unwrap(), &[1]).unwrap();
+        }
+        assert_eq!((metrics.images, metrics.top1, metrics.top5), (2, 2, 2));
+        assert!((metrics.loss() - (1.0 + (-1.0f32).exp()).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn confusions_by_hand() {
+        let mut confusion = ConfusionMatrix::new(3);
+        confusion.add(&[0, 1, 1, 2, 1], &[0, 1, 2, 2, 0]).unwrap();
+        let counts: Vec<usize> = (0..9).map(|i| confusion.count(i / 3, i % 3)).collect();
+        assert_eq!(counts, [1, 1, 0, 0, 1, 0, 0, 1, 1]);
+        assert_eq!([0, 1, 2].map(|class| confusion.recall(class)), [0.5, 1.0, 0.5]);
+        assert_eq!([0, 1, 2].map(|class| confusion.precision(class)), [1.0, 1.0 / 3.0, 1.0]);
+        // Classes that there are not, one of which would be within the table.
+        assert_eq!((confusion.count(0, 3), confusion.count(3, 0), confusion.count(1, 4)), (0, 0, 0));
+    }
+
+    #[test]
+    fn evaluation_counts_every_image() {
+        use crate::{Rng, data::SyntheticShapes, nn::Flatten, nn::Linear, nn::Sequential};
+        let test = Loader::new(SyntheticShapes::with_sizes(0, 7, 1).unwrap().test(), 3);
+        let model = Sequential::new().push(Flatten).push(Linear::new(3072, 10, &mut Rng::seed(0)).unwrap());
+        let metrics = evaluate(&model, &test).unwrap();
+        assert_eq!(metrics.images, 7);
+        assert!(metrics.loss() > 0.0);
     }
 }

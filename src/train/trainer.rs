@@ -2,7 +2,7 @@
 
 use super::{
     Checkpoint, Event, History, Metrics, Outcome, Position, Record, Settings, Step,
-    checkpoint::{Progress, Sums},
+    checkpoint::{LoaderSizes, Progress, Sums},
     evaluate,
 };
 use crate::{
@@ -24,14 +24,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A training: a loop over epochs and batches, each batch a step at the schedule's learning rate, each epoch evaluated,
-/// written down and kept in a checkpoint.
+/// A training loop over epochs and batches: every batch is one optimizer step at the learning rate
+/// of the schedule, and after every epoch the model is evaluated and a checkpoint is written.
 ///
-/// Whatever is random in a step is keyed by (seed, epoch, batch), and a [`Loader`]'s batches by its seed and the epoch. So a
-/// training that is stopped after any step and resumed from its checkpoint, with the same model, optimizer settings and
-/// loaders, ends with the same bits as one that never stopped.
+/// The random numbers of a step are keyed by (seed, epoch, batch), and the batches of a [`Loader`]
+/// by its seed and the epoch. A training that is stopped after any step and resumed from its
+/// checkpoint, with the same model, optimizer settings and loaders, therefore ends with the same
+/// bits as one that was never stopped.
 ///
-/// [The module](super) has an example.
+/// See [the module](super) for an example.
 #[derive(Debug)]
 pub struct Trainer {
     settings: Settings,
@@ -42,16 +43,17 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// The name of the file, in [`Trainer::folder`], with the latest checkpoint.
+    /// Name of the file in [`Trainer::folder`] that holds the latest checkpoint.
     pub const LAST: &'static str = "last.checkpoint";
 
-    /// The name of the file, in [`Trainer::folder`], with the checkpoint of the best test accuracy so far.
+    /// Name of the file in [`Trainer::folder`] that holds the checkpoint of the best test accuracy.
     pub const BEST: &'static str = "best.checkpoint";
 
-    /// The name of the file, in [`Trainer::folder`], with the record of every epoch.
+    /// Name of the file in [`Trainer::folder`] that holds the history.
     pub const HISTORY: &'static str = "history.csv";
 
-    /// A training of so many epochs; no smoothing, no clipping, whole batches, seed 0, nothing written.
+    /// Creates a training of `epochs` epochs with seed 0, without label smoothing, gradient
+    /// clipping, micro-batches or files.
     pub fn new(epochs: usize, schedule: Schedule) -> Trainer {
         let settings = Settings {
             model: String::new(),
@@ -62,116 +64,134 @@ impl Trainer {
             clip_norm: None,
             micro_batches: 1,
         };
-        let stop = Arc::default();
-        Trainer { settings, progress: Progress::default(), folder: None, checkpoint_every: None, stop }
+        Trainer {
+            settings,
+            progress: Progress::default(),
+            folder: None,
+            checkpoint_every: None,
+            stop: Arc::default(),
+        }
     }
 
-    /// Where everything random in a step comes from: dropout and its kin.
+    /// Sets the seed of the random numbers of a step, such as those of dropout.
     pub fn seed(mut self, seed: u64) -> Trainer {
         self.settings.seed = seed;
         self
     }
 
-    /// The model's name, one line, kept in checkpoints.
+    /// Sets the name of the model that checkpoints record.
     pub fn model_name(mut self, name: impl Into<String>) -> Trainer {
         self.settings.model = name.into();
         self
     }
 
-    /// How much of each target is spread over all classes (Szegedy et al. 2016, section 7), in [0, 1).
+    /// Sets the fraction of each target that is spread over all classes, in [0, 1) (Szegedy et al.
+    /// 2016, section 7).
     pub fn label_smoothing(mut self, label_smoothing: f32) -> Trainer {
         self.settings.label_smoothing = label_smoothing;
         self
     }
 
-    /// Scales the gradients of a step so that their common Euclidean norm is at most this (Pascanu et al. 2013).
+    /// Scales the gradients of a step so that their global Euclidean norm is at most `norm`
+    /// (Pascanu et al. 2013).
     pub fn clip_norm(mut self, norm: f32) -> Trainer {
         self.settings.clip_norm = Some(norm);
         self
     }
 
-    /// Computes every batch in so many parts, one after the other, to need less memory. The step is the mean's, as that of
-    /// the whole batch; batch normalization takes the statistics of each part.
-    pub fn micro_batches(mut self, parts: usize) -> Trainer {
-        self.settings.micro_batches = parts;
+    /// Computes every batch as `count` micro-batches, one after the other, and accumulates their
+    /// gradients, which takes less memory. The step is that of the whole batch, except that batch
+    /// normalization uses the statistics of each micro-batch.
+    pub fn micro_batches(mut self, count: usize) -> Trainer {
+        self.settings.micro_batches = count;
         self
     }
 
-    /// Where checkpoints and the history are written, after every epoch and when the training is stopped. Made if it is not
-    /// there.
+    /// Sets the folder where checkpoints and the history are written after every epoch, and when
+    /// the training is stopped. It is created if it does not exist.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Writes [`Trainer::LAST`] after every so many batches of an epoch, too.
+    /// Writes [`Trainer::LAST`] also after every `batches` batches of an epoch.
     pub fn checkpoint_every(mut self, batches: usize) -> Trainer {
         self.checkpoint_every = Some(batches);
         self
     }
 
-    /// A flag that another thread, or a handler of Ctrl-C, sets to stop the training after the step at hand.
+    /// Sets the flag with which another thread, or a handler of Ctrl-C, stops the training after
+    /// the current step.
     pub fn stop(mut self, flag: Arc<AtomicBool>) -> Trainer {
         self.stop = flag;
         self
     }
 
-    /// What the training is made with.
+    /// Returns the settings of the training.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// How far it is.
+    /// Returns the position of the training.
     pub fn position(&self) -> Position {
         self.progress.position
     }
 
-    /// Its epochs so far.
+    /// Returns the records of all finished epochs.
     pub fn history(&self) -> &History {
         &self.progress.history
     }
 
-    /// Goes on from a checkpoint: takes the weights and statistics into `model`, what was remembered into `optimizer`, and the
-    /// checkpoint's settings in place of its own. The optimizer's other settings and the loaders must be those of before.
+    /// Resumes from a checkpoint: restores the weights and statistics of `model`, the state of
+    /// `optimizer`, and the settings and the position of the training. The settings of the
+    /// optimizer and the loaders are not part of a checkpoint; they must be the same as before.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`]; [`Error::State`] if the checkpoint is of another model or optimizer. Nothing is changed then.
+    /// As [`Checkpoint::read`]; [`Error::State`] if the checkpoint is of another model or
+    /// optimizer. Nothing is changed then.
     pub fn resume(
         &mut self,
         model: &mut dyn Module,
         optimizer: &mut dyn Optimizer,
         path: impl AsRef<Path>,
     ) -> Result<()> {
+        let path = path.as_ref();
         (self.settings, self.progress) = Checkpoint::read(path)?.restore(model, optimizer)?;
+        let Position { epoch, batch } = self.progress.position;
+        log::info!("resumed from {} after {epoch} epochs and {batch} batches", path.display());
         Ok(())
     }
 
-    /// Trains, from where the training stands to its end, or until it is stopped.
+    /// Trains from the current position until all epochs are finished or the training is stopped,
+    /// and calls `on_event` after every step and every epoch.
     ///
     /// # Errors
-    /// [`Error::Argument`] for settings out of their range, for a loader that gives other batches than those before the
-    /// training was stopped, and if the loss or the norm of the gradients is no longer finite (the weights are those before
-    /// the step); [`Error::Io`] if the folder cannot be written, before the first step; whatever model, optimizer and loaders
-    /// refuse.
+    /// [`Error::Argument`] for settings out of range, and for a training loader of other sizes than
+    /// before the training was stopped; [`Error::Diverged`] if the loss, or the norm of gradients
+    /// that are clipped, is not finite (the weights are those before the step); [`Error::Io`]
+    /// before the first step if the folder cannot be written; errors of the model, the optimizer
+    /// and the loaders.
     pub fn run(
         &mut self,
         model: &mut dyn Module,
         optimizer: &mut dyn Optimizer,
         train: &Loader,
         test: &Loader,
-        mut tell: impl FnMut(Event),
+        mut on_event: impl FnMut(Event),
     ) -> Result<Outcome> {
         self.prepare(train)?;
         while self.progress.position.epoch < self.settings.epochs {
-            self.train_epoch(model, optimizer, train, &mut tell)?;
+            self.train_epoch(model, optimizer, train, &mut on_event)?;
             if self.is_stopped() {
                 self.save(Trainer::LAST, model, optimizer)?;
+                let Position { epoch, batch } = self.progress.position;
+                log::info!("stopped after {epoch} epochs and {batch} batches");
                 return Ok(Outcome::Stopped(self.progress.position));
             }
             let metrics = evaluate(model, test)?;
-            let record = self.close_epoch(&metrics, train.num_batches());
+            let record = self.finish_epoch(&metrics, train.num_batches());
             self.save_epoch(record, model, optimizer)?;
-            tell(Event::Epoch(record));
+            on_event(Event::Epoch(record));
         }
         Ok(Outcome::Finished)
     }
@@ -180,7 +200,8 @@ impl Trainer {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Finds out before the first step what would go wrong later.
+    /// Checks settings and loader, and creates the folder, so that errors appear before the first
+    /// step.
     fn prepare(&mut self, train: &Loader) -> Result<()> {
         train.check()?;
         if self.settings.micro_batches == 0 {
@@ -189,28 +210,35 @@ impl Trainer {
         if let Some(norm) = self.settings.clip_norm.filter(|norm| norm.is_nan() || *norm <= 0.0) {
             return Err(Error::argument("train", "clip_norm", "more than 0", norm));
         }
-        let found = Progress::of_loader(train);
-        let [images, size] = *self.progress.data.get_or_insert(found);
-        if found != [images, size] {
+        let found = LoaderSizes::of(train);
+        let expected = *self.progress.loader.get_or_insert(found);
+        if found != expected {
+            let LoaderSizes { images, batch_size } = expected;
             let expected =
-                format!("{images} images in batches of {size}, as before the training was stopped");
-            let found = format!("{} in batches of {}", found[0], found[1]);
+                format!("{images} images in batches of {batch_size}, as before the training was stopped");
+            let found = format!("{} in batches of {}", found.images, found.batch_size);
             return Err(Error::argument("train", "train", expected, found));
         }
-        if let Some(folder) = &self.folder {
-            fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
-            self.progress.history.write(folder.join(Trainer::HISTORY))?;
+        match &self.folder {
+            Some(folder) => {
+                fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
+                self.progress.history.write(folder.join(Trainer::HISTORY))
+            }
+            None => {
+                log::debug!("the trainer has no folder: no checkpoint and no history is written");
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    /// The steps of an epoch, or of what is left of it, until it ends or the training is stopped.
+    /// Trains on the remaining batches of the current epoch, until it ends or the training is
+    /// stopped.
     fn train_epoch(
         &mut self,
         model: &mut dyn Module,
         optimizer: &mut dyn Optimizer,
         train: &Loader,
-        tell: &mut impl FnMut(Event),
+        on_event: &mut impl FnMut(Event),
     ) -> Result<()> {
         let Position { epoch, batch: first } = self.progress.position;
         let (start, before) = (Instant::now(), self.progress.sums);
@@ -220,17 +248,17 @@ impl Trainer {
             }
             let batch = batch?;
             let images = batch.labels.len();
-            let (loss, right) = self.step(model, optimizer, batch, epoch * train.num_batches())?;
+            let (loss, correct) = self.step(model, optimizer, batch, epoch * train.num_batches())?;
             self.progress.position.batch += 1;
             let elapsed = start.elapsed().as_secs_f64();
             let sums = &mut self.progress.sums;
             sums.images += images;
-            sums.right += right;
+            sums.correct += correct;
             sums.loss += f64::from(loss) * images as f64;
             sums.seconds = before.seconds + elapsed;
             let rate = (sums.images - before.images) as f64 / elapsed.max(1e-9);
-            let left = train.samples().saturating_sub(sums.images) as f64;
-            tell(Event::Step(Step {
+            let remaining = train.num_samples().saturating_sub(sums.images) as f64;
+            on_event(Event::Step(Step {
                 epoch: epoch + 1,
                 epochs: self.settings.epochs,
                 batch: self.progress.position.batch,
@@ -240,7 +268,7 @@ impl Trainer {
                 accuracy: sums.accuracy(),
                 lr: optimizer.lr(),
                 images_per_second: rate as f32,
-                eta: Duration::from_secs_f64(left / rate.max(1e-9)),
+                eta: Duration::from_secs_f64(remaining / rate.max(1e-9)),
             }));
             if self.checkpoint_every.is_some_and(|every| self.progress.position.batch.is_multiple_of(every)) {
                 self.save(Trainer::LAST, model, optimizer)?;
@@ -249,62 +277,65 @@ impl Trainer {
         Ok(())
     }
 
-    /// One step: the loss before it, and how many images were right. `before` is the number of steps of earlier epochs.
+    /// Makes one step, and returns the loss before it and the number of images that were classified
+    /// correctly. `first_step` is the number of steps of the epochs before.
     fn step(
         &self,
         model: &mut dyn Module,
         optimizer: &mut dyn Optimizer,
         batch: Batch,
-        before: usize,
+        first_step: usize,
     ) -> Result<(f32, usize)> {
         let Position { epoch, batch: number } = self.progress.position;
-        optimizer.set_lr(self.settings.schedule.lr(before + number));
-        // Split, so that a sample's augmentation keyed by the same three numbers has another stream.
+        optimizer.set_lr(self.settings.schedule.lr(first_step + number));
+        // The split separates this stream from that of an augmentation keyed by the same numbers.
         let rng = Rng::keyed(self.settings.seed, epoch as u64, number as u64).split();
-        let (mut updates, loss, right) = install(|| self.gradients(model, batch, rng))?;
-        self.expect_finite("loss", loss, optimizer.lr())?;
+        let (mut updates, loss, correct) = install(|| self.gradients(model, batch, rng))?;
+        self.check_finite("loss", loss, optimizer.lr())?;
         if let Some(norm) = self.settings.clip_norm {
-            let found = updates.clip_global_norm(norm);
-            self.expect_finite("gradients", found, optimizer.lr())?;
+            let norm = updates.clip_global_norm(norm);
+            self.check_finite("gradient norm", norm, optimizer.lr())?;
         }
         optimizer.step(model, updates)?;
-        Ok((loss, right))
+        Ok((loss, correct))
     }
 
-    /// Forward and backward, part by part.
+    /// Computes the gradients and the loss of a batch, micro-batch by micro-batch, and the number
+    /// of images that were classified correctly.
     fn gradients(&self, model: &dyn Module, batch: Batch, mut rng: Rng) -> Result<(Updates, f32, usize)> {
         let images = batch.labels.len();
         let size = images.div_ceil(self.settings.micro_batches).max(1);
-        let (mut updates, mut mean_loss, mut right) = (Updates::default(), 0.0, 0);
-        for (part, labels) in batch.labels.chunks(size).enumerate() {
+        let (mut updates, mut mean_loss, mut correct) = (Updates::default(), 0.0, 0);
+        for (i, labels) in batch.labels.chunks(size).enumerate() {
             let pixels = if labels.len() == images {
                 batch.images.clone()
             } else {
-                batch.images.slice_rows(part * size..part * size + labels.len())?
+                batch.images.slice_rows(i * size..i * size + labels.len())?
             };
             let tape = Tape::train(rng.split());
             let logits = tape.input(pixels).apply(model)?;
             let targets = Targets::classes(labels).smoothed(self.settings.label_smoothing);
-            let share = labels.len() as f32 / images as f32;
-            let loss = logits.cross_entropy(targets)?.scale(share);
+            let weight = labels.len() as f32 / images as f32;
+            let loss = logits.cross_entropy(targets)?.scale(weight);
             mean_loss += loss.item();
-            right += logits.argmax().iter().zip(labels).filter(|(guess, label)| guess == label).count();
+            let predictions = logits.argmax();
+            correct += predictions.iter().zip(labels).filter(|(class, label)| class == label).count();
             updates.accumulate(loss.backward()?);
         }
-        Ok((updates, mean_loss, right))
+        Ok((updates, mean_loss, correct))
     }
 
-    fn expect_finite(&self, argument: &'static str, found: f32, lr: f32) -> Result<()> {
-        if found.is_finite() {
+    fn check_finite(&self, name: &str, value: f32, learning_rate: f32) -> Result<()> {
+        if value.is_finite() {
             return Ok(());
         }
         let Position { epoch, batch } = self.progress.position;
-        let at = format!("{found} in epoch {}, batch {} (learning rate {lr})", epoch + 1, batch + 1);
-        Err(Error::argument("train", argument, "a finite number", at))
+        let what = format!("{name} ({value})");
+        Err(Error::Diverged { epoch: epoch + 1, batch: batch + 1, what, learning_rate })
     }
 
-    /// Ends an epoch of so many batches: its record, and a fresh start for the next.
-    fn close_epoch(&mut self, test: &Metrics, batches: usize) -> Record {
+    /// Finishes an epoch of `batches` batches: adds its record and moves on to the next epoch.
+    fn finish_epoch(&mut self, test: &Metrics, batches: usize) -> Record {
         let progress = &mut self.progress;
         let sums = std::mem::take(&mut progress.sums);
         progress.position = Position { epoch: progress.position.epoch + 1, batch: 0 };
@@ -325,6 +356,7 @@ impl Trainer {
     fn save_epoch(&self, record: Record, model: &dyn Module, optimizer: &dyn Optimizer) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         if self.history().best().is_some_and(|best| best.epoch == record.epoch) {
+            log::info!("epoch {} has the best test accuracy so far, {}", record.epoch, record.test_accuracy);
             self.save(Trainer::BEST, model, optimizer)?;
         }
         self.save(Trainer::LAST, model, optimizer)?;
@@ -333,7 +365,10 @@ impl Trainer {
 
     fn save(&self, name: &str, model: &dyn Module, optimizer: &dyn Optimizer) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        Checkpoint::capture(&self.settings, &self.progress, model, optimizer).write(folder.join(name))
+        let path = folder.join(name);
+        Checkpoint::capture(&self.settings, &self.progress, model, optimizer).write(&path)?;
+        log::debug!("wrote {}", path.display());
+        Ok(())
     }
 }
 
@@ -343,7 +378,7 @@ impl Sums {
     }
 
     fn accuracy(&self) -> f32 {
-        self.right as f32 / self.images as f32
+        self.correct as f32 / self.images as f32
     }
 }
 
@@ -371,17 +406,17 @@ mod tests {
 
     fn train(mut trainer: Trainer) -> (Sequential, Vec<Step>) {
         let (mut model, mut steps) = (model(), vec![]);
-        let ended = trainer.run(&mut model, &mut Sgd::new(9.0), &loader(4), &loader(5), |event| {
+        let outcome = trainer.run(&mut model, &mut Sgd::new(9.0), &loader(4), &loader(5), |event| {
             if let Event::Step(step) = event {
                 steps.push(step);
             }
         });
-        assert_eq!(ended.unwrap(), Outcome::Finished);
+        assert_eq!(outcome.unwrap(), Outcome::Finished);
         (model, steps)
     }
 
     #[test]
-    fn it_is_the_loop_that_one_would_write() {
+    fn it_equals_a_loop_written_by_hand() {
         let schedule = Schedule::step(0.5, 2, 0.5);
         let (trained, steps) = train(Trainer::new(2, schedule.clone()).label_smoothing(0.1));
         let (mut model, mut sgd, mut losses) = (model(), Sgd::new(0.0), vec![]);
@@ -416,13 +451,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_in_parts_makes_the_same_step() {
+    fn micro_batches_make_the_same_step() {
         let schedule = Schedule::constant(0.5);
         let (whole, _) = train(Trainer::new(2, schedule.clone()));
-        for parts in [2, 3, 100] {
-            let (split, _) = train(Trainer::new(2, schedule.clone()).micro_batches(parts));
+        for count in [2, 3, 100] {
+            let (split, _) = train(Trainer::new(2, schedule.clone()).micro_batches(count));
             for (a, b) in whole.export().values().zip(split.export().values()) {
-                assert!(a.data().iter().zip(b.data()).all(|(a, b)| (a - b).abs() < 1e-6), "{parts}: {a} {b}");
+                assert!(a.data().iter().zip(b.data()).all(|(a, b)| (a - b).abs() < 1e-6), "{count}: {a} {b}");
             }
         }
     }
@@ -438,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_in_the_same_process_too() {
+    fn it_continues_in_the_same_process() {
         let flag = Arc::new(AtomicBool::new(true));
         let mut trainer = Trainer::new(1, Schedule::constant(0.5)).stop(flag.clone());
         let (mut model, mut sgd) = (model(), Sgd::new(0.0));
@@ -455,8 +490,8 @@ mod tests {
     }
 
     #[test]
-    fn settings_out_of_range_are_refused() {
-        let refused = |mut trainer: Trainer, text: &str| {
+    fn settings_out_of_range_are_errors() {
+        let check = |mut trainer: Trainer, text: &str| {
             let (mut model, mut sgd) = (model(), Sgd::new(0.1));
             let run = trainer.run(&mut model, &mut sgd, &loader(4), &loader(5), |_| panic!("a step"));
             let error = run.unwrap_err().to_string();
@@ -464,9 +499,9 @@ mod tests {
             assert_eq!(model.export(), self::model().export());
         };
         let trainer = || Trainer::new(1, Schedule::constant(0.1));
-        refused(trainer().micro_batches(0), "train: micro_batches: expected at least 1, found 0");
-        refused(trainer().clip_norm(f32::NAN), "train: clip_norm: expected more than 0, found NaN");
-        refused(trainer().label_smoothing(1.5), "smoothing");
-        refused(Trainer::new(1, Schedule::constant(-1.0)), "sgd: lr");
+        check(trainer().micro_batches(0), "train: micro_batches: expected at least 1, found 0");
+        check(trainer().clip_norm(f32::NAN), "train: clip_norm: expected more than 0, found NaN");
+        check(trainer().label_smoothing(1.5), "smoothing");
+        check(Trainer::new(1, Schedule::constant(-1.0)), "sgd: lr");
     }
 }

@@ -8,6 +8,7 @@ use super::simd::{Portable, Simd};
 use std::sync::OnceLock;
 
 /// An instruction set that kernels are compiled for.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     /// Whatever the target has at least, by the compiler's own vectorization.
@@ -88,6 +89,8 @@ impl Isa {
     }
 
     /// Runs `task` compiled for this set. Falls back to the portable code on a processor without it.
+    // Hidden because skipgrad re-exports `Isa`, but no `Task`.
+    #[doc(hidden)]
     #[inline]
     pub fn dispatch<T: Task>(self, task: T) -> T::Output {
         #[cfg(target_arch = "x86_64")]

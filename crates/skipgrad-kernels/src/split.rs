@@ -47,3 +47,51 @@ impl SyncMutPtr {
         self.0.wrapping_add(numbers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The parts are the whole in order, begin at multiples of the unit, and are as many and as
+        /// short as was asked for.
+        #[test]
+        fn parts_are_the_whole(
+            total in 0_usize..300, unit in 1_usize..20, most in 1_usize..100, parts in 1_usize..40,
+        ) {
+            let split = Split::new(total, unit, most, parts);
+            let units = total.div_ceil(unit);
+            let longest = most.max(unit);
+            prop_assert!(split.parts >= parts.min(units).max(1));
+            prop_assert!(split.parts <= units.max(1));
+            let mut end = 0;
+            for part in 0..split.parts {
+                let range = split.range(part);
+                prop_assert_eq!(range.start, end);
+                prop_assert!(range.start.is_multiple_of(unit) && range.len() <= longest);
+                prop_assert!(range.len() <= split.largest());
+                end = range.end;
+            }
+            prop_assert_eq!(end, total);
+        }
+    }
+
+    #[test]
+    fn parts_by_hand() {
+        let split = Split::new(10, 4, 8, 1);
+        assert_eq!((split.parts, split.largest()), (2, 8));
+        assert_eq!([split.range(0), split.range(1)], [0..4, 4..10]);
+        assert_eq!((Split::new(10, 4, 100, 1).parts, Split::new(10, 4, 100, 7).parts), (1, 3));
+        assert_eq!((Split::new(0, 4, 8, 3).parts, Split::new(0, 4, 8, 3).range(0)), (1, 0..0));
+        assert_eq!(Split::new(3, 4, 8, 3).largest(), 3);
+    }
+
+    #[test]
+    fn ranges_and_pointers_are_shifted() {
+        assert_eq!(shifted(2..5, 10), 12..15);
+        let mut elements = [0.0, 1.0, 2.0];
+        let pointer = SyncMutPtr(elements.as_mut_ptr());
+        assert_eq!(pointer.offset(2), &raw mut elements[2]);
+    }
+}

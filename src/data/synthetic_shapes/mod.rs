@@ -1,68 +1,73 @@
-//! Images that the library draws itself: a task to train on where no data is at hand.
+//! Synthetic images: a classification task that needs no download.
 
 mod figure;
 mod scene;
 
-use super::{Images, Splits};
-use crate::{Error, Result, Rng};
+use super::{Images, Splits, memory::with_byte_capacity};
+use crate::{Result, Rng};
 use rayon::prelude::*;
 
-/// The side of an image, in pixels.
+/// Height and width of an image, in pixels.
 const SIDE: usize = 32;
-const PIXELS: usize = SIDE * SIDE * 3;
+/// Bytes of an image.
+const IMAGE_LEN: usize = SIDE * SIDE * 3;
 
-/// Ten classes of shapes and textures, 32 x 32 pixels in three channels, drawn from a seed.
+/// Synthetic images of ten classes of shapes and textures, 32 x 32 pixels with three channels.
 ///
-/// Where the figure is, how large, how it is turned, its colors, what is behind and in front of it, and the noise over
-/// everything are random and say nothing about the class; so a linear classifier of the pixels learns next to nothing,
-/// and a network has to learn edges, corners and patterns, wherever they are. Image `i` is of class `i % 10`.
+/// The position, size, rotation and colors of the shape, the background, the lines before and
+/// behind the shape, and the noise are random and independent of the class. So a linear classifier
+/// of the pixels learns almost nothing, and a network must learn edges, corners and patterns at any
+/// position. Image `i` has the class `i % 10`.
 ///
-/// The same seed gives the same bytes on every machine with IEEE arithmetic and with any number of threads: the drawing
-/// adds, multiplies, divides, takes square roots and rounds, whose results the standard fixes, and nothing else.
+/// A seed gives the same bytes with any number of threads, on every machine with IEEE arithmetic:
+/// all computations are additions, multiplications, divisions, square roots and roundings, whose
+/// results the standard specifies.
 ///
 /// ```
 /// use skipgrad::data::SyntheticShapes;
 /// let data = SyntheticShapes::with_sizes(20, 10, 42)?;
 /// assert_eq!((data.train().len(), data.test().len()), (20, 10));
 /// assert_eq!(data.train().classes()[data.train().labels(0..20)?[15]], "star");
-/// assert_eq!(data.test().images(0..1)?, SyntheticShapes::with_sizes(0, 1, 42)?.test().images(0..1)?);
+/// let fewer = SyntheticShapes::with_sizes(0, 1, 42)?;
+/// assert_eq!(data.test().images(0..1)?, fewer.test().images(0..1)?);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct SyntheticShapes(Splits);
 
 impl SyntheticShapes {
-    /// The names of the classes.
+    /// Names of the classes; a label is an index into them.
     pub const CLASSES: [&'static str; 10] = figure::NAMES;
 
-    /// The number of training and of test images that [`SyntheticShapes::new`] draws.
+    /// Number of training and of test images of [`SyntheticShapes::new`].
     pub const SIZES: [usize; 2] = [8000, 2000];
 
-    /// The images of a seed, in the default number.
+    /// Generates the default number of images, [`SyntheticShapes::SIZES`], from a seed.
     pub fn new(seed: u64) -> SyntheticShapes {
-        let [train, test] = SyntheticShapes::SIZES.map(|count| vec![0; count * PIXELS]);
-        SyntheticShapes::on(train, test, seed)
+        let [train, test] = SyntheticShapes::SIZES.map(|count| vec![0; count * IMAGE_LEN]);
+        SyntheticShapes::draw(train, test, seed)
     }
 
-    /// The images of a seed: so many to learn from, so many to judge by. A smaller number gives the first ones of a larger.
+    /// Generates `train` training images and `test` test images from a seed. The first images do
+    /// not depend on how many are generated.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the images do not fit the memory.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the images do not fit in memory.
     pub fn with_sizes(train: usize, test: usize, seed: u64) -> Result<SyntheticShapes> {
-        Ok(SyntheticShapes::on(canvases(train)?, canvases(test)?, seed))
+        Ok(SyntheticShapes::draw(blank_images(train)?, blank_images(test)?, seed))
     }
 
-    /// Draws over bytes, as many images as they hold.
-    fn on(train: Vec<u8>, test: Vec<u8>, seed: u64) -> SyntheticShapes {
-        SyntheticShapes(Splits::new(draw(train, seed, 0), draw(test, seed, 1)))
+    /// Draws the images of both splits into their bytes.
+    fn draw(train: Vec<u8>, test: Vec<u8>, seed: u64) -> SyntheticShapes {
+        SyntheticShapes(Splits::new(draw_split(train, seed, 0), draw_split(test, seed, 1)))
     }
 
-    /// The images to learn from.
+    /// Returns the training images.
     pub fn train(&self) -> Images {
         self.0.train()
     }
 
-    /// The images to judge by.
+    /// Returns the test images.
     pub fn test(&self) -> Images {
         self.0.test()
     }
@@ -74,22 +79,22 @@ impl From<SyntheticShapes> for Splits {
     }
 }
 
-/// Bytes for so many images.
-fn canvases(count: usize) -> Result<Vec<u8>> {
-    let bytes = count.saturating_mul(PIXELS);
-    let mut pixels = Vec::new();
-    pixels.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+/// Allocates the bytes of `count` images.
+fn blank_images(count: usize) -> Result<Vec<u8>> {
+    let bytes = count.saturating_mul(IMAGE_LEN);
+    let mut pixels = with_byte_capacity(bytes)?;
     pixels.resize(bytes, 0);
     Ok(pixels)
 }
 
-/// Draws the images of a split. Each has a stream of its own, so it does not matter which thread draws it.
-fn draw(mut pixels: Vec<u8>, seed: u64, split: u64) -> Images {
+/// Draws the images of a split. Each image has its own random stream, so it does not matter which
+/// thread draws it.
+fn draw_split(mut pixels: Vec<u8>, seed: u64, split: u64) -> Images {
     let class = |index: usize| index % SyntheticShapes::CLASSES.len();
-    pixels.par_chunks_exact_mut(PIXELS).enumerate().for_each(|(index, pixels)| {
-        scene::draw(class(index), &mut Rng::keyed(seed, STREAMS + split, index as u64), pixels);
+    pixels.par_chunks_exact_mut(IMAGE_LEN).enumerate().for_each(|(index, pixels)| {
+        scene::draw(class(index), &mut Rng::keyed(seed, FIRST_STREAM + split, index as u64), pixels);
     });
-    let count = pixels.len() / PIXELS;
+    let count = pixels.len() / IMAGE_LEN;
     match Images::from_bytes(
         [count, SIDE, SIDE, 3],
         pixels,
@@ -97,17 +102,18 @@ fn draw(mut pixels: Vec<u8>, seed: u64, split: u64) -> Images {
         SyntheticShapes::CLASSES,
     ) {
         Ok(images) => images,
-        Err(error) => unreachable!("sizes and labels are right by construction: {error}"),
+        Err(error) => unreachable!("sizes and labels fit by construction: {error}"),
     }
 }
 
-/// The first key of the streams, apart from the epochs that a loader with the same seed counts.
-const STREAMS: u64 = 1 << 63;
+/// Key of the random streams of the first split. It is apart from the keys of a loader with the
+/// same seed, which are epochs.
+const FIRST_STREAM: u64 = 1 << 63;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Dataset;
+    use crate::{Error, data::Dataset};
     use std::collections::BTreeSet;
 
     /// FNV-1a, 64 bits.
@@ -151,7 +157,7 @@ mod tests {
         let images = [a.train(), a.test(), b.train(), b.test()];
         let all: BTreeSet<Vec<u8>> = images
             .iter()
-            .flat_map(|i| bytes(i).chunks(PIXELS).map(<[u8]>::to_vec).collect::<Vec<_>>())
+            .flat_map(|i| bytes(i).chunks(IMAGE_LEN).map(<[u8]>::to_vec).collect::<Vec<_>>())
             .collect();
         assert_eq!(all.len(), 120);
         assert_eq!(a.train().labels(8..12).unwrap(), [8, 9, 0, 1]);
@@ -159,17 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn absurd_sizes_are_refused() {
-        for count in [usize::MAX, usize::MAX / PIXELS, 1 << 50] {
+    fn overflowing_sizes_are_an_error() {
+        for count in [usize::MAX, usize::MAX / IMAGE_LEN, 1 << 50] {
             assert!(matches!(SyntheticShapes::with_sizes(count, 0, 0), Err(Error::OutOfMemory { .. })));
         }
     }
 
-    /// Figures are what tells the classes apart: the mean image of a class is as gray as that of another.
+    /// Only the shape tells the class: the mean image of every class is the same gray.
     #[test]
     fn colors_and_brightness_say_nothing_about_the_class() {
         let train = SyntheticShapes::with_sizes(4000, 0, 3).unwrap().train();
-        let mut pixels = vec![0.0; PIXELS];
+        let mut pixels = vec![0.0; IMAGE_LEN];
         let mut means = [[0.0f64; 3]; 10];
         for index in 0..train.len() {
             let class = train.read(index, &mut pixels).unwrap();
@@ -177,20 +183,21 @@ mod tests {
                 means[class][i % 3] += f64::from(x) / (400 * SIDE * SIDE) as f64;
             }
         }
-        // The mean of a channel over an image has a deviation of about 0.25, over 400 images of 0.0125: four of them.
+        // The mean of a channel has a standard deviation of about 0.25 over images, and so of
+        // 0.0125 over the mean of 400 images; the bound is four times that.
         assert!(means.as_flattened().iter().all(|mean| (mean - 0.5).abs() < 0.05), "{means:?}");
     }
 
-    /// Softmax regression of the pixels, by stochastic gradient descent: the best that it reaches on the test images in any
-    /// epoch, while it learns the training images by heart.
+    /// Softmax regression of the pixels by stochastic gradient descent: the best test accuracy of
+    /// any epoch is low, although the training images are fitted.
     #[test]
     fn a_linear_classifier_stays_under_60_percent() {
         let data = SyntheticShapes::new(42);
         let (train, test) = (data.train(), data.test());
-        let mut weights = vec![[0.0f32; 10]; PIXELS + 1];
-        let mut pixels = vec![0.0; PIXELS];
+        let mut weights = vec![[0.0f32; 10]; IMAGE_LEN + 1];
+        let mut pixels = vec![0.0; IMAGE_LEN];
         let logits = |weights: &[[f32; 10]], pixels: &[f32]| {
-            let mut sums = weights[PIXELS];
+            let mut sums = weights[IMAGE_LEN];
             for (row, &x) in weights.iter().zip(pixels) {
                 sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += (x - 0.5) * w);
             }
@@ -220,7 +227,7 @@ mod tests {
                 for (row, &x) in weights.iter_mut().zip(&pixels) {
                     row.iter_mut().zip(slope).for_each(|(w, d)| *w += (x - 0.5) * d);
                 }
-                weights[PIXELS].iter_mut().zip(slope).for_each(|(w, d)| *w += d);
+                weights[IMAGE_LEN].iter_mut().zip(slope).for_each(|(w, d)| *w += d);
             }
             best = best.max(accuracy(&weights, &test, &mut pixels));
         }

@@ -1,8 +1,8 @@
-//! What a pickle may name: the calls that rebuild tensors, the types of their numbers, and the harmless company that they
-//! keep in checkpoints, none of which is ever called.
+//! The names that a pickle may refer to: the functions that rebuild tensors, their element types,
+//! and the classes of plain values in checkpoints. The reader calls none of them.
 
-/// Modules, and what of them.
-const NAMES: [(&str, &[&str]); 8] = [
+/// The names that are allowed, by module.
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("collections", &["OrderedDict", "Counter"]),
     ("torch._utils", &["_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter"]),
     (
@@ -42,7 +42,7 @@ const NAMES: [(&str, &[&str]); 8] = [
     ("numpy._core.multiarray", &["scalar"]),
 ];
 
-/// Whether a pickle may name this.
-pub(super) fn are_known(module: &str, name: &str) -> bool {
-    NAMES.iter().any(|(known, names)| *known == module && names.contains(&name))
+/// Whether a pickle may refer to `name` of `module`.
+pub(super) fn is_allowed(module: &str, name: &str) -> bool {
+    ALLOWED.iter().any(|(allowed, names)| *allowed == module && names.contains(&name))
 }

@@ -1,70 +1,79 @@
-//! What the values of a pickle take in the reader's memory.
+//! The memory that the values of a pickle take in the reader.
 //!
-//! The bytes are those of its types and of the containers of Rust's library as they grow: by doubling, for which the old module is
-//! kept until the new one is filled. They are at least what is taken, and for what `torch.save` writes a third more.
+//! The sizes are those of the reader's types, and of the collections of Rust's standard library,
+//! which grow by doubling and keep the old buffer until the new one is filled. They are upper
+//! bounds, for what `torch.save` writes about a third more than is taken.
 
-/// What is known of a value.
+/// The properties of a value that bound its memory.
 #[derive(Clone, Copy)]
 pub(super) struct Value {
     pub(super) kind: Kind,
-    pub(super) heap: u64,
+    /// Bytes of memory, those of the value itself included.
+    pub(super) memory: u64,
+    /// How deep lists, tuples and dictionaries nest in it.
     pub(super) depth: u32,
-    /// Where it is remembered.
-    pub(super) memory: Option<u32>,
-    /// The length of the longest text that it is, or has directly.
-    pub(super) text: u32,
-    /// How many tensors are inside, and the bytes of their names from here on.
+    /// Index in the memo, if the value is in it.
+    pub(super) memo: Option<u32>,
+    /// Length of the longest text that the value is or directly contains.
+    pub(super) text_len: u32,
+    /// Number of tensors in the value, and the bytes of their names below the value.
     pub(super) tensors: u64,
-    pub(super) names: u64,
+    pub(super) name_bytes: u64,
 }
 
-/// What kind of value this is.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Number,
     Dict,
     List,
-    /// Calls that make a dictionary and a tensor, and a tensor.
-    Order,
+    /// The class `OrderedDict`, whose call makes a dictionary.
+    OrderedDict,
+    /// A function that rebuilds a tensor.
     Rebuild,
     Tensor,
     Other,
 }
 
-/// Bytes of a value, and of its place on the stack.
+/// Bytes of a value, of its place on the stack, and of its place in the memo.
 pub(super) const VALUE: u64 = 80;
-const STACKED: u64 = 96;
-const REMEMBERED: u64 = 105;
+const STACK_PLACE: u64 = 96;
+const MEMO_PLACE: u64 = 105;
 
-/// Bytes that a value takes besides in a list, and two in a dictionary; and either for its first.
-const LISTED: u64 = 160;
-const NAMED: u64 = 200;
-const FIRST: u64 = 100;
+/// Bytes that an item of a list takes besides its value, and a pair of a dictionary besides both;
+/// and that either collection takes with its first.
+const LIST_ITEM: u64 = 160;
+const DICT_PAIR: u64 = 200;
+const COLLECTION: u64 = 100;
 
-/// Bytes that a tensor takes besides its shape, and besides its name once it has that; and the names of something.
+/// Bytes of a tensor besides its shape, of a named tensor besides its shape and its name, and of a
+/// reference to a class or a function.
 const TENSOR: u64 = 160;
-const LOADED: u64 = 360;
+const NAMED_TENSOR: u64 = 360;
 const CLASS: u64 = 64;
 
-/// Bytes of the number and the dot by which a tensor of a list is named.
-const NUMBER: u64 = 21;
+/// Bytes of an index and a dot in the name of a tensor of a list.
+const INDEX_NAME: u64 = 21;
 
-/// A text that is longer than this grows while it is read.
-const AT_ONCE: u64 = 1 << 16;
+/// The longest text that the reader allocates at once; longer ones grow as they are read.
+const TEXT_AT_ONCE: u64 = 1 << 16;
 
-/// Bytes of a stack that has been as high as this: it keeps its module, and what is taken off it together is there twice for a moment.
-pub(super) fn stack(highest: usize) -> u64 {
-    STACKED * (highest.next_power_of_two().max(4) + highest) as u64
+/// Returns the bytes of a stack that was `max_height` high at most: its buffer does not shrink, and
+/// values that are popped together are copied first.
+pub(super) fn stack_memory(max_height: usize) -> u64 {
+    STACK_PLACE * (max_height.next_power_of_two().max(4) + max_height) as u64
 }
 
-/// Bytes of a memory with so many places.
-pub(super) fn memory(places: usize) -> u64 {
-    REMEMBERED * (places * 8 / 7 + 1).next_power_of_two() as u64
+/// Returns the bytes of a memo with this number of places.
+pub(super) fn memo_memory(places: usize) -> u64 {
+    MEMO_PLACE * (places * 8 / 7 + 1).next_power_of_two() as u64
 }
 
 impl Value {
-    pub(super) fn new(kind: Kind, heap: u64) -> Value {
-        Value { kind, heap: VALUE + heap, depth: 0, memory: None, text: 0, tensors: 0, names: 0 }
+    /// A value with `memory` bytes besides its own.
+    pub(super) fn new(kind: Kind, memory: u64) -> Value {
+        let memory = VALUE + memory;
+        Value { kind, memory, depth: 0, memo: None, text_len: 0, tensors: 0, name_bytes: 0 }
     }
 
     pub(super) fn class(kind: Kind) -> Value {
@@ -73,68 +82,72 @@ impl Value {
 
     pub(super) fn text(len: u32) -> Value {
         let bytes = u64::from(len);
-        let heap = if bytes > AT_ONCE { 3 * bytes } else { bytes };
-        Value { text: len, ..Value::new(Kind::Other, heap) }
+        let memory = if bytes > TEXT_AT_ONCE { 3 * bytes } else { bytes };
+        Value { text_len: len, ..Value::new(Kind::Other, memory) }
     }
 
-    /// What a call comes to. A tensor keeps of its four or more arguments the key of its storage, shape and strides, more compactly;
-    /// any other call's value keeps them all.
-    pub(super) fn called(called: &Value, arguments: &Value) -> Value {
-        let value = Value { kind: Kind::Other, memory: None, ..*arguments };
+    /// The result of a call. A tensor keeps the storage's key, the shape and the strides of its
+    /// four or more arguments, in a more compact form; any other result keeps all arguments.
+    pub(super) fn call(called: &Value, arguments: &Value) -> Value {
+        let value = Value { kind: Kind::Other, memo: None, ..*arguments };
         match called.kind {
             Kind::Rebuild => {
-                let sizes = arguments.heap.saturating_sub(5 * VALUE) / 4;
-                let heap = TENSOR + u64::from(arguments.text) + sizes;
-                Value { depth: arguments.depth, tensors: 1, ..Value::new(Kind::Tensor, heap) }
+                let sizes = arguments.memory.saturating_sub(5 * VALUE) / 4;
+                let memory = TENSOR + u64::from(arguments.text_len) + sizes;
+                Value { depth: arguments.depth, tensors: 1, ..Value::new(Kind::Tensor, memory) }
             }
-            Kind::Order => value,
-            _ => Value { heap: CLASS + arguments.heap, ..value },
+            Kind::OrderedDict => value,
+            _ => Value { memory: CLASS + arguments.memory, ..value },
         }
     }
 
-    /// A storage, which keeps of its name the key: a text or a number.
-    pub(super) fn storage(name: &Value) -> Value {
-        let key = u64::from(name.text).max(NUMBER);
-        Value { text: name.text, ..Value::new(Kind::Other, key) }
+    /// A storage, which keeps the key from its persistent id: a text or an integer.
+    pub(super) fn storage(id: &Value) -> Value {
+        let key = u64::from(id.text_len).max(INDEX_NAME);
+        Value { text_len: id.text_len, ..Value::new(Kind::Other, key) }
     }
 
-    /// A copy, which of a tensor shares what reads its numbers.
+    /// A copy. That of a tensor shares the object which reads the data.
     pub(super) fn copied(&self) -> Value {
         let shared = if self.kind == Kind::Tensor { TENSOR } else { 0 };
-        Value { heap: self.heap - shared, ..*self }
+        Value { memory: self.memory - shared, ..*self }
     }
 
     pub(super) fn tuple(values: &[Value]) -> Value {
-        let all = Value::together(values);
-        Value { heap: VALUE + all.heap + (STACKED - VALUE) * values.len() as u64, ..all }
+        let all = Value::nested(values);
+        let places = (STACK_PLACE - VALUE) * values.len() as u64;
+        Value { memory: VALUE + all.memory + places, ..all }
     }
 
-    /// Puts more values into this list, or names and values into this dictionary.
-    pub(super) fn extend(&mut self, values: &[Value], each: usize) {
-        let room = if each == 1 { LISTED } else { NAMED };
-        self.heap += FIRST + room * (values.len() / each) as u64;
-        values.chunks(each).for_each(|some| self.add(&Value::together(some)));
+    /// Appends to this list, with `arity` 1, or adds keys and values to this dictionary, with 2.
+    pub(super) fn extend(&mut self, values: &[Value], arity: usize) {
+        let place = if arity == 1 { LIST_ITEM } else { DICT_PAIR };
+        self.memory += COLLECTION + place * (values.len() / arity) as u64;
+        values.chunks(arity).for_each(|item| self.add(&Value::nested(item)));
     }
 
-    /// What is inside several values. A text among them may come to be in the name of each tensor.
-    fn together(values: &[Value]) -> Value {
-        let mut all = Value { heap: 0, ..Value::new(Kind::Other, 0) };
+    /// Several values, one level deeper. A text among them may become a part of the name of each
+    /// tensor among them.
+    fn nested(values: &[Value]) -> Value {
+        let mut all = Value { memory: 0, ..Value::new(Kind::Other, 0) };
         values.iter().for_each(|value| all.add(value));
-        let text = values.iter().map(|value| value.text).max().unwrap_or(0);
-        all.names = all.names.saturating_add(all.tensors.saturating_mul(NUMBER + u64::from(text)));
-        Value { depth: all.depth + 1, text, ..all }
+        let text_len = values.iter().map(|value| value.text_len).max().unwrap_or(0);
+        let names = all.tensors.saturating_mul(INDEX_NAME + u64::from(text_len));
+        all.name_bytes = all.name_bytes.saturating_add(names);
+        Value { depth: all.depth + 1, text_len, ..all }
     }
 
-    /// Makes another value a part of this one.
+    /// Adds what another value contains to this one.
     pub(super) fn add(&mut self, part: &Value) {
-        self.heap += part.heap;
+        self.memory += part.memory;
         self.depth = self.depth.max(part.depth);
         self.tensors += part.tensors;
-        self.names = self.names.saturating_add(part.names);
+        self.name_bytes = self.name_bytes.saturating_add(part.name_bytes);
     }
 
-    /// Bytes that it takes once its tensors have their names, each twice.
-    pub(super) fn named(&self) -> u64 {
-        self.names.saturating_mul(2).saturating_add(self.heap + LOADED * self.tensors)
+    /// Returns the bytes of memory after its tensors have got their names, of which there are two
+    /// copies.
+    pub(super) fn named_memory(&self) -> u64 {
+        self.name_bytes.saturating_mul(2).saturating_add(self.memory + NAMED_TENSOR * self.tensors)
     }
 }

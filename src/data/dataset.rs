@@ -1,0 +1,108 @@
+//! What a loader reads, and what it gives.
+
+use crate::{Error, Result, Tensor};
+use std::sync::Arc;
+
+/// Labeled images of one size, which are read by index, possibly by several threads at once.
+///
+/// Reading an index must give the same pixels every time: random transforms belong in a
+/// [`Compose`](super::Compose).
+///
+/// ```
+/// use skipgrad::{Result, data::{Dataset, Loader}};
+///
+/// /// A thousand gray images, the brightness of each given by its index.
+/// struct Grays(Vec<String>);
+///
+/// impl Dataset for Grays {
+///     fn len(&self) -> usize { 1000 }
+///     fn classes(&self) -> &[String] { &self.0 }
+///     fn image_shape(&self) -> [usize; 3] { [8, 8, 1] }
+///     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
+///         pixels.fill(index as f32 / 1000.0);
+///         Ok(usize::from(index >= 500))
+///     }
+/// }
+///
+/// let loader = Loader::new(Grays(vec!["dark".into(), "bright".into()]), 250);
+/// let last = loader.epoch(0)?.last().unwrap()?;
+/// assert_eq!((last.labels[0], last.images.data()[0]), (1, 0.75));
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+pub trait Dataset: Send + Sync {
+    /// Returns the number of images.
+    fn len(&self) -> usize;
+
+    /// Returns whether there are no images.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the names of the classes; a label is an index into them.
+    fn classes(&self) -> &[String];
+
+    /// Returns the shape of every image, `[H, W, C]`.
+    fn image_shape(&self) -> [usize; 3];
+
+    /// Writes the pixels of an image, `[H, W, C]` with values in [0, 1], and returns its label.
+    ///
+    /// `index` is below [`Dataset::len`], and `pixels` has `H * W * C` elements.
+    ///
+    /// # Errors
+    /// Any error of the source. The datasets of this module return [`Error::Argument`] if the index
+    /// or the length of the slice is wrong.
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize>;
+
+    /// Returns whether an image is skipped because [`Dataset::read`] returned this error for it.
+    ///
+    /// The batch of a skipped image is smaller by one, and the epoch goes on. The default
+    /// implementation skips no image.
+    fn should_skip(&self, _error: &Error) -> bool {
+        false
+    }
+}
+
+impl<D: Dataset + ?Sized> Dataset for Arc<D> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn classes(&self) -> &[String] {
+        (**self).classes()
+    }
+
+    fn image_shape(&self) -> [usize; 3] {
+        (**self).image_shape()
+    }
+
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
+        (**self).read(index, pixels)
+    }
+
+    fn should_skip(&self, error: &Error) -> bool {
+        (**self).should_skip(error)
+    }
+}
+
+/// Checks the arguments of [`Dataset::read`] for a dataset of `len` images of shape `[H, W, C]`.
+pub(super) fn check_read(len: usize, shape: [usize; 3], index: usize, pixels: &[f32]) -> Result<()> {
+    if index >= len {
+        return Err(Error::argument("read", "index", format!("below {len}"), index));
+    }
+    let num_elements = shape.iter().product::<usize>();
+    if pixels.len() != num_elements {
+        let expected = format!("{num_elements} for {shape:?}");
+        return Err(Error::argument("read", "pixels", expected, pixels.len()));
+    }
+    Ok(())
+}
+
+/// Images and their labels: the input of one training step.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Batch {
+    /// Pixels of the images, `[N, H, W, C]`.
+    pub images: Tensor,
+    /// Label of each image, `N` of them.
+    pub labels: Vec<usize>,
+}

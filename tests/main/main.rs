@@ -1,0 +1,31 @@
+//! The integration tests, in one binary because each binary links the whole crate. Filters name a
+//! module and a test: `cargo test --test main gradients::batch_norm`.
+//!
+//! Tests that measure what belongs to a whole process have a binary of their own: `memory`,
+//! `hostile` and `threads`.
+
+mod common;
+
+mod architecture;
+mod checkpoint;
+mod data;
+mod determinism;
+mod empty_inputs;
+mod errors;
+mod feature_maps;
+mod goldens_models;
+mod goldens_ops;
+mod gradients;
+mod learns;
+mod meta;
+mod models;
+mod module_names;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod optimizers;
+#[cfg(feature = "image")]
+mod pictures;
+mod predict;
+mod real_data;
+mod verify;
+mod weights;
