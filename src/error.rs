@@ -91,7 +91,7 @@ pub enum Error {
         /// Of missing names, the unexpected one that is spelled most like it, where one is much like it.
         nearest: BTreeMap<String, String>,
     },
-    /// Everything that does not fit in a network, each with its place; see [`Module::check`](crate::nn::Module::check).
+    /// Everything that does not fit in a network, each with its place; see [`ModuleExt::check`](crate::nn::ModuleExt::check).
     #[error("{} {}: {}", faults.len(), if faults.len() == 1 { "fault" } else { "faults" }, listed(faults))]
     Faults {
         /// In the order in which a pass comes upon them.
