@@ -111,11 +111,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
     let mut rng = Rng::seed(options.seed);
     let mut model = models::build(&options.model, &ModelOptions::classes(classes), &mut rng)?;
-    let mut sgd = Sgd::new(options.lr)
-        .momentum(0.9)
-        .nesterov(true)
-        .weight_decay(options.weight_decay)
-        .no_decay_on_norms_and_biases();
+    let mut sgd = sgd(options);
     println!(
         "{}: {} parameters; {} training and {} test images, {} threads, {}",
         options.model,
@@ -180,6 +176,14 @@ fn train_loader(options: &Options, images: Images, transform: &Compose) -> Loade
         .transform(transform.clone())
         .drop_last(true)
         .num_workers(1)
+}
+
+fn sgd(options: &Options) -> Sgd {
+    Sgd::new(options.lr)
+        .momentum(0.9)
+        .nesterov(true)
+        .weight_decay(options.weight_decay)
+        .no_decay_on_norms_and_biases()
 }
 
 fn schedule(options: &Options, batches: usize) -> Schedule {

@@ -21,22 +21,17 @@ pub enum Curve {
         /// Initial learning rate.
         lr: f32,
         /// Number of steps between two changes.
-        #[serde(alias = "every")]
         step_size: usize,
         /// Factor of each change.
-        #[serde(alias = "factor")]
         gamma: f32,
     },
     /// The learning rate is multiplied by `gamma` at each milestone (`MultiStepLR`).
-    #[serde(alias = "multi-step")]
     MultiStep {
         /// Initial learning rate.
         lr: f32,
         /// Steps at which the learning rate changes, in any order.
-        #[serde(alias = "at")]
         milestones: Vec<usize>,
         /// Factor of each change.
-        #[serde(alias = "factor")]
         gamma: f32,
     },
     /// Half a cosine from `lr` down to `min_lr` (`CosineAnnealingLR`; Loshchilov and Hutter 2017,
@@ -47,15 +42,12 @@ pub enum Curve {
         /// Number of steps from the initial learning rate to the last one.
         steps: usize,
         /// Last learning rate.
-        #[serde(alias = "floor")]
         min_lr: f32,
     },
     /// Half a cosine up to `max_lr`, then half a cosine down to almost 0 (`OneCycleLR`; Smith and
     /// Topin 2018).
-    #[serde(alias = "one-cycle")]
     OneCycle {
         /// Highest learning rate.
-        #[serde(alias = "peak")]
         max_lr: f32,
         /// Number of steps of the whole cycle.
         steps: usize,
@@ -106,7 +98,6 @@ pub struct Schedule {
     pub curve: Curve,
     /// Number of warmup steps, in which the learning rate rises linearly from a tenth of the
     /// curve's initial learning rate to the whole of it.
-    #[serde(alias = "warm_up")]
     pub warmup_steps: usize,
 }
 

@@ -1,5 +1,5 @@
-//! A training that is stopped, killed or crashes goes on with the same bits, or says what is wrong
-//! and changes nothing.
+//! A training that is stopped or killed resumes with the same bits; a checkpoint that does not fit
+//! is an error and changes nothing.
 
 use skipgrad::{
     Error, Rng, Tensor,
@@ -19,8 +19,8 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A small network with everything that a step can leave behind: weights, running statistics,
-/// random dropping.
+/// A small network with all kinds of state that a step changes: weights, running statistics, random
+/// numbers of dropout.
 fn model(seed: u64) -> Sequential {
     let mut rng = Rng::seed(seed);
     Sequential::new()
@@ -55,7 +55,7 @@ fn sgd() -> Sgd {
     Sgd::new(0.0).momentum(0.9).nesterov(true).weight_decay(1e-3).no_decay_on_norms_and_biases()
 }
 
-/// All bits of a model and of what an optimizer remembers.
+/// All bits of the state of a model and of an optimizer.
 fn bits(model: &dyn State, optimizer: &dyn Optimizer) -> Vec<(String, Vec<u32>)> {
     let bits = |(name, tensor): (String, Tensor)| (name, tensor.data().iter().map(|x| x.to_bits()).collect());
     model.export().into_iter().chain(optimizer.export()).map(bits).collect()
@@ -80,7 +80,7 @@ fn uninterrupted(optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
     (bits(&model, optimizer), epochs(&trainer))
 }
 
-/// Trains until the flag is set after `stop` steps in all, and returns where that was.
+/// Trains for `stop` steps, then stops, and returns the position.
 fn train_until(stop: usize, folder: &TempDir, optimizer: &mut dyn Optimizer) -> Position {
     let ((train, test), mut model) = (loaders(2), model(1));
     let flag = Arc::new(AtomicBool::new(false));
@@ -98,8 +98,7 @@ fn train_until(stop: usize, folder: &TempDir, optimizer: &mut dyn Optimizer) -> 
     }
 }
 
-/// Goes on in another process, as far as the test can tell: everything is new, the weights begin as
-/// others.
+/// Resumes as another process would: with a new trainer, new loaders and a model of other weights.
 fn resume(folder: &TempDir, optimizer: &mut dyn Optimizer) -> (Bits, Vec<[f32; 6]>) {
     let ((train, test), mut model) = (loaders(1), model(2));
     let mut trainer = Trainer::new(1, Schedule::constant(1.0)).folder(folder.path());
@@ -123,7 +122,7 @@ fn a_stopped_training_resumes_with_the_same_bits() {
 }
 
 #[test]
-fn a_training_with_adamw_goes_on_too() {
+fn a_stopped_training_with_adamw_resumes_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let expected = uninterrupted(&mut AdamW::new(0.0));
     train_until(10, &folder, &mut AdamW::new(0.0));
@@ -131,7 +130,7 @@ fn a_training_with_adamw_goes_on_too() {
 }
 
 #[test]
-fn a_killed_training_goes_on_from_its_last_checkpoint() {
+fn a_killed_training_resumes_from_its_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let expected = uninterrupted(&mut sgd());
     let ((train, test), mut model) = (loaders(2), model(1));
@@ -148,7 +147,7 @@ fn a_killed_training_goes_on_from_its_last_checkpoint() {
     assert!(kill.is_err());
     let checkpoint = Checkpoint::read(folder.path().join(Trainer::LAST)).unwrap();
     assert_eq!(checkpoint.position(), Position { epoch: 1, batch: 4 });
-    // What a crash between write and rename leaves: a temporary file beside the old checkpoint.
+    // A crash between write and rename leaves a temporary file beside the old checkpoint.
     fs::write(folder.path().join(format!(".{}.1-1.tmp", Trainer::LAST)), b"half of a checkp").unwrap();
     assert!(resume(&folder, &mut sgd()) == expected);
 }
@@ -219,7 +218,7 @@ fn a_truncated_checkpoint_is_an_error_at_any_length() {
 }
 
 #[test]
-fn another_loader_is_refused() {
+fn another_loader_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     train_until(4, &folder, &mut sgd());
     let (_, test) = loaders(1);

@@ -1,4 +1,4 @@
-//! Networks learn: small ones fit the synthetic images, and twenty steps follow PyTorch's
+//! Networks learn: small ones fit the synthetic images, and twenty steps equal those of PyTorch
 //! (`tests/golden`).
 
 use crate::common::{
@@ -16,7 +16,7 @@ use skipgrad::{
     train::{Outcome, Trainer},
 };
 
-/// Twenty steps of SGD on one batch, from PyTorch's first weights, end where PyTorch ends.
+/// Makes twenty steps of SGD on one batch from PyTorch's initial weights, and compares the results.
 fn follows_pytorch(name: &str, mut model: impl Module) -> Result<()> {
     const TOLERANCE: f64 = 1e-4;
     let golden = tensors_below("training.safetensors", &format!("net/{name}/")).into_iter();
@@ -61,8 +61,8 @@ fn a_densenet_follows_pytorch() -> Result<()> {
     follows_pytorch("densenet", DenseNet::new(&config, &mut Rng::seed(0))?)
 }
 
-/// Five epochs of two thousand synthetic images; the accuracy on five hundred others, where guessing
-/// gives 0.1.
+/// Trains for five epochs on two thousand synthetic images, and returns the accuracy on five
+/// hundred others. Chance is 0.1.
 fn fits_synthetic_images(mut model: impl Module) -> Result<f32> {
     const EPOCHS: usize = 5;
     let data = SyntheticShapes::with_sizes(2000, 500, 42)?;

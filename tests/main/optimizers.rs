@@ -1,5 +1,5 @@
-//! Twenty steps of every optimizer, and sixty learning rates of every schedule, against PyTorch's
-//! (`tests/golden`).
+//! Twenty steps of every optimizer and sixty learning rates of every schedule equal those of
+//! PyTorch (`tests/golden`).
 
 use crate::common::{
     compare::assert_close,
@@ -25,7 +25,8 @@ impl Module for TwoLayers {
     }
 }
 
-/// Trains the golden network from its first weights on its batches and compares everything.
+/// Trains the golden network from its initial weights, and compares losses, gradient norms and
+/// weights.
 fn follows_pytorch(name: &str, optimizer: &mut dyn Optimizer, clip: Option<f32>) {
     let golden = tensors("training.safetensors");
     let mut rng = Rng::seed(0);

@@ -6,8 +6,8 @@
 //! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
 #![allow(unsafe_code)]
 
-mod prefetch;
 mod batch_norm;
+mod blocking;
 mod channels;
 mod elementwise;
 mod epilogue;
@@ -35,6 +35,8 @@ mod microkernel;
 mod naive;
 mod narrow;
 mod pack;
+mod panel;
+mod prefetch;
 mod product;
 mod split;
 

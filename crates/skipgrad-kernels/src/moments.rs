@@ -96,7 +96,7 @@ pub(super) struct TakeMoments {
 
 impl BlockVisitor for TakeMoments {
     type Output = BlockMoments;
-    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> BlockMoments {
+    unsafe fn visit(&self, isa: Isa, block: &Block<'_>) -> BlockMoments {
         let mut moments = Moments::empty(block.columns.len());
         for offsets in block.offsets.chunks(MOST_BLOCK_ROWS) {
             let part = isa.dispatch(RowsMoments { block, offsets });
@@ -106,7 +106,7 @@ impl BlockVisitor for TakeMoments {
     }
 }
 
-/// [`Moments`] of some rows of a block; rests on the promise of [`BlockVisitor::apply`].
+/// [`Moments`] of some rows of a block; rests on the promise of [`BlockVisitor::visit`].
 struct RowsMoments<'a> {
     block: &'a Block<'a>,
     offsets: &'a [usize],

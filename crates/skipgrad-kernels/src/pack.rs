@@ -1,27 +1,39 @@
-//! The right factor of a product, and how it is packed: in the order in which `microkernel` reads it.
+//! The right operand B of a product, and how it is packed: in the order in which the microkernel
+//! reads it.
 
-use super::Task;
+use super::blocking::Blocking;
+use super::microkernel::TileShape;
 use super::simd::Simd;
+use super::split::Split;
+use super::{Isa, Task};
 use std::ops::Range;
 
-/// The right factor: `b[k, j] = data[taps[k / depth] + (k % depth) * row + j * column]`.
-pub(crate) struct Factor<'a> {
-    /// The numbers.
+/// The right operand of a product.
+pub(crate) enum BOperand<'a> {
+    /// A matrix that is packed for this product.
+    Unpacked(UnpackedB<'a>),
+    /// A matrix that [`prepack`] packed.
+    Packed(&'a [f32]),
+}
+
+/// B as it lies in memory: `b[k, j] = data[taps[k / depth] + (k % depth) * row + j * column]`.
+pub(crate) struct UnpackedB<'a> {
+    /// The elements.
     pub(crate) data: &'a [f32],
-    /// Where each tap's matrix starts. A plain matrix has one.
+    /// The first element of each tap's matrix. A plain matrix has one tap.
     pub(crate) taps: Vec<usize>,
-    /// Rows of a tap's matrix.
+    /// Number of rows of a tap's matrix.
     pub(crate) depth: usize,
-    /// Numbers from a row to the next, within a tap.
+    /// Elements from one row to the next, within a tap.
     pub(crate) row: usize,
-    /// Numbers from a column to the next.
+    /// Elements from one column to the next.
     pub(crate) column: usize,
 }
 
-impl Factor<'_> {
-    /// A matrix of `depth` rows.
-    pub(crate) fn matrix(data: &[f32], depth: usize, row: usize, column: usize) -> Factor<'_> {
-        Factor { data, taps: vec![0], depth, row, column }
+impl UnpackedB<'_> {
+    /// A matrix of `depth` rows, with the elements from one row and one column to the next.
+    pub(crate) fn matrix(data: &[f32], depth: usize, row: usize, column: usize) -> UnpackedB<'_> {
+        UnpackedB { data, taps: vec![0], depth, row, column }
     }
 
     /// Asserts that `depth` rows of `columns` columns lie within the data.
@@ -34,45 +46,97 @@ impl Factor<'_> {
     }
 }
 
-/// Packs `depth` x `columns` of B as `PanelProduct` wants it. Rests on [`Factor::check`].
-pub(super) struct Pack<'a> {
-    pub(super) factor: &'a Factor<'a>,
+/// A block of the depth of B, and where it is packed.
+pub(super) struct PackedBlock<'a> {
+    depth: Range<usize>,
+    packed: &'a mut [f32],
+}
+
+impl PackedBlock<'_> {
+    /// Packs the block of `b`.
+    pub(super) fn pack(self, isa: Isa, b: &UnpackedB, columns: usize) {
+        isa.dispatch(PackB { b, depth: self.depth, columns: 0..columns, packed: self.packed });
+    }
+}
+
+/// Returns the length of B when it is packed before the product.
+pub(crate) fn packed_len<L: Blocking>(isa: Isa, columns: usize, depth: usize) -> usize {
+    if L::PREPACK_B { depth * columns.next_multiple_of(TileShape::of(isa).lanes) } else { 0 }
+}
+
+/// Returns the blocks of the depth of B, to be packed for
+/// [`PanelProduct`](super::panel::PanelProduct).
+pub(super) fn packed_blocks<L: Blocking>(
+    isa: Isa,
+    columns: usize,
+    depth: usize,
+    packed: &mut [f32],
+) -> Vec<PackedBlock<'_>> {
+    let width = columns.next_multiple_of(TileShape::of(isa).lanes);
+    let split = Split::new(depth, 1, L::KC, 1);
+    let mut rest = packed;
+    let mut blocks = Vec::with_capacity(split.parts);
+    while !rest.is_empty() {
+        let depth = split.range(blocks.len());
+        let (packed, after) = rest.split_at_mut(depth.len() * width);
+        blocks.push(PackedBlock { depth, packed });
+        rest = after;
+    }
+    blocks
+}
+
+/// Packs B on the calling thread, for many products with it, into [`packed_len`] elements.
+pub(crate) fn prepack<L: Blocking>(isa: Isa, b: &UnpackedB, columns: usize, packed: &mut [f32]) {
+    let depth = b.taps.len() * b.depth;
+    if columns == 0 {
+        return;
+    }
+    b.check(columns, depth);
+    for block in packed_blocks::<L>(isa, columns, depth, packed) {
+        block.pack(isa, b, columns);
+    }
+}
+
+/// Packs `depth` x `columns` of B for [`PanelProduct`](super::panel::PanelProduct). The caller
+/// has called [`UnpackedB::check`].
+pub(super) struct PackB<'a> {
+    pub(super) b: &'a UnpackedB<'a>,
     pub(super) depth: Range<usize>,
     pub(super) columns: Range<usize>,
     pub(super) packed: &'a mut [f32],
 }
 
-impl Task for Pack<'_> {
+impl Task for PackB<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Pack { factor, depth, columns, packed } = self;
+        let PackB { b, depth, columns, packed } = self;
         assert!(packed.len() >= depth.len() * columns.len().next_multiple_of(S::LANES));
         let mut k = depth.start;
         while k < depth.end {
-            let (tap, row) = (k / factor.depth, k % factor.depth);
-            let rows = (factor.depth - row).min(depth.end - k);
-            let from = &factor.data[factor.taps[tap] + row * factor.row + columns.start * factor.column..];
-            let to = Destination { first: k - depth.start, depth: depth.len(), packed: &mut *packed };
-            if factor.column == 1 {
-                to.copy(simd, from, factor.row, rows, columns.len());
+            let (tap, row) = (k / b.depth, k % b.depth);
+            let rows = (b.depth - row).min(depth.end - k);
+            let from = &b.data[b.taps[tap] + row * b.row + columns.start * b.column..];
+            let to = PackedRows { first: k - depth.start, depth: depth.len(), packed: &mut *packed };
+            if b.column == 1 {
+                to.copy(simd, from, b.row, rows, columns.len());
             } else {
-                to.gather::<S>(from, [factor.row, factor.column], rows, columns.len());
+                to.gather::<S>(from, [b.row, b.column], rows, columns.len());
             }
             k += rows;
         }
     }
 }
 
-/// Rows from `first` on of a packed block.
-struct Destination<'a> {
+/// The rows of a packed block from `first` on.
+struct PackedRows<'a> {
     first: usize,
     depth: usize,
     packed: &'a mut [f32],
 }
 
-impl Destination<'_> {
+impl PackedRows<'_> {
     /// Fills `rows` from rows that are contiguous and `stride` apart.
     #[inline(always)]
     fn copy<S: Simd>(self, simd: S, from: &[f32], stride: usize, rows: usize, columns: usize) {
@@ -84,7 +148,8 @@ impl Destination<'_> {
                 let width = count.next_multiple_of(S::LANES);
                 let to = &mut self.packed[self.depth * column + (self.first + row) * width..][..width];
                 for v in (0..count).step_by(S::LANES) {
-                    // SAFETY: `from` reaches to the last of `count` columns, and `to` to the end of its vector.
+                    // SAFETY: `from` has `columns >= column + count` elements, of which at most
+                    // `count - v` are loaded; `to` has whole vectors.
                     unsafe {
                         let x = from.as_ptr().add(column + v);
                         let x = simd.load_up_to(x, (count - v).min(S::LANES));
@@ -95,8 +160,9 @@ impl Destination<'_> {
         }
     }
 
-    /// Fills `rows` from any strides: a few rows of every column at a time, because in weights that are read as their
-    /// transpose the numbers of a column are neighbors, and those of a row belong together in the packed block.
+    /// Fills `rows` from any strides: a few rows of every column at a time, because in weights that
+    /// are read as their transpose the elements of a column are neighbors, and those of a row
+    /// belong together in the packed block.
     #[inline(always)]
     fn gather<S: Simd>(
         self,

@@ -1,66 +1,115 @@
-//! Memory and arithmetic at the same time: what a later block reads is fetched while this one is multiplied.
+//! Software prefetching: what a later block reads is fetched while this one is multiplied.
 //!
-//! A pass over a large matrix that copies a block of rows into a panel and multiplies it waits for memory first, then
-//! computes, then waits again: the hardware's own prefetchers see short pieces of distant rows, and only when they are read.
-//! A product that is told what comes next asks for a few cache lines of it with each of its tiles.
+//! A pass over a large matrix that copies a block of rows into a panel and multiplies it waits for
+//! memory first, then computes, then waits again: the hardware prefetchers see short pieces of
+//! distant rows, and only when these are read. A product that is told what comes next prefetches a
+//! few cache lines of it with each of its tiles.
 
-use super::simd::{LINE, prefetch_early};
 use std::ops::Range;
 
-/// Columns of some rows of a matrix, which will be read soon.
+/// Elements of a cache line.
+pub(crate) const LINE: usize = 16;
+
+/// A level of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cache {
+    /// The first level, for data that is used within a few hundred instructions.
+    L1,
+    /// The second level, for data that is used later and must not displace what is in use.
+    L2,
+}
+
+/// Prefetches the cache line of `p`. Any address is allowed.
+#[inline(always)]
+pub(crate) fn prefetch(cache: Cache, p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it never faults, whatever the
+    // address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match cache {
+            Cache::L1 => _mm_prefetch::<_MM_HINT_T0>(p.cast()),
+            Cache::L2 => _mm_prefetch::<_MM_HINT_T1>(p.cast()),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (cache, p);
+}
+
+/// Prefetches all cache lines of `len` contiguous elements, the first of which is at `first`.
+#[inline(always)]
+pub(crate) fn prefetch_row(cache: Cache, first: *const f32, len: usize) {
+    let mut line = 0;
+    while line < num_lines(len) {
+        prefetch_line(cache, first, len, line);
+        line += 1;
+    }
+}
+
+/// Returns how many cache lines `len` contiguous elements lie in at most, as they may start within
+/// a line.
+#[inline(always)]
+fn num_lines(len: usize) -> usize {
+    if len == 0 { 0 } else { len.div_ceil(LINE) + 1 }
+}
+
+/// Prefetches one of the [`num_lines`] cache lines of `len` contiguous elements.
+#[inline(always)]
+fn prefetch_line(cache: Cache, first: *const f32, len: usize, line: usize) {
+    prefetch(cache, first.wrapping_add((line * LINE).min(len - 1)));
+}
+
+/// Columns of some rows of a matrix that are read soon, prefetched a few cache lines at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct Prefetcher {
-    /// Where the columns of the first row start.
+    /// The first column of the first row.
     first: *const f32,
-    /// Numbers from a row to the next.
-    row: usize,
-    /// How many rows.
+    /// Elements from one row to the next.
+    row_stride: usize,
+    /// Number of rows.
     rows: usize,
-    /// How many columns.
+    /// Number of columns.
     columns: usize,
-    /// The row that is being asked for, and the numbers of it that were.
-    at: [usize; 2],
-    /// Cache lines that are asked for at once.
-    lines: usize,
+    /// The next row to prefetch.
+    row: usize,
+    /// The next cache line of that row.
+    line: usize,
+    /// Cache lines per step.
+    lines_per_step: usize,
 }
 
 impl Prefetcher {
-    /// Of a matrix with so many numbers from a row to the next.
+    /// Prefetches `rows` x `columns` of a matrix with `row_stride` elements from one row to the
+    /// next.
     pub(crate) fn new(
         matrix: *const f32,
-        row: usize,
+        row_stride: usize,
         rows: Range<usize>,
         columns: Range<usize>,
     ) -> Prefetcher {
-        let first = matrix.wrapping_add(rows.start * row + columns.start);
-        Prefetcher { first, row, rows: rows.len(), columns: columns.len(), at: [0, 0], lines: 0 }
+        let first = matrix.wrapping_add(rows.start * row_stride + columns.start);
+        let rows = if columns.is_empty() { 0 } else { rows.len() };
+        Prefetcher { first, row_stride, rows, columns: columns.len(), row: 0, line: 0, lines_per_step: 0 }
     }
 
-    /// Has so many calls of [`Prefetcher::fetch`] ask for all of it.
-    pub(crate) fn share(&mut self, calls: usize) {
-        self.lines = (self.rows * (self.columns.div_ceil(LINE) + 1)).div_ceil(calls.max(1));
+    /// Spreads the cache lines evenly over `steps` calls of [`Prefetcher::step`].
+    pub(crate) fn spread_over(&mut self, steps: usize) {
+        self.lines_per_step = (self.rows * num_lines(self.columns)).div_ceil(steps.max(1));
     }
 
-    /// Asks for the next lines, if there are more.
+    /// Prefetches the cache lines of one step into the second-level cache.
     #[inline(always)]
-    pub(crate) fn fetch(&mut self) {
-        for _ in 0..self.lines {
-            let [row, at] = self.at;
-            if row == self.rows {
+    pub(crate) fn step(&mut self) {
+        for _ in 0..self.lines_per_step {
+            if self.row == self.rows {
                 return;
             }
-            let from = self.first.wrapping_add(row * self.row);
-            // The last number, too, which may lie in a line of its own.
-            prefetch_early(from.wrapping_add(at.min(self.columns.saturating_sub(1))));
-            self.at = if at < self.columns { [row, at + LINE] } else { [row + 1, 0] };
+            let first = self.first.wrapping_add(self.row * self.row_stride);
+            prefetch_line(Cache::L2, first, self.columns, self.line);
+            self.line += 1;
+            if self.line == num_lines(self.columns) {
+                (self.row, self.line) = (self.row + 1, 0);
+            }
         }
-    }
-}
-
-/// Asks for the first `len` of `numbers`, or as many as there are.
-#[inline(always)]
-pub(super) fn fetch(numbers: &[f32], len: usize) {
-    for line in numbers[..len.min(numbers.len())].chunks(LINE) {
-        prefetch_early(line.as_ptr());
     }
 }

@@ -1,138 +1,114 @@
-//! Vectors of `f32`: one trait, one zero-sized token an instruction set.
+//! Vectors of `f32`: one trait, and one zero-sized token per instruction set.
 //!
-//! A value of a token type proves that the processor has the set, so arithmetic is safe; only memory access is `unsafe`.
-//! Everything is inlined into a function that is compiled for the set (see [`Isa::dispatch`](super::Isa::dispatch)).
+//! A value of a token type proves that the processor has the set, so arithmetic is safe; only
+//! memory access is `unsafe`. Everything is inlined into a function that is compiled for the set
+//! (see [`Isa::dispatch`](super::Isa::dispatch)).
 
 /// An instruction set's vectors of `f32`.
 pub trait Simd: Copy + Send + Sync + 'static {
-    /// Numbers in a vector.
+    /// Number of lanes of a vector.
     const LANES: usize;
-    /// Rows of the register tile of a matrix product.
+    /// Number of rows of the micro-tile of a matrix product.
     const TILE_ROWS: usize;
-    /// Vectors in a row of the register tile of a matrix product.
+    /// Number of vectors in a row of the micro-tile of a matrix product.
     const TILE_VECTORS: usize;
-    /// A vector.
+    /// The type of a vector.
     type Vector: Copy;
 
-    /// All lanes `x`.
+    /// Returns a vector with `x` in all lanes.
     fn splat(self, x: f32) -> Self::Vector;
-    /// `a + b`.
+    /// Returns `a + b`.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// `a - b`.
+    /// Returns `a - b`.
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// `a * b`.
+    /// Returns `a * b`.
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// `a * b + c`, rounded once except in the portable set.
+    /// Returns `a * b + c`, rounded once except in the portable set.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-    /// Each lane of `x`, zero where that of `y` is zero or less: what a ReLU with the input `y` lets through of a gradient.
+    /// Returns each lane of `x`, or zero where that of `y` is zero or less: the gradient `x`
+    /// through a ReLU with the input `y`.
     fn relu_backward(self, y: Self::Vector, x: Self::Vector) -> Self::Vector;
 
-    /// `max(x, 0)` of each lane; NaN stays NaN, as in PyTorch.
+    /// Returns `max(x, 0)` of each lane. NaN stays NaN, as in PyTorch.
     #[inline(always)]
     fn relu(self, x: Self::Vector) -> Self::Vector {
         self.relu_backward(x, x)
     }
 
-    /// `LANES` numbers from `p`.
+    /// Loads `LANES` elements from `p`.
     ///
     /// # Safety
-    /// `p` must be valid for reading `LANES` numbers; any alignment.
+    /// `p` must be valid for reading `LANES` elements. Any alignment of whole elements is allowed.
     unsafe fn load(self, p: *const f32) -> Self::Vector;
-    /// `LANES` numbers to `p`.
+    /// Stores `LANES` elements at `p`.
     ///
     /// # Safety
-    /// `p` must be valid for writing `LANES` numbers; any alignment.
+    /// `p` must be valid for writing `LANES` elements. Any alignment of whole elements is allowed.
     unsafe fn store(self, p: *mut f32, a: Self::Vector);
 
-    /// The lanes from the first to the last.
+    /// Returns the lanes from the first to the last, followed by zeros.
     #[inline(always)]
     fn to_array(self, a: Self::Vector) -> [f32; 16] {
         const { assert!(Self::LANES <= 16) };
         let mut lanes = [0.0; 16];
-        // SAFETY: the array holds 16 numbers, and no set has more lanes.
+        // SAFETY: the array holds 16 elements, and the assert shows that no set has more lanes.
         unsafe { self.store(lanes.as_mut_ptr(), a) };
         lanes
     }
-    /// The sum of the lanes, from the first to the last.
+    /// Returns the sum of the lanes, added from the first to the last.
     #[inline(always)]
     fn sum(self, a: Self::Vector) -> f32 {
         let lanes = self.to_array(a);
         lanes[1..Self::LANES].iter().fold(lanes[0], |sum, x| sum + x)
     }
-    /// The first `n` numbers from `p`, zero in the other lanes.
+    /// Loads `n` elements from `p` into the first lanes, and zero into the others.
     ///
     /// # Safety
-    /// `p` must be valid for reading `n` numbers, and `n <= LANES`.
+    /// `p` must be valid for reading `n` elements, and `n <= LANES`.
     #[inline(always)]
     unsafe fn load_first(self, p: *const f32, n: usize) -> Self::Vector {
         let mut lanes = [0.0f32; 16];
-        // SAFETY: the caller promises `n` readable numbers and n <= LANES <= 16; the array holds 16.
+        // SAFETY: the caller guarantees `n` readable elements and n <= LANES, and the array holds
+        // 16 >= LANES.
         unsafe {
             std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
             self.load(lanes.as_ptr())
         }
     }
-    /// [`Simd::load`] of a whole vector, else [`Simd::load_first`].
+    /// Loads as [`Simd::load`] if `n` is `LANES`, otherwise as [`Simd::load_first`].
     ///
     /// # Safety
-    /// As [`Simd::load_first`].
+    /// `p` must be valid for reading `n` elements, and `n <= LANES`.
     #[inline(always)]
     unsafe fn load_up_to(self, p: *const f32, n: usize) -> Self::Vector {
-        // SAFETY: as promised.
+        // SAFETY: the caller guarantees `n` readable elements, which is all that either function
+        // reads.
         unsafe { if n == Self::LANES { self.load(p) } else { self.load_first(p, n) } }
     }
-    /// [`Simd::store`] of a whole vector, else [`Simd::store_first`].
+    /// Stores as [`Simd::store`] if `n` is `LANES`, otherwise as [`Simd::store_first`].
     ///
     /// # Safety
-    /// As [`Simd::store_first`].
+    /// `p` must be valid for writing `n` elements, and `n <= LANES`.
     #[inline(always)]
     unsafe fn store_up_to(self, p: *mut f32, a: Self::Vector, n: usize) {
-        // SAFETY: as promised.
+        // SAFETY: the caller guarantees `n` writable elements, which is all that either function
+        // writes.
         unsafe { if n == Self::LANES { self.store(p, a) } else { self.store_first(p, a, n) } }
     }
-    /// The first `n` lanes to `p`.
+    /// Stores the first `n` lanes at `p`.
     ///
     /// # Safety
-    /// `p` must be valid for writing `n` numbers, and `n <= LANES`.
+    /// `p` must be valid for writing `n` elements, and `n <= LANES`.
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, a: Self::Vector, n: usize) {
         let lanes = self.to_array(a);
-        // SAFETY: the caller promises `n` writable numbers and n <= LANES <= 16; the array holds 16.
+        // SAFETY: the caller guarantees `n` writable elements and n <= LANES, and the array holds
+        // 16 >= LANES.
         unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n) };
     }
 }
 
-/// Numbers of a cache line.
-pub(super) const LINE: usize = 16;
-
-/// Asks for the cache line at `p`, which will be needed soon. Any address is allowed.
-#[inline(always)]
-pub(super) fn prefetch(p: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has the instruction, and it never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(p.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}
-
-/// Asks for the cache line at `p` in the second-level cache only: it will be needed, but not so soon that it may displace what is
-/// in use. Any address is allowed.
-#[inline(always)]
-pub(super) fn prefetch_early(p: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has the instruction, and it never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(p.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}
-
-/// Eight lanes of plain Rust, for every target.
+/// The token of eight lanes of plain Rust, for every target.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable;
 
@@ -168,17 +144,17 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> [f32; 8] {
-        // SAFETY: the caller promises eight readable numbers.
+        // SAFETY: the caller guarantees eight readable elements.
         unsafe { p.cast::<[f32; 8]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, a: [f32; 8]) {
-        // SAFETY: the caller promises eight writable numbers.
+        // SAFETY: the caller guarantees eight writable elements.
         unsafe { p.cast::<[f32; 8]>().write_unaligned(a) };
     }
 }
 
-/// A token whose vectors are those of the intrinsics named.
+/// Defines a token from the intrinsics of its set.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd {
     ($(#[$doc:meta])* $name:ident: $vector:ty, lanes $lanes:literal, tile $rows:literal x $vectors:literal, if $detect:expr;
@@ -190,7 +166,7 @@ macro_rules! simd {
         pub struct $name(());
 
         impl $name {
-            /// The token, where the processor has the set.
+            /// Returns the token if the processor has the set.
             #[inline]
             pub fn detect() -> Option<$name> {
                 $detect.then_some($name(()))
@@ -235,23 +211,27 @@ macro_rules! simd {
             }
             #[inline(always)]
             unsafe fn load(self, p: *const f32) -> $vector {
-                // SAFETY: `self` proves the set, and the caller promises readable numbers.
+                // SAFETY: `self` proves the set, and the caller guarantees `LANES` readable
+                // elements.
                 unsafe { $load(p) }
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut f32, a: $vector) {
-                // SAFETY: `self` proves the set, and the caller promises writable numbers.
+                // SAFETY: `self` proves the set, and the caller guarantees `LANES` writable
+                // elements.
                 unsafe { $store(p, a) }
             }
             $(
                 #[inline(always)]
                 unsafe fn load_first(self, $lp: *const f32, $ln: usize) -> $vector {
-                    // SAFETY: `self` proves the set, the caller promises `n` readable numbers, and no other is touched.
+                    // SAFETY: `self` proves the set, the caller guarantees `n <= LANES` readable
+                    // elements, and no other is accessed.
                     unsafe { $load_first }
                 }
                 #[inline(always)]
                 unsafe fn store_first(self, $sp: *mut f32, $sa: $vector, $sn: usize) {
-                    // SAFETY: `self` proves the set, the caller promises `n` writable numbers, and no other is touched.
+                    // SAFETY: `self` proves the set, the caller guarantees `n <= LANES` writable
+                    // elements, and no other is accessed.
                     unsafe { $store_first }
                 }
             )?
@@ -265,7 +245,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     simd! {
-        /// AVX2 and FMA: 8 lanes, 16 registers.
+        /// The token of AVX2 and FMA, with 8 lanes and 16 registers.
         Avx2: __m256, lanes 8, tile 6 x 2, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         splat _mm256_set1_ps; add _mm256_add_ps; sub _mm256_sub_ps; mul _mm256_mul_ps;
         mul_add |a, b, c| _mm256_fmadd_ps(a, b, c);
@@ -275,14 +255,15 @@ mod x86 {
         store_first |p, a, n| store_first(p, a, n)
     }
 
-    /// The first `n` of 8 lanes, in up to three parts: a masked store is dozens of operations on Zen processors.
+    /// Stores the first `n` of 8 lanes in up to three parts, as a masked store is dozens of
+    /// operations on Zen processors.
     ///
     /// # Safety
-    /// The processor has AVX, `n <= 8` and `p` is valid for writing `n` numbers.
+    /// The processor must have AVX, `n <= 8`, and `p` must be valid for writing `n` elements.
     #[inline(always)]
     unsafe fn store_first(p: *mut f32, a: __m256, n: usize) {
-        // SAFETY: each store writes as many numbers as its bit of `n` stands for, behind those before, at any alignment of
-        // whole numbers.
+        // SAFETY: each store writes as many elements as its bit of `n` stands for, after those
+        // before, which together are `n`; the instructions take any alignment.
         unsafe {
             if n >= 8 {
                 return _mm256_storeu_ps(p, a);
@@ -302,17 +283,21 @@ mod x86 {
         }
     }
 
-    /// All bits set in the first `n` of 8 lanes.
+    /// Returns a mask with all bits set in the first `n` of 8 lanes.
+    ///
+    /// # Safety
+    /// The processor must have AVX.
     #[inline(always)]
-    fn first_lanes(n: usize) -> __m256i {
+    unsafe fn first_lanes(n: usize) -> __m256i {
         const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
         let lanes: &[i32; 8] = (ONES_THEN_ZEROS[8 - n..16 - n].first_chunk()).expect("eight of sixteen");
-        // SAFETY: eight readable integers; only code that holds an AVX2 token calls this.
+        // SAFETY: the reference shows that eight integers are readable, and the caller guarantees
+        // AVX.
         unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
     }
 
     simd! {
-        /// AVX-512F: 16 lanes, 32 registers.
+        /// The token of AVX-512F, with 16 lanes and 32 registers.
         Avx512: __m512, lanes 16, tile 14 x 2, if is_x86_feature_detected!("avx512f");
         splat _mm512_set1_ps; add _mm512_add_ps; sub _mm512_sub_ps; mul _mm512_mul_ps;
         mul_add |a, b, c| _mm512_fmadd_ps(a, b, c);
@@ -331,7 +316,7 @@ mod arm {
     use std::arch::aarch64::*;
 
     simd! {
-        /// NEON: 4 lanes, 32 registers.
+        /// The token of NEON, with 4 lanes and 32 registers.
         Neon: float32x4_t, lanes 4, tile 8 x 3, if std::arch::is_aarch64_feature_detected!("neon");
         splat vdupq_n_f32; add vaddq_f32; sub vsubq_f32; mul vmulq_f32;
         mul_add |a, b, c| vfmaq_f32(c, a, b);

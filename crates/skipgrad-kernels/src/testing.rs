@@ -77,10 +77,11 @@ pub(super) fn bits(x: &[f64]) -> Vec<f32> {
     x.iter().flat_map(|x| [x.to_bits() as u32, (x.to_bits() >> 32) as u32].map(f32::from_bits)).collect()
 }
 
-const GUARD: usize = 16;
+const GUARD: usize = 64;
+/// A NaN, so that whatever a kernel reads outside of its input shows in the result.
 const CANARY: u32 = 0x7fc0_1234;
 
-/// A slice with canaries on both sides, which are looked at when it is dropped.
+/// The input or output of a kernel, with canaries on both sides, which are checked when it is dropped.
 pub(super) struct Guarded(Vec<f32>);
 
 impl From<&Vec<f32>> for Guarded {
@@ -91,9 +92,22 @@ impl From<&Vec<f32>> for Guarded {
 }
 
 impl Guarded {
-    /// `n` numbers, NaN at first: a kernel must write them all.
+    /// An output of `n` elements, NaN at first: a kernel must write them all.
     pub(super) fn new(n: usize) -> Guarded {
-        Guarded::from(&vec![f32::NAN; n])
+        Guarded::filled(n, f32::NAN)
+    }
+
+    /// `n` elements of the same value.
+    pub(super) fn filled(n: usize, value: f32) -> Guarded {
+        Guarded::from(&vec![value; n])
+    }
+
+    /// An input of `n` values in [-1, 1), the same for the same seed.
+    pub(super) fn uniform(n: usize, seed: u64) -> Guarded {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut values = vec![0.0; n];
+        values.fill_with(|| (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0);
+        Guarded::from(&values)
     }
 }
 

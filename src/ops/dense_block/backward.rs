@@ -133,7 +133,7 @@ impl Sweep {
             .map(|line| line[slot.clone()].iter().map(|&x| x as f32).collect::<Vec<_>>());
         let line = StatisticsGradient { offset: &offset, slope: &slope, mean: &self.mean[slot.clone()] };
         Tensor::build(with_channels(&self.maps, width), |out| {
-            kernels::take_slot(
+            kernels::channel_gradient(
                 Isa::active(),
                 self.gradient.data(),
                 self.features(self.mean.len()),
@@ -235,7 +235,7 @@ impl Product {
         ProductGradient {
             features: self.norm.gradient_of(maps, row),
             w: weight.data(),
-            dz: NormGradient { z: z.data(), da: self.da.data(), norm: norm.relu(), line },
+            dz: NormGradient { z: z.data(), da: self.da.data(), norm: norm.relu(), statistics: line },
             dw: self.dw.as_mut().map(Tensor::data_mut),
         }
     }

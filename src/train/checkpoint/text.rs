@@ -65,7 +65,7 @@ fn format1_to_json<'a>(path: &Path, text: &'a str) -> Result<(String, &'a str)> 
     let (lines, history) = text.split_once("\n\n").unwrap_or((text, ""));
     let lines: BTreeMap<&str, &str> = lines.lines().filter_map(|line| line.split_once(' ')).collect();
     let line = |key: &str| {
-        let found = lines.get(key).map(|value| if *value == "inf" { "null" } else { value });
+        let found = lines.get(key).copied();
         let missing = || Error::malformed(path, CHECKPOINT, format_args!("a line for {key}"), "none");
         found.ok_or_else(missing)
     };
@@ -85,6 +85,7 @@ fn format1_to_json<'a>(path: &Path, text: &'a str) -> Result<(String, &'a str)> 
     ])?;
     let clip_norm = match line("clip_norm")? {
         "none" => String::new(),
+        "inf" => ",\"clip_norm\":null".to_string(),
         norm => format!(",\"clip_norm\":{norm}"),
     };
     let model = serde_json::Value::from(line("model")?);
@@ -105,18 +106,21 @@ fn format1_to_json<'a>(path: &Path, text: &'a str) -> Result<(String, &'a str)> 
 /// Translates `one-cycle peak=0.4 steps=1950 ... warm_up=0` into JSON.
 fn format1_schedule(line: &str) -> String {
     let (name, fields) = line.split_once(' ').unwrap_or((line, ""));
-    let fields = fields.split(' ').filter_map(|field| field.split_once('='));
-    let fields: BTreeMap<&str, String> = fields
-        .map(|(key, value)| match (key, value) {
-            ("at", steps) => (key, format!("[{steps}]")),
-            (_, "inf") => (key, "null".to_string()),
-            _ => (key, value.to_string()),
-        })
-        .collect();
-    let curve = fields.iter().filter(|(key, _)| **key != "warm_up");
-    let curve: Vec<String> = curve.map(|(key, value)| format!("\"{key}\":{value}")).collect();
-    let warmup = fields.get("warm_up").map_or("null", String::as_str);
-    format!("{{\"curve\":{{\"{name}\":{{{}}}}},\"warm_up\":{warmup}}}", curve.join(","))
+    let (mut curve, mut warmup_steps) = (vec![], "null");
+    for (key, value) in fields.split(' ').filter_map(|field| field.split_once('=')) {
+        let value = if value == "inf" { "null" } else { value };
+        match key {
+            "warm_up" => warmup_steps = value,
+            "at" => curve.push(format!("\"milestones\":[{value}]")),
+            "every" => curve.push(format!("\"step_size\":{value}")),
+            "factor" => curve.push(format!("\"gamma\":{value}")),
+            "floor" => curve.push(format!("\"min_lr\":{value}")),
+            "peak" => curve.push(format!("\"max_lr\":{value}")),
+            _ => curve.push(format!("\"{key}\":{value}")),
+        }
+    }
+    let (name, curve) = (name.replace('-', "_"), curve.join(","));
+    format!("{{\"curve\":{{\"{name}\":{{{curve}}}}},\"warmup_steps\":{warmup_steps}}}")
 }
 
 #[cfg(test)]
@@ -242,7 +246,7 @@ mod tests {
         check(FORMAT_1, "", "a line for format, found none");
         check("format 1", "format 2", "format: expected 1, found 2");
         check("seed 1", "seed -", "invalid value: integer `-8446744073709551615`");
-        check("one-cycle", "two-cycle", "unknown variant `two-cycle`");
+        check("one-cycle", "two-cycle", "unknown variant `two_cycle`");
         check("\nbatch 17", "", "a line for batch, found none");
         check("warm_up=3", "", "invalid type: null, expected usize");
         check(",0.125,0.5\n", "", "a history");

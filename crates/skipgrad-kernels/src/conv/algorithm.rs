@@ -1,35 +1,39 @@
-//! Which way a convolution is computed.
+//! The choice between the direct sums and Winograd's algorithm.
 
 use super::forward::convolve;
 use super::{Conv2dGeometry, conv2d_input_gradient, conv2d_weight_gradient, conv2d_with, winograd};
-use crate::dense::{TakeSums, add_blocks};
+use crate::dense::{NormSums, add_blocks};
 use crate::moments::{TakeMoments, merge_blocks};
 use crate::{
     Activation, BatchNormSums, ChannelViewMut, Epilogue, Isa, NormRelu, Normalized, batch_norm_sums,
 };
 
-/// How a convolution is computed.
+/// The algorithm of a convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Algorithm {
-    /// By Winograd's algorithm where that is possible and was measured to be faster, otherwise directly. It needs a quarter
-    /// of the multiplications, and its error is up to about 2e-6 of the largest number of the result. It is for 3x3 kernels of
-    /// stride 1, without dilation and groups, and at least 12 000 tiles (of 4x4 outputs) times channels, at least 16 tiles and 12 channels.
+    /// Winograd's algorithm where that is possible and was measured to be faster, otherwise the
+    /// direct sums. It needs a quarter of the multiplications, and its error is up to about 2e-6 of
+    /// the largest value of the result. It is taken for 3x3 kernels of stride 1 without dilation
+    /// and groups, with at least 16 tiles (of 4x4 outputs), 12 channels, and 12 000 tiles times
+    /// channels.
     #[default]
     Auto,
-    /// By the sums as they are defined.
+    /// The sums as they are defined.
     Direct,
 }
 
 impl Algorithm {
-    /// y of a convolution: [`conv2d_with`].
+    /// Computes y of a convolution, as [`conv2d_with`].
     ///
     /// # Panics
-    /// As that.
+    /// In the cases in which [`conv2d_with`] does.
     ///
     /// ```
     /// use skipgrad_kernels::{Algorithm, Conv2dGeometry, Epilogue, Isa};
     /// let sizes = Conv2dGeometry {
-    ///     batch: 2, height: 16, width: 16, in_channels: 16, out_channels: 16, kernel: [3, 3], stride: [1, 1],
+    ///     batch: 2, height: 16, width: 16, in_channels: 16, out_channels: 16,
+    ///     kernel: [3, 3], stride: [1, 1],
     ///     padding: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1,
     /// };
     /// let (x, w) = (vec![0.5; 2 * 16 * 16 * 16], vec![0.25; 9 * 16 * 16]);
@@ -54,11 +58,12 @@ impl Algorithm {
         }
     }
 
-    /// [`Algorithm::conv2d`], and mean and biased variance of every channel of y, in f64 as [`moments`](crate::moments) gives
-    /// them: taken while y is in the cache, which saves a pass over it.
+    /// Computes y as [`Algorithm::conv2d`] and returns the mean and the biased variance of every
+    /// channel of y, in f64 as [`moments`](crate::moments) does. They are taken while y is in the
+    /// cache, which saves a pass over it.
     ///
     /// # Panics
-    /// As [`Algorithm::conv2d`].
+    /// In the cases in which [`Algorithm::conv2d`] does.
     pub fn conv2d_moments(
         self,
         isa: Isa,
@@ -78,10 +83,10 @@ impl Algorithm {
         merge_blocks(sizes.out_channels, blocks)
     }
 
-    /// dx of a convolution: [`conv2d_input_gradient`].
+    /// Computes dx of a convolution, as [`conv2d_input_gradient`].
     ///
     /// # Panics
-    /// As that.
+    /// In the cases in which [`conv2d_input_gradient`] does.
     pub fn input_gradient(self, isa: Isa, sizes: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
         if self.winograd(sizes) {
             winograd::input_gradient(isa, sizes, dy, w, &(), dx);
@@ -90,34 +95,35 @@ impl Algorithm {
         }
     }
 
-    /// [`Algorithm::input_gradient`] of a convolution of something normalized, and the sums of that norm's gradient as
-    /// [`batch_norm_sums`] gives them, where possible taken while dx is in the cache.
+    /// Computes dx as [`Algorithm::input_gradient`] for a convolution whose input was normalized,
+    /// and returns the sums of that norm's gradient as [`batch_norm_sums`] does. Where possible,
+    /// they are taken while dx is in the cache.
     ///
     /// # Panics
-    /// As [`Algorithm::input_gradient`], and if what was normalized does not fit.
+    /// In the cases in which [`Algorithm::input_gradient`] does, and if `normalized` does not fit.
     pub fn input_gradient_sums(
         self,
         isa: Isa,
         sizes: &Conv2dGeometry,
         dy: &[f32],
         w: &[f32],
-        behind: Normalized<'_>,
+        normalized: Normalized<'_>,
         dx: &mut [f32],
     ) -> BatchNormSums {
-        let Normalized { x, norm: NormRelu { scale, shift }, mean } = behind;
-        behind.check(sizes.batch * sizes.height * sizes.width, sizes.in_channels);
+        let Normalized { x, norm: NormRelu { scale, shift }, mean } = normalized;
+        normalized.check(sizes.batch * sizes.height * sizes.width, sizes.in_channels);
         if self.winograd(sizes) {
-            let blocks = winograd::input_gradient(isa, sizes, dy, w, &TakeSums(behind), dx);
+            let blocks = winograd::input_gradient(isa, sizes, dy, w, &NormSums(normalized), dx);
             return add_blocks(sizes.in_channels, blocks);
         }
         conv2d_input_gradient(isa, sizes, dy, w, dx);
         batch_norm_sums(isa, x, dx, mean, Activation::ReluOf { scale, shift })
     }
 
-    /// dw of a convolution: [`conv2d_weight_gradient`].
+    /// Computes dw of a convolution, as [`conv2d_weight_gradient`].
     ///
     /// # Panics
-    /// As that.
+    /// In the cases in which [`conv2d_weight_gradient`] does.
     pub fn weight_gradient(self, isa: Isa, sizes: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
         if self.winograd(sizes) {
             winograd::weight_gradient(isa, sizes, x, None, dy, dw);
@@ -126,17 +132,19 @@ impl Algorithm {
         }
     }
 
-    /// Whether the convolution has a form for an input that is to be normalized: [`Algorithm::conv2d_into`].
+    /// Returns whether [`Algorithm::conv2d_into`] can normalize the input of this convolution.
     pub fn takes_norm(self, sizes: &Conv2dGeometry) -> bool {
         self.winograd(sizes)
     }
 
-    /// y of the convolution of x, or with a norm of `max(x * scale + shift, 0)`, in which the zeros around the image are zeros behind
-    /// the norm; y goes to the channels of a slot. Returns the moments of y as [`Algorithm::conv2d_moments`]. The normalized
-    /// numbers are never in memory as a whole.
+    /// Computes y of the convolution of x into channels of a wider matrix, and returns the moments
+    /// of y as [`Algorithm::conv2d_moments`] does. With a norm, the convolution is of `max(x *
+    /// scale + shift, 0)`, padded with zeros after the norm; the normalized values are never in
+    /// memory as a whole.
     ///
     /// # Panics
-    /// As [`conv2d`](super::conv2d), and if there is a norm without that [`Algorithm::takes_norm`].
+    /// In the cases in which [`conv2d`](super::conv2d) does, and if there is a norm though
+    /// [`Algorithm::takes_norm`] returns false.
     pub fn conv2d_into(
         self,
         isa: Isa,
@@ -149,15 +157,15 @@ impl Algorithm {
         if self.winograd(sizes) {
             return winograd::forward_into(isa, sizes, x, norm, w, y);
         }
-        assert!(norm.is_none(), "this convolution has no form for a norm");
+        assert!(norm.is_none(), "this convolution cannot normalize its input");
         let blocks = convolve(isa, sizes, x, w, Epilogue::default(), |first| TakeMoments { first }, y);
         merge_blocks(sizes.out_channels, blocks)
     }
 
-    /// dw of [`Algorithm::conv2d_into`] with a norm.
+    /// Computes dw of [`Algorithm::conv2d_into`] with a norm.
     ///
     /// # Panics
-    /// As that.
+    /// If a slice does not fit the geometry, or [`Algorithm::takes_norm`] returns false.
     pub fn weight_gradient_of_norm(
         self,
         isa: Isa,
@@ -167,10 +175,11 @@ impl Algorithm {
         dy: &[f32],
         dw: &mut [f32],
     ) {
-        assert!(self.takes_norm(sizes), "this convolution has no form for a norm");
+        assert!(self.takes_norm(sizes), "this convolution cannot normalize its input");
         winograd::weight_gradient(isa, sizes, x, Some(norm), dy, dw);
     }
 
+    /// Returns whether it takes Winograd's algorithm for this geometry.
     fn winograd(self, sizes: &Conv2dGeometry) -> bool {
         self == Algorithm::Auto && winograd::possible(sizes) && winograd::worthwhile(sizes)
     }

@@ -1,20 +1,21 @@
-//! Narrow groups, taken together.
+//! Narrow groups, merged into wider ones.
 //!
-//! A product of four columns, or of the single one of a depthwise convolution, would leave most lanes of a vector idle and
-//! copy patches of single numbers. So a few neighboring groups are computed as one wider group, whose weights are zero
-//! between channels that do not belong together: the zeros cost multiplications, but lanes that would be idle otherwise do
-//! them. (A side effect: an infinite or NaN input reaches, as NaN, the outputs of the groups that are taken together with
-//! its own.)
+//! A product of four columns, or of the single one of a depthwise convolution, would leave most
+//! lanes of a vector idle and copy patches of single elements. So a few neighboring groups are
+//! computed as one wider group, whose weights are zero between channels that do not belong
+//! together: the zeros cost multiplications, but lanes that would be idle otherwise do them. (A
+//! side effect: an infinite or NaN input reaches, as NaN, the outputs of the groups that are merged
+//! with its own.)
 
 use super::Conv2dGeometry;
 use crate::scratch;
 
-/// Columns that a tile of products has about module for.
+/// The columns of about one micro-tile.
 const COLUMNS: usize = 16;
-/// What a patch costs besides its multiplications, in products of [`COLUMNS`].
+/// The cost of a patch besides its multiplications, in products of [`COLUMNS`].
 const OVERHEAD: usize = 40;
 
-/// The geometry with as many groups taken together as is fastest: perhaps none.
+/// Returns the geometry with as many groups merged as is fastest, which may be the same geometry.
 pub(super) fn merged(sizes: &Conv2dGeometry) -> Conv2dGeometry {
     let cost = |together: usize| {
         let depth = sizes.kernel[0] * sizes.kernel[1] * sizes.group_in() * together;
@@ -26,7 +27,7 @@ pub(super) fn merged(sizes: &Conv2dGeometry) -> Conv2dGeometry {
     Conv2dGeometry { groups: sizes.groups / together, ..*sizes }
 }
 
-/// Calls `f` with a geometry of wider groups, and the weights for it.
+/// Calls `f` with the merged geometry and the weights for it.
 pub(super) fn with_spread<T>(
     sizes: &Conv2dGeometry,
     w: &[f32],
@@ -45,7 +46,8 @@ pub(super) fn with_spread<T>(
     })
 }
 
-/// Calls `f` with a geometry of wider groups, and a place for the gradient of its weights, and copies from there to `dw`.
+/// Calls `f` with the merged geometry and a buffer for the gradient of its weights, and copies the
+/// gradient from there to `dw`.
 pub(super) fn with_collected(
     sizes: &Conv2dGeometry,
     dw: &mut [f32],
@@ -63,8 +65,8 @@ pub(super) fn with_collected(
     });
 }
 
-/// Calls `block` with the places, in narrow and in wide weights, of the weights from each input channel of each tap to the
-/// output channels of each group.
+/// Calls `block` with the positions, in narrow and in wide weights, of the weights from each input
+/// channel of each tap to the output channels of each group.
 fn each_block(sizes: &Conv2dGeometry, wide: &Conv2dGeometry, mut block: impl FnMut(usize, usize)) {
     let (group_in, group_out) = (sizes.group_in(), sizes.group_out());
     let together = sizes.groups / wide.groups;
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn only_narrow_groups_are_taken_together() {
+    fn only_narrow_groups_are_merged() {
         assert_eq!(groups([64, 64], 1), 1);
         assert_eq!(groups([64, 64], 4), 4);
         assert_eq!(groups([128, 128], 32), 8);

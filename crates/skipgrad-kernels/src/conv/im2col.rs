@@ -1,11 +1,12 @@
-//! The matrix of patches as a whole, and its transpose as a map: for explanation and tests; [`conv2d`](super::conv2d)
-//! does without.
+//! The matrix of patches as a whole, and the transposed map: for illustration and tests, as
+//! [`conv2d`](super::conv2d) does without.
 
 use super::Conv2dGeometry;
 use rayon::prelude::*;
 
-/// Gathers x `[N, H, W, C]` into patches: `[N*OH*OW, KH*KW*C]`, a row an output pixel, columns (ky, kx, c), zero where a tap
-/// lies outside of the image. Times w `[KH*KW*C, OC]`, this is the convolution. Groups are ignored.
+/// Gathers x `[N, H, W, C]` into patches: `[N*OH*OW, KH*KW*C]`, a row an output pixel, columns (ky,
+/// kx, c), zero where a tap lies outside of the image. Times w `[KH*KW*C, OC]`, this is the
+/// convolution. Groups are ignored.
 ///
 /// # Panics
 /// If a slice does not fit the geometry, or the geometry has no output.
@@ -13,7 +14,8 @@ use rayon::prelude::*;
 /// ```
 /// use skipgrad_kernels::{Conv2dGeometry, im2col};
 /// let sizes = Conv2dGeometry {
-///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
+///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1,
+///     kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 1]], dilation: [1, 1], groups: 1,
 /// };
 /// let mut patches = [0.0; 6]; // [3, 2]
@@ -36,16 +38,18 @@ pub fn im2col(sizes: &Conv2dGeometry, x: &[f32], patches: &mut [f32]) {
     });
 }
 
-/// Scatters patches back, the transpose of [`im2col`]: every number of x `[N, H, W, C]` becomes the sum of the places to
-/// which [`im2col`] copies it. Of dy times w transposed, this is the input gradient of the convolution.
+/// Scatters patches back, the transpose of [`im2col`]: every element of x `[N, H, W, C]` becomes
+/// the sum of the elements to which [`im2col`] copies it. Of dy times w transposed, this is the
+/// input gradient of the convolution.
 ///
 /// # Panics
-/// As [`im2col`].
+/// In the cases in which [`im2col`] does.
 ///
 /// ```
 /// use skipgrad_kernels::{Conv2dGeometry, col2im};
 /// let sizes = Conv2dGeometry {
-///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
+///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1,
+///     kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 1]], dilation: [1, 1], groups: 1,
 /// };
 /// let mut x = [0.0; 3];
@@ -73,7 +77,7 @@ pub fn col2im(sizes: &Conv2dGeometry, patches: &[f32], x: &mut [f32]) {
     });
 }
 
-/// The length of a patch, or zero where there is nothing to copy.
+/// Returns the length of a patch, or zero where there is nothing to copy.
 fn check(sizes: &Conv2dGeometry, x: &[f32], patches: &[f32]) -> usize {
     let row = sizes.kernel[0] * sizes.kernel[1] * sizes.in_channels;
     let rows = sizes.batch * sizes.out_height() * sizes.out_width();
@@ -81,7 +85,7 @@ fn check(sizes: &Conv2dGeometry, x: &[f32], patches: &[f32]) -> usize {
     if x.is_empty() { 0 } else { row }
 }
 
-/// The pixel of x, counted over all images, that a tap of an output pixel reads.
+/// Returns the pixel of x, counted over all images, that a tap of an output pixel reads.
 fn input_pixel(sizes: &Conv2dGeometry, output: usize, tap: usize) -> Option<usize> {
     let (line, ox) = (output / sizes.out_width(), output % sizes.out_width());
     let (image, oy) = (line / sizes.out_height(), line % sizes.out_height());

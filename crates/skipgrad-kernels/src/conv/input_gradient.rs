@@ -1,23 +1,24 @@
 //! The input gradient: patches of dy times w transposed, phase by phase.
 //!
-//! Input pixel i is read by output pixel o through tap k where `i = o*s - pad + k*d`. Write `i = g*s + phase`: then
-//! `o = g + (phase + pad - k*d) / s`, for the taps for which the division comes out even. So all pixels of a phase see the
-//! same taps at the same offsets from g, as in a forward convolution of stride 1. Taps are taken from the last to the
-//! first, so that their offsets ascend and neighbors in dy are copied together. Phases that no tap reaches (a 1x1 kernel
-//! of stride 2 has three) are products of depth zero, which write zeros.
+//! Input pixel i is read by output pixel o through tap k where `i = o*s - pad + k*d`. Write `i =
+//! g*s + phase`: then `o = g + (phase + pad - k*d) / s`, for the taps for which the division comes
+//! out even. So all pixels of a phase see the same taps at the same offsets from g, as in a forward
+//! convolution of stride 1. Taps are visited from the last to the first, so that their offsets
+//! ascend and neighbors in dy are copied together. Phases that no tap reaches (a 1x1 kernel of
+//! stride 2 has three) are products of depth zero, which write zeros.
 
 use super::Conv2dGeometry;
 use super::groups::with_spread;
 use super::patches::{Axis, Patches, Source};
 use crate::Isa;
-use crate::epilogue::ColumnEpilogue;
 use crate::grid::Grid;
-use crate::microkernel::{RowMajor, Start};
-use crate::pack::Factor;
-use crate::product::{Product, Right};
+use crate::pack::{BOperand, UnpackedB};
+use crate::panel::RowMajor;
+use crate::product::Product;
 
-/// The gradient dx `[N, H, W, C]` of [`conv2d`](super::conv2d) with respect to its input, from dy `[N, OH, OW, OC]` and
-/// w `[KH, KW, C/groups, OC]`. Input pixels that no output pixel sees get zeros.
+/// Computes the gradient dx `[N, H, W, C]` of [`conv2d`](super::conv2d) with respect to its input,
+/// from dy `[N, OH, OW, OC]` and w `[KH, KW, C/groups, OC]`. Input pixels that no output pixel
+/// depends on get zeros.
 ///
 /// # Panics
 /// If a slice does not fit the geometry, or the geometry has no output.
@@ -25,7 +26,8 @@ use crate::product::{Product, Right};
 /// ```
 /// use skipgrad_kernels::{Conv2dGeometry, Isa, conv2d_input_gradient};
 /// let sizes = Conv2dGeometry {
-///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
+///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1,
+///     kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
 /// };
 /// let mut dx = [0.0; 3]; // [1, 1, 3, 1]
@@ -49,10 +51,11 @@ fn all_groups(isa: Isa, sizes: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut 
 
 /// The input positions of an axis that agree modulo the stride.
 struct Phase {
+    /// The first of them.
     first: usize,
-    /// The output positions that they see.
+    /// The output positions that depend on them.
     axis: Axis,
-    /// Through which taps.
+    /// The taps through which these do.
     taps: Vec<usize>,
 }
 
@@ -71,6 +74,7 @@ impl Phase {
     }
 }
 
+/// Returns the product that computes dx of one group at the pixels of a phase.
 fn phase_product<'a>(
     sizes: &Conv2dGeometry,
     group: usize,
@@ -89,24 +93,13 @@ fn phase_product<'a>(
     };
     let tap = |ky, kx| (ky * sizes.kernel[1] + kx) * group_in * sizes.out_channels + group * group_out;
     let taps = vertical.taps.iter().flat_map(|&ky| horizontal.taps.iter().map(move |&kx| tap(ky, kx)));
-    Product {
-        columns: group_in,
-        depth: vertical.taps.len() * horizontal.taps.len() * group_out,
-        a: Patches::new(source, &[vertical.axis.clone(), horizontal.axis.clone()]),
-        b: Right::Factor(Factor {
-            data: w,
-            taps: taps.collect(),
-            depth: group_out,
-            row: 1,
-            column: sizes.out_channels,
-        }),
-        c: Grid {
-            size: [sizes.batch, vertical.axis.grid, horizontal.axis.grid],
-            stride: [sizes.height * line, sizes.stride[0] * line, sizes.stride[1] * pixel],
-            start: vertical.first * line + horizontal.first * pixel + group * group_in,
-        },
-        start: Start::Zero,
-        end: ColumnEpilogue::default(),
-        visitor: (),
-    }
+    let b = UnpackedB { data: w, taps: taps.collect(), depth: group_out, row: 1, column: sizes.out_channels };
+    let c = Grid {
+        size: [sizes.batch, vertical.axis.grid, horizontal.axis.grid],
+        stride: [sizes.height * line, sizes.stride[0] * line, sizes.stride[1] * pixel],
+        start: vertical.first * line + horizontal.first * pixel + group * group_in,
+    };
+    let a = Patches::new(source, &[vertical.axis.clone(), horizontal.axis.clone()]);
+    let depth = vertical.taps.len() * horizontal.taps.len() * group_out;
+    Product::new(a, BOperand::Unpacked(b), c, [depth, group_in])
 }

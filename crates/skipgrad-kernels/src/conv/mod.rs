@@ -1,26 +1,30 @@
 //! Convolution in all three directions, channels last.
 //!
-//! With x `[N, H, W, C]`, w `[KH, KW, C/groups, OC]` and y `[N, OH, OW, OC]`, channels of one group only:
+//! With x `[N, H, W, C]`, w `[KH, KW, C/groups, OC]` and y `[N, OH, OW, OC]`, channels of one group
+//! only:
 //!
 //! ```text
-//! y [n, oy, ox, o]   = sum over ky, kx, c of   x[n, oy*sy - top + ky*dy, ox*sx - left + kx*dx, c] * w[ky, kx, c, o]
+//! y[n, oy, ox, o] = sum over ky, kx, c of
+//!     x[n, oy*sy - top + ky*dy, ox*sx - left + kx*dx, c] * w[ky, kx, c, o]
 //! ```
 //!
-//! where x is zero outside of the image. (As in every deep-learning library this is a correlation: the kernel is not
-//! flipped.) Gather the x that one output pixel needs into a row, a *patch*, and the sum is a matrix product,
-//! `patches [N*OH*OW, KH*KW*C] * w [KH*KW*C, OC]`. All three directions are such products:
+//! where x is zero outside of the image. (As in every deep-learning library this is a correlation:
+//! the kernel is not flipped.) Gather the x that one output pixel needs into a row, a *patch*, and
+//! the sum is a matrix product, `patches [N*OH*OW, KH*KW*C] * w [KH*KW*C, OC]`. All three
+//! directions are such products:
 //!
 //! * forward: patches of x times w;
-//! * input gradient: patches of dy times w transposed. With a stride, input pixels whose coordinates agree modulo the stride
-//!   are reached by the same subset of the taps, so each such phase is a product of its own, into every s-th pixel;
+//! * input gradient: patches of dy times w transposed. With a stride, input pixels whose
+//!   coordinates agree modulo the stride are reached by the same subset of the taps, so each such
+//!   phase is a product of its own, into every s-th pixel;
 //! * weight gradient: patches of x, transposed, times dy: a sum over all pixels of outer products.
 //!
-//! The matrix of patches would be KH*KW times as large as x, so it is never made: the engine in `product` asks for small
-//! blocks of it (see `patches`), which stay in the cache while they are multiplied. [`im2col`] makes the whole matrix, for
-//! people who want to see it and for tests.
+//! The matrix of patches would be KH*KW times as large as x, so it is never made: the engine in
+//! `product` packs small blocks of it (see `patches`), which stay in the cache while they are
+//! multiplied. [`im2col`] makes the whole matrix, for illustration and for tests.
 //!
-//! Convolutions of 3x3 taps and stride 1 have a faster way with fewer multiplications (see `winograd`), which [`Algorithm`]
-//! chooses where it pays.
+//! 3x3 convolutions of stride 1 have a faster algorithm with fewer multiplications (see
+//! `winograd`), which [`Algorithm`] chooses where it pays.
 
 mod algorithm;
 mod forward;
@@ -39,35 +43,36 @@ pub use input_gradient::conv2d_input_gradient;
 pub use packed::Packing;
 pub use weight_gradient::conv2d_weight_gradient;
 
-/// The sizes of a convolution over `[N, H, W, C]` with weights `[KH, KW, C/groups, OC]`. Pairs are (vertical, horizontal).
+/// The sizes of a convolution over `[N, H, W, C]` with weights `[KH, KW, C/groups, OC]`. Pairs are
+/// (vertical, horizontal).
 ///
 /// Output channels come in `groups` equal blocks; block g reads input channel block g.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dGeometry {
-    /// Images, N.
+    /// Number of images, N.
     pub batch: usize,
-    /// Lines of an input image, H.
+    /// Number of lines of an input image, H.
     pub height: usize,
-    /// Pixels of an input line, W.
+    /// Number of pixels of an input line, W.
     pub width: usize,
-    /// Numbers of an input pixel, C: a multiple of `groups`.
+    /// Number of input channels, C, a multiple of `groups`.
     pub in_channels: usize,
-    /// Numbers of an output pixel, OC: a multiple of `groups`.
+    /// Number of output channels, OC, a multiple of `groups`.
     pub out_channels: usize,
-    /// Taps, KH and KW, at least 1.
+    /// Size of the kernel, KH and KW, each at least 1.
     pub kernel: [usize; 2],
-    /// Input pixels from an output pixel to the next, at least 1.
+    /// Input pixels from one output pixel to the next, each at least 1.
     pub stride: [usize; 2],
     /// Zeros around each image: `[[top, bottom], [left, right]]`.
     pub padding: [[usize; 2]; 2],
-    /// Input pixels from a tap to the next, at least 1.
+    /// Input pixels from one tap to the next, each at least 1.
     pub dilation: [usize; 2],
-    /// Blocks of channels that do not mix, at least 1.
+    /// Number of blocks of channels that do not mix, at least 1.
     pub groups: usize,
 }
 
 impl Conv2dGeometry {
-    /// Lines of an output image, OH.
+    /// Returns the number of lines of an output image, OH.
     ///
     /// # Panics
     /// If the dilated kernel is larger than the padded image.
@@ -75,7 +80,7 @@ impl Conv2dGeometry {
         self.out_size(0)
     }
 
-    /// Pixels of an output line, OW.
+    /// Returns the number of pixels of an output line, OW.
     ///
     /// # Panics
     /// If the dilated kernel is larger than the padded image.
@@ -94,32 +99,32 @@ impl Conv2dGeometry {
         [self.height, self.width]
     }
 
-    /// Numbers of x.
+    /// Returns the number of elements of x.
     fn x_len(&self) -> usize {
         self.batch * self.height * self.width * self.in_channels
     }
 
-    /// Numbers of w.
+    /// Returns the number of elements of w.
     fn w_len(&self) -> usize {
         self.kernel[0] * self.kernel[1] * self.group_in() * self.out_channels
     }
 
-    /// Numbers of y.
+    /// Returns the number of elements of y.
     fn y_len(&self) -> usize {
         self.batch * self.out_height() * self.out_width() * self.out_channels
     }
 
-    /// Input channels of a group.
+    /// Returns the number of input channels of a group.
     fn group_in(&self) -> usize {
         self.in_channels / self.groups
     }
 
-    /// Output channels of a group.
+    /// Returns the number of output channels of a group.
     fn group_out(&self) -> usize {
         self.out_channels / self.groups
     }
 
-    /// Asserts what every direction rests on.
+    /// Asserts that the geometry is valid and that slices of these lengths fit it.
     fn check(&self, x: usize, w: usize, y: usize) {
         assert!(self.kernel.iter().chain(&self.stride).chain(&self.dilation).all(|&size| size > 0));
         assert!(self.groups > 0, "no groups");

@@ -1,19 +1,21 @@
-//! Weights that many inputs meet, as in inference: brought into the order that the kernels read once, not once a call.
+//! Weights that serve many calls, as in inference: packed in the order in which the kernels read
+//! them once, not in every call.
 
-use super::forward::{all_groups, factor};
+use super::forward::{all_groups, group_weights};
 use super::groups::{merged, with_spread};
 use super::{Algorithm, Conv2dGeometry, winograd};
-use crate::microkernel::RowMajor;
-use crate::product::{Right, packed_len, prepack};
+use crate::pack::{BOperand, packed_len, prepack};
+use crate::panel::RowMajor;
 use crate::{ChannelViewMut, Epilogue, Isa};
 
-/// An order of a convolution's weights in which the kernels read them. It depends on the instruction set, on the kernel, its channels
-/// and groups; not on the size or the number of images.
+/// The packed format of a convolution's weights. Its contents depend on the instruction set, the
+/// size of the kernel, its channels and groups, not on the size or the number of images.
 ///
 /// ```
 /// use skipgrad_kernels::{Algorithm, Conv2dGeometry, Epilogue, Isa, Packing};
 /// let sizes = Conv2dGeometry {
-///     batch: 1, height: 1, width: 2, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
+///     batch: 1, height: 1, width: 2, in_channels: 1, out_channels: 1,
+///     kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
 /// };
 /// let (isa, packing) = (Isa::active(), Packing::fastest(Algorithm::Auto, &sizes));
@@ -26,18 +28,22 @@ use crate::{ChannelViewMut, Epilogue, Isa};
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Packing {
-    /// For the sums as they are defined: about as large as the weights.
+    /// The format of the direct sums, about as large as the weights.
     Direct,
-    /// For Winograd's algorithm with tiles of 4x4 outputs: four times as large.
+    /// The format of Winograd's algorithm with tiles of 4x4 outputs, four times as large as the
+    /// weights.
     Winograd4x4,
-    /// For Winograd's algorithm with tiles of 2x2 outputs: 16/9 times as large.
+    /// The format of Winograd's algorithm with tiles of 2x2 outputs, 16/9 times as large as the
+    /// weights.
     Winograd2x2,
 }
 
 impl Packing {
-    /// The one that was measured to be the faster, of those that the algorithm allows. With its weights transformed ahead,
-    /// Winograd's algorithm pays for fewer tiles than [`Algorithm::Auto`] takes it for otherwise.
+    /// Returns the format that was measured to be the fastest of those that the algorithm allows.
+    /// With weights that are already transformed, Winograd's algorithm pays for fewer tiles than
+    /// [`Algorithm::Auto`] takes it for otherwise.
     pub fn fastest(algorithm: Algorithm, sizes: &Conv2dGeometry) -> Packing {
         if algorithm == Algorithm::Direct || !winograd::possible(sizes) {
             return Packing::Direct;
@@ -49,8 +55,11 @@ impl Packing {
         }
     }
 
-    /// How many numbers the packed weights are.
-    #[allow(clippy::len_without_is_empty, reason = "a length of what is packed, not of this")]
+    /// Returns the number of elements of the packed weights.
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "it is the length of the packed weights, not of a collection"
+    )]
     pub fn len(self, isa: Isa, sizes: &Conv2dGeometry) -> usize {
         match self {
             Packing::Direct => {
@@ -62,7 +71,7 @@ impl Packing {
         }
     }
 
-    /// Packs w `[KH, KW, C/groups, OC]`, on the calling thread.
+    /// Packs w `[KH, KW, C/groups, OC]` on the calling thread.
     ///
     /// # Panics
     /// If a slice does not fit the geometry.
@@ -76,7 +85,7 @@ impl Packing {
                 let len = group_len(isa, sizes);
                 for group in 0..sizes.groups {
                     let to = &mut packed[group * len..][..len];
-                    prepack::<RowMajor>(isa, &factor(sizes, w, group), sizes.group_out(), to);
+                    prepack::<RowMajor>(isa, &group_weights(sizes, w, group), sizes.group_out(), to);
                 }
             }),
             Packing::Winograd4x4 => winograd::pack::<6, 4>(isa, sizes, w, packed),
@@ -84,7 +93,8 @@ impl Packing {
         }
     }
 
-    /// y of a convolution, as [`conv2d_with`](super::conv2d_with), with weights that [`Packing::pack`] packed.
+    /// Computes y of a convolution, as [`conv2d_with`](super::conv2d_with), with weights that
+    /// [`Packing::pack`] packed.
     ///
     /// # Panics
     /// If a slice does not fit the geometry, or the geometry has no output.
@@ -100,10 +110,10 @@ impl Packing {
         self.into_view(isa, sizes, x, packed, epilogue, ChannelViewMut::whole(y, sizes.out_channels));
     }
 
-    /// [`Packing::conv2d`] without an end, to the channels of a slot.
+    /// Computes y as [`Packing::conv2d`] without an epilogue into channels of a wider matrix.
     ///
     /// # Panics
-    /// As that.
+    /// In the cases in which [`Packing::conv2d`] does.
     pub fn conv2d_into(
         self,
         isa: Isa,
@@ -132,8 +142,8 @@ impl Packing {
             Packing::Direct => {
                 let wide = merged(sizes);
                 let len = group_len(isa, &wide);
-                let right = |group: usize| Right::Packed(&packed[group * len..][..len]);
-                all_groups(isa, &wide, x, right, epilogue, |_| (), y);
+                let weights = |group: usize| BOperand::Packed(&packed[group * len..][..len]);
+                all_groups(isa, &wide, x, weights, epilogue, |_| (), y);
             }
             Packing::Winograd4x4 => winograd::forward_packed::<6, 4>(isa, sizes, x, packed, epilogue, y),
             Packing::Winograd2x2 => winograd::forward_packed::<4, 2>(isa, sizes, x, packed, epilogue, y),
@@ -141,7 +151,7 @@ impl Packing {
     }
 }
 
-/// The packed numbers of a group.
+/// Returns the number of packed elements of a group.
 fn group_len(isa: Isa, sizes: &Conv2dGeometry) -> usize {
     packed_len::<RowMajor>(isa, sizes.group_out(), sizes.w_len() / sizes.out_channels.max(1))
 }

@@ -1,9 +1,10 @@
-//! The matrix of patches, made a block at a time.
+//! The matrix of patches, of which a block at a time is packed.
 //!
-//! Row (n, gy, gx) of the matrix belongs to a pixel of a grid over image n; column (ty, tx, c) is channel c of the source
-//! pixel at `g * step + offset[t]`, or zero outside of the image. Taps that are neighbors in a line of the image are
-//! neighbors in the row, too, so where channels are not grouped a row is a few long *runs* of numbers, each contiguous
-//! in the image: three runs for a 3x3 kernel.
+//! Row (n, gy, gx) of the matrix belongs to a pixel of a grid over image n; column (ty, tx, c) is
+//! channel c of the source pixel at `g * step + offset[t]`, or zero outside of the image. Taps that
+//! are neighbors in a line of the image are neighbors in the row, too, so where channels are not
+//! grouped a row is a few long *runs* of elements, each contiguous in the image: three runs for a
+//! 3x3 kernel.
 //!
 //! ```text
 //! for each run within the wanted columns
@@ -11,24 +12,26 @@
 //!     pixels whose run leaves the image to the left, pixels inside, pixels at the right
 //! ```
 
-use crate::product::{PanelLayout, Panels};
+use crate::blocking::Blocking;
+use crate::product::AOperand;
 use crate::simd::Simd;
 use crate::{Isa, Task};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Source pixels of one axis, as seen from grid position g: `g * step + offset`, for each tap.
+/// The source pixels of one axis for grid position g: `g * step + offset` for each tap.
 #[derive(Clone, Debug)]
 pub(super) struct Axis {
-    /// Positions of the grid.
+    /// Number of grid positions.
     pub(super) grid: usize,
-    /// Source pixels from a grid position to the next.
+    /// Source pixels from one grid position to the next.
     pub(super) step: usize,
-    /// One a tap.
+    /// One offset per tap.
     pub(super) offsets: Vec<isize>,
 }
 
-/// Channels of an image: `[images, height, width, pixel]`, of which `channels` from `first` on are read.
+/// Channels of an image: `[images, height, width, pixel]`, of which `channels` from `first` on are
+/// read.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub(super) data: &'a [f32],
@@ -47,19 +50,20 @@ pub(super) struct Patches<'a, L> {
     layout: PhantomData<L>,
 }
 
-/// Columns of the matrix that are contiguous in the image.
+/// Columns of the matrix of patches that are contiguous in the image.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// The offset of the first pixel.
+    /// The vertical offset of the pixels.
     y: isize,
+    /// The horizontal offset of the first pixel.
     x: isize,
-    /// Pixels.
+    /// Number of pixels.
     taps: usize,
     /// The first column.
     column: usize,
 }
 
-impl<'a, L: PanelLayout> Patches<'a, L> {
+impl<'a, L: Blocking> Patches<'a, L> {
     pub(super) fn new(source: Source<'a>, [vertical, horizontal]: &[Axis; 2]) -> Patches<'a, L> {
         let together = source.channels == source.pixel;
         let mut runs: Vec<Run> = Vec::new();
@@ -83,12 +87,13 @@ impl<'a, L: PanelLayout> Patches<'a, L> {
     }
 }
 
-impl<L: PanelLayout> Panels for Patches<'_, L> {
+impl<L: Blocking> AOperand for Patches<'_, L> {
     type Layout = L;
 
-    fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
-        // A row of the panel is a grid pixel in either layout; what the product calls rows and depth differs.
-        let (pixels, columns) = if L::ACROSS { (depth, rows) } else { (rows, depth) };
+    fn pack(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
+        // A row of the panel is a grid pixel in either layout, but one is a row of the product, the
+        // other a step of its depth.
+        let (pixels, columns) = if L::TRANSPOSED { (depth, rows) } else { (rows, depth) };
         assert!(panel.len() >= pixels.len() * L::PITCH && columns.len() <= L::WIDTH);
         for run in &self.runs {
             let (start, end) = (run.column, run.column + run.taps * self.source.channels);
@@ -115,7 +120,7 @@ impl<L: PanelLayout> Panels for Patches<'_, L> {
         let Source { data, size, pixel, first, .. } = self.source;
         let pointwise = matches!(self.runs[..], [Run { y: 0, x: 0, taps: 1, .. }]);
         let every = self.step == [1, 1] && self.grid == size;
-        (!L::ACROSS && pointwise && every)
+        (!L::TRANSPOSED && pointwise && every)
             .then(|| (&data[pixels.start * pixel + first + channels.start..], pixel))
     }
 }
@@ -126,7 +131,7 @@ struct CopyRun<'a, 'b> {
     grid: [usize; 2],
     step: [usize; 2],
     run: Run,
-    /// In numbers from the start of the run.
+    /// In elements from the start of the run.
     part: Range<usize>,
     pixels: Range<usize>,
     to: &'b mut [f32],
@@ -160,7 +165,7 @@ impl Task for CopyRun<'_, '_> {
                 for gx in (first..middle.start).chain(middle.end..first + count) {
                     let to = &mut to[(gx - first) * pitch..];
                     let x = (gx * step[1]) as isize + run.x;
-                    // From the left to the right: each of the three may write whole vectors, over its end.
+                    // From left to right, as each of the three may write beyond its end.
                     let valid = run.valid(x, width, source.channels, &part);
                     zero(simd, to, valid.start - part.start);
                     if !valid.is_empty() {
@@ -191,16 +196,16 @@ impl Task for CopyRun<'_, '_> {
 }
 
 impl Run {
-    /// The positions of a grid from which the run lies within a line of `width` pixels.
+    /// Returns the grid positions for which the run lies within a line of `width` pixels.
     fn inside(&self, width: usize, step: usize) -> Range<usize> {
         let first = (-self.x).max(0) as usize;
-        let room = width as isize - self.taps as isize - self.x;
-        let end = if room < 0 { 0 } else { room as usize / step + 1 };
+        let last = width as isize - self.taps as isize - self.x;
+        let end = if last < 0 { 0 } else { last as usize / step + 1 };
         first.div_ceil(step)..end
     }
 
-    /// What of `part` lies within a line of `width` pixels, if the run starts at `x` of it; the empty range at the
-    /// end of `part` where nothing does.
+    /// Returns which of `part` lies within a line of `width` pixels if the run starts at `x` of it,
+    /// or the empty range at the end of `part`.
     fn valid(&self, x: isize, width: usize, channels: usize, part: &Range<usize>) -> Range<usize> {
         let tap =
             |at: isize| (at.clamp(0, self.taps as isize) as usize * channels).clamp(part.start, part.end);
@@ -209,8 +214,8 @@ impl Run {
     }
 }
 
-/// Copies `count` pieces, `from_step` apart in `from` and as long as leaves the last one at its end, to `to`, `to_step`
-/// apart, in whole vectors: up to 15 numbers behind each copy are overwritten.
+/// Copies `count` pieces from `from`, `from_step` apart, the last of which ends where `from` does,
+/// to `to`, `to_step` apart, in whole vectors: up to 15 elements after each copy are overwritten.
 #[inline(always)]
 fn copy<S: Simd>(simd: S, from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, count: usize) {
     let len = from.len() - (count - 1) * from_step;
@@ -221,23 +226,25 @@ fn copy<S: Simd>(simd: S, from: &[f32], from_step: usize, to: &mut [f32], to_ste
         let to = to.as_mut_ptr().wrapping_add(piece * to_step);
         let mut i = 0;
         while i < whole {
-            // SAFETY: `len` numbers of a piece are readable and, rounded up to whole vectors, writable.
+            // SAFETY: each of the `count` pieces has `len` elements in `from`, and the assert shows
+            // that it has room for whole vectors in `to`.
             unsafe { simd.store(to.add(i), simd.load(from.add(i))) };
             i += S::LANES;
         }
         if whole < len {
-            // SAFETY: as above.
+            // SAFETY: the last `len - whole` elements of the piece are within `from`, and their
+            // vector within `to`.
             unsafe { simd.store(to.add(whole), simd.load_first(from.add(whole), len - whole)) };
         }
     }
 }
 
-/// Zeroes the first `len` numbers of `to`, in whole vectors like [`copy`].
+/// Zeroes the first `len` elements of `to`, in whole vectors as [`copy`].
 #[inline(always)]
 fn zero<S: Simd>(simd: S, to: &mut [f32], len: usize) {
     assert!(to.len() >= len.next_multiple_of(S::LANES));
     for i in (0..len).step_by(S::LANES) {
-        // SAFETY: `to` reaches to the end of the vector.
+        // SAFETY: the assert shows that `to` reaches to the end of the vector.
         unsafe { simd.store(to.as_mut_ptr().add(i), simd.splat(0.0)) };
     }
 }

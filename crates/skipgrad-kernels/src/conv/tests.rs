@@ -1,38 +1,56 @@
-//! All directions, on every instruction set, against the oracle.
+//! Compares all directions with the oracle on every instruction set.
 
 use super::*;
-use crate::naive::{self, Input, Output, assert_sums};
-use crate::testing::each_isa;
+use crate::naive::{self, assert_sums};
+use crate::testing::{Guarded, each_isa};
 use crate::{ChannelViewMut, Epilogue, Gemm, Isa, NormRelu, Normalized, gemm, moments};
 use proptest::prelude::*;
 
-/// Holds the three directions of one geometry against the oracle.
+/// Compares all directions of one geometry with the oracle.
 fn check_all(sizes: &Conv2dGeometry) {
-    let x = Input::random(sizes.x_len(), 1);
-    let w = Input::random(sizes.w_len(), 2);
-    let dy = Input::random(sizes.y_len(), 3);
-    let patch = sizes.kernel[0] * sizes.kernel[1];
-    let pixels = sizes.batch * sizes.out_height() * sizes.out_width();
-    let y_want = naive::conv2d(sizes, &x, &w);
-    let dx_want = naive::conv2d_input_gradient(sizes, &dy, &w);
-    let dw_want = naive::conv2d_weight_gradient(sizes, &x, &dy);
+    check_forward(sizes);
+    check_input_gradient(sizes);
+    check_weight_gradient(sizes);
+}
+
+/// Compares y, also with packed weights, with the oracle.
+fn check_forward(sizes: &Conv2dGeometry) {
+    let (x, w) = (Guarded::uniform(sizes.x_len(), 1), Guarded::uniform(sizes.w_len(), 2));
+    let want = naive::conv2d(sizes, &x, &w);
+    let terms = sizes.kernel[0] * sizes.kernel[1] * sizes.group_in();
     for isa in each_isa() {
-        let case = (isa, sizes);
-        let mut y = Output::filled(sizes.y_len(), f32::NAN);
-        conv2d(isa, sizes, &x, &w, y.slice());
-        let y = y.checked();
-        assert_sums(&y, &y_want, patch * sizes.group_in(), &("y", case));
-        let mut again = Output::filled(sizes.y_len(), f32::NAN);
-        let mut packed = Output::filled(Packing::Direct.len(isa, sizes), f32::NAN);
-        Packing::Direct.pack(isa, sizes, &w, packed.slice());
-        Packing::Direct.conv2d(isa, sizes, &x, &packed.checked(), Epilogue::default(), again.slice());
-        assert_eq!(again.checked(), y, "packed weights change nothing");
-        let mut dx = Output::filled(sizes.x_len(), f32::NAN);
-        conv2d_input_gradient(isa, sizes, &dy, &w, dx.slice());
-        assert_sums(&dx.checked(), &dx_want, patch * sizes.group_out(), &("dx", case));
-        let mut dw = Output::filled(sizes.w_len(), f32::NAN);
-        conv2d_weight_gradient(isa, sizes, &x, &dy, dw.slice());
-        assert_sums(&dw.checked(), &dw_want, pixels, &("dw", case));
+        let mut y = Guarded::new(sizes.y_len());
+        conv2d(isa, sizes, &x, &w, &mut y);
+        assert_sums(&y, &want, terms, &("y", isa, sizes));
+        let mut again = Guarded::new(sizes.y_len());
+        let mut packed = Guarded::new(Packing::Direct.len(isa, sizes));
+        Packing::Direct.pack(isa, sizes, &w, &mut packed);
+        Packing::Direct.conv2d(isa, sizes, &x, &packed, Epilogue::default(), &mut again);
+        assert_eq!(*again, *y, "packed weights change nothing");
+    }
+}
+
+/// Compares dx with the oracle.
+fn check_input_gradient(sizes: &Conv2dGeometry) {
+    let (dy, w) = (Guarded::uniform(sizes.y_len(), 3), Guarded::uniform(sizes.w_len(), 2));
+    let want = naive::conv2d_input_gradient(sizes, &dy, &w);
+    let terms = sizes.kernel[0] * sizes.kernel[1] * sizes.group_out();
+    for isa in each_isa() {
+        let mut dx = Guarded::new(sizes.x_len());
+        conv2d_input_gradient(isa, sizes, &dy, &w, &mut dx);
+        assert_sums(&dx, &want, terms, &("dx", isa, sizes));
+    }
+}
+
+/// Compares dw with the oracle.
+fn check_weight_gradient(sizes: &Conv2dGeometry) {
+    let (x, dy) = (Guarded::uniform(sizes.x_len(), 1), Guarded::uniform(sizes.y_len(), 3));
+    let want = naive::conv2d_weight_gradient(sizes, &x, &dy);
+    let terms = sizes.batch * sizes.out_height() * sizes.out_width();
+    for isa in each_isa() {
+        let mut dw = Guarded::new(sizes.w_len());
+        conv2d_weight_gradient(isa, sizes, &x, &dy, &mut dw);
+        assert_sums(&dw, &want, terms, &("dw", isa, sizes));
     }
 }
 
@@ -59,14 +77,14 @@ fn square(
 }
 
 prop_compose! {
-    /// Any geometry that has an output, small enough for the oracle.
+    /// Generates any geometry that has an output and is small enough for the oracle.
     fn geometry()(
         batch in 1..3usize, size in prop::array::uniform2(1..10usize), groups in 1..4usize,
         channels in prop::array::uniform2(1..12usize), kernel in prop::array::uniform2(1..5usize),
         stride in prop::array::uniform2(1..4usize), dilation in prop::array::uniform2(1..3usize),
         padding in prop::array::uniform2(prop::array::uniform2(0..4usize)),
     ) -> Conv2dGeometry {
-        // Taps are taken away until the kernel fits the padded image.
+        // The kernel loses taps until it fits the padded image.
         let fit = |axis: usize| {
             let padded: usize = size[axis] + padding[axis][0] + padding[axis][1];
             kernel[axis].min((padded - 1) / dilation[axis] + 1)
@@ -83,8 +101,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_geometry_is_as_the_oracle_says(sizes in geometry()) {
-        check_all(&sizes);
+    fn any_conv2d_is_as_the_oracle_says(sizes in geometry()) {
+        check_forward(&sizes);
+    }
+
+    #[test]
+    fn any_conv2d_input_gradient_is_as_the_oracle_says(sizes in geometry()) {
+        check_input_gradient(&sizes);
+    }
+
+    #[test]
+    fn any_conv2d_weight_gradient_is_as_the_oracle_says(sizes in geometry()) {
+        check_weight_gradient(&sizes);
     }
 }
 
@@ -115,7 +143,8 @@ fn a_kernel_may_be_larger_than_the_image() {
 
 #[test]
 fn sizes_beyond_one_block_are_as_the_oracle_says() {
-    // More than a panel of depth (9 * 40 = 360), more than a block of pixels, more than a part of the columns.
+    // More than a panel of depth (9 * 40 = 360), more than a block of pixels, more than a part of
+    // the columns.
     check_all(&square(2, 9, [40, 24], 3, 1, 1));
     check_all(&square(2, 12, [70, 40], 3, 2, 1));
     check_all(&square(1, 3, [300, 270], 1, 1, 0));
@@ -141,7 +170,7 @@ fn empty_sizes_are_no_trouble() {
     check_all(&square(2, 4, [3, 0], 3, 1, 1));
 }
 
-/// Every combination of a bias, a residual and a ReLU.
+/// Returns every combination of a bias, a residual and a ReLU.
 pub(super) fn epilogues<'a>(bias: &'a [f32], residual: &'a [f32]) -> impl Iterator<Item = Epilogue<'a>> {
     (0..8).map(|bits| Epilogue {
         bias: (bits & 1 > 0).then_some(bias),
@@ -151,7 +180,7 @@ pub(super) fn epilogues<'a>(bias: &'a [f32], residual: &'a [f32]) -> impl Iterat
 }
 
 #[test]
-fn every_ending_is_as_the_oracle_says() {
+fn every_epilogue_is_as_the_oracle_says() {
     for sizes in [
         square(1, 4, [50, 21], 3, 1, 1),
         square(2, 5, [3, 8], 3, 2, 1),
@@ -159,15 +188,15 @@ fn every_ending_is_as_the_oracle_says() {
         Conv2dGeometry { groups: 3, ..square(2, 3, [9, 33], 1, 1, 0) },
         Conv2dGeometry { groups: 20, ..square(2, 6, [20, 20], 3, 1, 1) },
     ] {
-        let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
-        let (bias, residual) = (Input::random(sizes.out_channels, 3), Input::random(sizes.y_len(), 4));
+        let (x, w) = (Guarded::uniform(sizes.x_len(), 1), Guarded::uniform(sizes.w_len(), 2));
+        let (bias, residual) = (Guarded::uniform(sizes.out_channels, 3), Guarded::uniform(sizes.y_len(), 4));
         let sums = naive::conv2d(&sizes, &x, &w);
         for epilogue in epilogues(&bias, &residual) {
-            let want = naive::end(&sums, sizes.out_channels, epilogue);
+            let want = naive::apply_epilogue(&sums, sizes.out_channels, epilogue);
             for isa in each_isa() {
-                let mut y = Output::filled(sizes.y_len(), f32::NAN);
-                conv2d_with(isa, &sizes, &x, &w, epilogue, y.slice());
-                assert_sums(&y.checked(), &want, 452, &(isa, sizes));
+                let mut y = Guarded::new(sizes.y_len());
+                conv2d_with(isa, &sizes, &x, &w, epilogue, &mut y);
+                assert_sums(&y, &want, 452, &(isa, sizes));
             }
         }
     }
@@ -197,18 +226,17 @@ fn moments_are_those_of_the_result() {
         square(16, 31, [16, 20], 3, 1, 1),
         square(4, 30, [70, 200], 3, 1, 0),
     ] {
-        let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
+        let (x, w) = (Guarded::uniform(sizes.x_len(), 1), Guarded::uniform(sizes.w_len(), 2));
         let bias: Vec<f32> = (0..sizes.out_channels).map(|c| 100.0 * (c % 3) as f32).collect();
         let epilogue = Epilogue { bias: Some(&bias), relu: true, ..Epilogue::default() };
         for (isa, algorithm) in
             each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
-            let mut y = Output::filled(sizes.y_len(), f32::NAN);
-            let (mean, variance) = algorithm.conv2d_moments(isa, &sizes, &x, &w, epilogue, y.slice());
-            let mut plain = Output::filled(sizes.y_len(), f32::NAN);
-            algorithm.conv2d(isa, &sizes, &x, &w, epilogue, plain.slice());
-            let (y, plain) = (y.checked(), plain.checked());
-            assert_eq!(y, plain);
+            let mut y = Guarded::new(sizes.y_len());
+            let (mean, variance) = algorithm.conv2d_moments(isa, &sizes, &x, &w, epilogue, &mut y);
+            let mut plain = Guarded::new(sizes.y_len());
+            algorithm.conv2d(isa, &sizes, &x, &w, epilogue, &mut plain);
+            assert_eq!(*y, *plain);
             let wanted = moments(isa, &y, sizes.out_channels);
             for c in 0..sizes.out_channels {
                 assert!((mean[c] - wanted.0[c]).abs() <= 1e-6 * wanted.0[c].abs().max(1.0));
@@ -219,41 +247,39 @@ fn moments_are_those_of_the_result() {
 }
 
 #[test]
-fn a_slot_gets_the_convolution_and_other_channels_stay() {
+fn a_view_gets_the_convolution_and_other_channels_stay() {
     for sizes in [
         square(2, 9, [4, 7], 3, 2, 1),
         Conv2dGeometry { groups: 2, ..square(1, 5, [6, 10], 3, 1, 1) },
         square(2, 30, [40, 37], 3, 1, 1),
     ] {
-        let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
+        let (x, w) = (Guarded::uniform(sizes.x_len(), 1), Guarded::uniform(sizes.w_len(), 2));
         let (channels, row, first) = (sizes.out_channels, sizes.out_channels + 9, 4);
         for (isa, algorithm) in
             each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
-            let mut plain = Output::filled(sizes.y_len(), f32::NAN);
-            let wanted = algorithm.conv2d_moments(isa, &sizes, &x, &w, Epilogue::default(), plain.slice());
-            let plain = plain.checked();
-            let slot_of = |run: &mut dyn FnMut(ChannelViewMut<'_>)| {
-                let mut y = Output::filled(sizes.y_len() / channels * row, 7.5);
-                run(ChannelViewMut { data: y.slice(), row, first });
-                let y = y.checked();
-                let mut slot = vec![];
+            let mut plain = Guarded::new(sizes.y_len());
+            let wanted = algorithm.conv2d_moments(isa, &sizes, &x, &w, Epilogue::default(), &mut plain);
+            let view_of = |run: &mut dyn FnMut(ChannelViewMut<'_>)| {
+                let mut y = Guarded::filled(sizes.y_len() / channels * row, 7.5);
+                run(ChannelViewMut { data: &mut y, row, first });
+                let mut view = vec![];
                 for y in y.chunks_exact(row) {
                     assert!(y[..first].iter().chain(&y[first + channels..]).all(|&other| other == 7.5));
-                    slot.extend_from_slice(&y[first..first + channels]);
+                    view.extend_from_slice(&y[first..first + channels]);
                 }
-                slot
+                view
             };
-            let slot = slot_of(&mut |y| {
+            let view = view_of(&mut |y| {
                 assert_eq!(algorithm.conv2d_into(isa, &sizes, &x, None, &w, y), wanted);
             });
-            assert_eq!(slot, plain);
+            assert_eq!(view, *plain);
             let packing = Packing::fastest(algorithm, &sizes);
             let mut packed = vec![f32::NAN; packing.len(isa, &sizes)];
             packing.pack(isa, &sizes, &w, &mut packed);
             let mut y = vec![f32::NAN; sizes.y_len()];
             packing.conv2d(isa, &sizes, &x, &packed, Epilogue::default(), &mut y);
-            assert_eq!(slot_of(&mut |y| packing.conv2d_into(isa, &sizes, &x, &packed, y)), y);
+            assert_eq!(view_of(&mut |y| packing.conv2d_into(isa, &sizes, &x, &packed, y)), y);
         }
     }
 }
@@ -263,19 +289,18 @@ fn the_sums_of_a_norm_before_are_those_of_its_gradient() {
     for sizes in
         [square(2, 9, [7, 4], 3, 1, 1), square(3, 20, [48, 12], 3, 1, 1), square(2, 17, [140, 20], 3, 1, 1)]
     {
-        let (dy, w) = (Input::random(sizes.y_len(), 1), Input::random(sizes.w_len(), 2));
-        let x = Input::random(sizes.x_len(), 3);
-        let [scale, shift, mean] = [4, 5, 6].map(|seed| Input::random(sizes.in_channels, seed));
-        let behind = Normalized { x: &x, norm: NormRelu { scale: &scale, shift: &shift }, mean: &mean };
+        let (dy, w) = (Guarded::uniform(sizes.y_len(), 1), Guarded::uniform(sizes.w_len(), 2));
+        let x = Guarded::uniform(sizes.x_len(), 3);
+        let [scale, shift, mean] = [4, 5, 6].map(|seed| Guarded::uniform(sizes.in_channels, seed));
+        let normalized = Normalized { x: &x, norm: NormRelu { scale: &scale, shift: &shift }, mean: &mean };
         for (isa, algorithm) in
             each_isa().into_iter().flat_map(|isa| [(isa, Algorithm::Auto), (isa, Algorithm::Direct)])
         {
-            let mut dx = Output::filled(sizes.x_len(), f32::NAN);
-            let sums = algorithm.input_gradient_sums(isa, &sizes, &dy, &w, behind, dx.slice());
-            let mut plain = Output::filled(sizes.x_len(), f32::NAN);
-            algorithm.input_gradient(isa, &sizes, &dy, &w, plain.slice());
-            let dx = dx.checked();
-            assert_eq!(dx, plain.checked());
+            let mut dx = Guarded::new(sizes.x_len());
+            let sums = algorithm.input_gradient_sums(isa, &sizes, &dy, &w, normalized, &mut dx);
+            let mut plain = Guarded::new(sizes.x_len());
+            algorithm.input_gradient(isa, &sizes, &dy, &w, &mut plain);
+            assert_eq!(*dx, *plain);
             let mut wanted = [vec![0.0; sizes.in_channels], vec![0.0; sizes.in_channels]];
             let mut sizes_of_terms = wanted.clone();
             for (i, (&dx, &x)) in dx.iter().zip(x.iter()).enumerate() {
@@ -302,8 +327,8 @@ fn the_sums_of_a_norm_before_are_those_of_its_gradient() {
 fn a_convolution_is_its_patches_times_the_weights() {
     let sizes =
         Conv2dGeometry { padding: [[2, 0], [1, 3]], dilation: [1, 2], ..square(2, 7, [5, 6], 3, 2, 0) };
-    let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
-    let dy = Input::random(sizes.y_len(), 3);
+    let (x, w) = (Guarded::uniform(sizes.x_len(), 1), Guarded::uniform(sizes.w_len(), 2));
+    let dy = Guarded::uniform(sizes.y_len(), 3);
     let (rows, depth, columns) = (sizes.y_len() / 6, 45, 6);
     let mut patches = vec![f32::NAN; rows * depth];
     im2col(&sizes, &x, &mut patches);
@@ -321,8 +346,8 @@ fn a_convolution_is_its_patches_times_the_weights() {
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let sizes = square(4, 40, [16, 24], 3, 2, 1);
-    let (x, w) = (Input::random(sizes.x_len(), 1), Input::random(sizes.w_len(), 2));
-    let dy = Input::random(sizes.y_len(), 3);
+    let (x, w) = (Guarded::uniform(sizes.x_len(), 1), Guarded::uniform(sizes.w_len(), 2));
+    let dy = Guarded::uniform(sizes.y_len(), 3);
     for isa in each_isa() {
         let results = [1, 2, 3, 8].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -1,19 +1,18 @@
-//! The weight gradient: patches of x, transposed, times dy. A panel holds the patches of a few pixels, and the tile's rows
-//! are neighbors in a patch, so nothing is ever transposed.
+//! The weight gradient: patches of x, transposed, times dy. A panel holds the patches of a few
+//! pixels, and the tile's rows are neighbors in a patch, so nothing is ever transposed.
 
 use super::Conv2dGeometry;
 use super::forward::{axes, source};
 use super::groups::with_collected;
 use super::patches::Patches;
 use crate::Isa;
-use crate::epilogue::ColumnEpilogue;
 use crate::grid::Grid;
-use crate::microkernel::{DepthMajor, Start};
-use crate::pack::Factor;
-use crate::product::{Product, Right};
+use crate::pack::{BOperand, UnpackedB};
+use crate::panel::DepthMajor;
+use crate::product::Product;
 
-/// The gradient dw `[KH, KW, C/groups, OC]` of [`conv2d`](super::conv2d) with respect to its weights, from
-/// x `[N, H, W, C]` and dy `[N, OH, OW, OC]`.
+/// Computes the gradient dw `[KH, KW, C/groups, OC]` of [`conv2d`](super::conv2d) with respect to
+/// its weights, from x `[N, H, W, C]` and dy `[N, OH, OW, OC]`.
 ///
 /// # Panics
 /// If a slice does not fit the geometry, or the geometry has no output.
@@ -21,7 +20,8 @@ use crate::product::{Product, Right};
 /// ```
 /// use skipgrad_kernels::{Conv2dGeometry, Isa, conv2d_weight_gradient};
 /// let sizes = Conv2dGeometry {
-///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1, kernel: [1, 2], stride: [1, 1],
+///     batch: 1, height: 1, width: 3, in_channels: 1, out_channels: 1,
+///     kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
 /// };
 /// let mut dw = [0.0; 2]; // [1, 2, 1, 1]
@@ -40,16 +40,10 @@ fn all_groups(isa: Isa, sizes: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut 
     let rows = dw.len() / channels.max(1);
     let product = |group| {
         let first = group * group_out;
-        Product {
-            columns: group_out,
-            depth: pixels,
-            a: Patches::<DepthMajor>::new(source(sizes, x, group), &axes),
-            b: Right::Factor(Factor { data: dy, taps: vec![first], depth: pixels, row: channels, column: 1 }),
-            c: Grid { size: [1, 1, rows], stride: [0, 0, channels], start: first },
-            start: Start::Zero,
-            end: ColumnEpilogue::default(),
-            visitor: (),
-        }
+        let a = Patches::<DepthMajor>::new(source(sizes, x, group), &axes);
+        let b = UnpackedB { data: dy, taps: vec![first], depth: pixels, row: channels, column: 1 };
+        let c = Grid { start: first, ..Grid::matrix(rows, channels) };
+        Product::new(a, BOperand::Unpacked(b), c, [pixels, group_out])
     };
     Product::side_by_side(isa, &(0..sizes.groups).map(product).collect::<Vec<_>>(), dw);
 }

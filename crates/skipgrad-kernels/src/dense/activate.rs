@@ -1,20 +1,21 @@
 //! Normalized features, in a panel or in memory.
 
 use super::{ChannelView, NormRelu};
+use crate::blocking::Blocking;
 use crate::elementwise::PIECE;
 use crate::epilogue::{BlockVisitor, ColumnEpilogue, Epilogue};
 use crate::grid::Grid;
-use crate::microkernel::{RowMajor, Start};
 use crate::moments::{TakeMoments, merge_blocks};
-use crate::pack::Factor;
+use crate::pack::{BOperand, UnpackedB};
+use crate::panel::RowMajor;
 use crate::prefetch::Prefetcher;
-use crate::product::{PanelLayout, Panels, Product, Right};
+use crate::product::{AOperand, Product};
 use crate::simd::Simd;
 use crate::{Isa, Task};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `y[r, c] = max(x[r, c] * scale[c] + shift[c], 0)` for `y[rows, channels]`.
+/// Computes `y[r, c] = max(x[r, c] * scale[c] + shift[c], 0)` for `y[rows, channels]`.
 ///
 /// # Panics
 /// If a slice does not fit.
@@ -28,33 +29,35 @@ pub fn activate(isa: Isa, x: ChannelView<'_>, norm: NormRelu<'_>, y: &mut [f32])
     let piece = (PIECE / channels).max(1);
     y.par_chunks_mut(piece * channels).enumerate().for_each(|(i, y)| {
         let rows = i * piece..i * piece + y.len() / channels;
-        isa.dispatch(Activate { x, norm, rows, channels: 0..channels, to: y, pitch: channels });
+        isa.dispatch(ActivateTask { x, norm, rows, channels: 0..channels, to: y, pitch: channels });
     });
 }
 
-/// `y = max(x * scale + shift, 0) * w` for w `[channels, columns]`: the first half of a bottleneck layer.
+/// Computes `y = max(x * scale + shift, 0) * w` for w `[channels, columns]`: the first half of a
+/// bottleneck layer.
 ///
 /// # Panics
 /// If a slice does not fit, or there are no channels.
 ///
 /// ```
 /// use skipgrad_kernels::{ChannelView, Isa, NormRelu, activate_product};
-/// let x = ChannelView { data: &[1.0, -1.0, 7.0, 2.0, 3.0, 7.0], row: 3, channels: 2 }; // two rows; the last channel is another's
+/// // Two rows of three channels, of which two are read.
+/// let x = ChannelView { data: &[1.0, -1.0, 7.0, 2.0, 3.0, 7.0], row: 3, channels: 2 };
 /// let norm = NormRelu { scale: &[1.0, 2.0], shift: &[0.5, 0.0] };
 /// let mut y = [0.0; 2];
 /// activate_product(Isa::active(), x, norm, &[1.0, 10.0], &mut y);
 /// assert_eq!(y, [1.5, 2.5 + 60.0]);
 /// ```
 pub fn activate_product(isa: Isa, x: ChannelView<'_>, norm: NormRelu<'_>, w: &[f32], y: &mut [f32]) {
-    let (columns, w) = right(x, w);
+    let (columns, w) = unpacked(x, w);
     multiply(isa, Activated { x, norm }, columns, w, y, ColumnEpilogue::default(), ());
 }
 
-/// `y = max(max(x * scale + shift, 0) * w + bias, 0)`: with a norm folded into w and bias, and w packed, by
-/// [`Packing::Direct`](crate::Packing::Direct) for a 1x1 convolution.
+/// Computes `y = max(max(x * scale + shift, 0) * w + bias, 0)`, where a second norm is folded into
+/// w and the bias, and [`Packing::Direct`](crate::Packing::Direct) packed w for a 1x1 convolution.
 ///
 /// # Panics
-/// As [`activate_product`].
+/// In the cases in which [`activate_product`] does.
 pub fn activate_product_packed(
     isa: Isa,
     x: ChannelView<'_>,
@@ -64,15 +67,16 @@ pub fn activate_product_packed(
     y: &mut [f32],
 ) {
     let epilogue = Epilogue { bias: Some(bias), relu: true, ..Epilogue::default() };
-    let end = ColumnEpilogue { epilogue, ..ColumnEpilogue::default() };
-    multiply(isa, Activated { x, norm }, bias.len(), Right::Packed(packed), y, end, ());
+    let epilogue = ColumnEpilogue { epilogue, ..ColumnEpilogue::default() };
+    multiply(isa, Activated { x, norm }, bias.len(), BOperand::Packed(packed), y, epilogue, ());
 }
 
-/// [`activate_product`], and mean and biased variance of every column of y, as
-/// [`moments`](crate::moments) gives them: taken while y is in the cache, which saves a pass over it.
+/// Computes y as [`activate_product`] and returns the mean and the biased variance of every column
+/// of y, as [`moments`](crate::moments) does. They are taken while y is in the cache, which saves a
+/// pass over it.
 ///
 /// # Panics
-/// As [`activate_product`], and if there are no rows.
+/// In the cases in which [`activate_product`] does, and if there are no rows.
 pub fn activate_product_moments(
     isa: Isa,
     x: ChannelView<'_>,
@@ -80,67 +84,60 @@ pub fn activate_product_moments(
     w: &[f32],
     y: &mut [f32],
 ) -> (Vec<f64>, Vec<f64>) {
-    assert!(!y.is_empty(), "moments of something");
-    let (columns, w) = right(x, w);
-    let (end, moments) = (ColumnEpilogue::default(), TakeMoments { first: 0 });
-    merge_blocks(columns, multiply(isa, Activated { x, norm }, columns, w, y, end, moments))
+    assert!(!y.is_empty(), "moments of no rows");
+    let (columns, w) = unpacked(x, w);
+    let (epilogue, moments) = (ColumnEpilogue::default(), TakeMoments { first: 0 });
+    merge_blocks(columns, multiply(isa, Activated { x, norm }, columns, w, y, epilogue, moments))
 }
 
-/// The columns of w, and w to be packed.
-fn right<'a>(x: ChannelView<'_>, w: &'a [f32]) -> (usize, Right<'a>) {
+/// Returns the number of columns of w, and w as an operand.
+fn unpacked<'a>(x: ChannelView<'_>, w: &'a [f32]) -> (usize, BOperand<'a>) {
     let channels = x.channels;
     assert!(channels > 0 && w.len().is_multiple_of(channels), "whole rows of weights");
     let columns = w.len() / channels;
-    (columns, Right::Factor(Factor::matrix(w, channels, columns, 1)))
+    (columns, BOperand::Unpacked(UnpackedB::matrix(w, channels, columns, 1)))
 }
 
-/// The product, and what its end finds out.
-fn multiply<E: BlockVisitor>(
+/// Computes the product and returns what the visitor returned for its blocks.
+fn multiply<V: BlockVisitor>(
     isa: Isa,
     a: Activated<'_>,
     columns: usize,
-    w: Right<'_>,
+    w: BOperand<'_>,
     y: &mut [f32],
-    end: ColumnEpilogue<'_>,
-    visitor: E,
-) -> Vec<E::Output> {
+    epilogue: ColumnEpilogue<'_>,
+    visitor: V,
+) -> Vec<V::Output> {
     let (rows, channels) = (a.x.num_rows(), a.x.channels);
     a.norm.check(channels);
     assert!(channels > 0, "no channels to sum over");
     assert_eq!(y.len(), rows * columns, "as many rows in both");
-    let product = Product {
-        columns,
-        depth: channels,
-        a,
-        b: w,
-        c: Grid::matrix(rows, columns),
-        start: Start::Zero,
-        end,
-        visitor,
-    };
-    product.compute(isa, y)
+    Product::new(a, w, Grid::matrix(rows, columns), [channels, columns])
+        .epilogue(epilogue)
+        .visitor(visitor)
+        .compute(isa, y)
 }
 
-/// Normalized features as the left factor of a product.
+/// Normalized features as the left operand of a product.
 struct Activated<'a> {
     x: ChannelView<'a>,
     norm: NormRelu<'a>,
 }
 
-impl Panels for Activated<'_> {
+impl AOperand for Activated<'_> {
     type Layout = RowMajor;
 
-    fn fill(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
-        fill::<RowMajor>(isa, self.x, self.norm, rows, depth, panel);
+    fn pack(&self, isa: Isa, rows: Range<usize>, depth: Range<usize>, panel: &mut [f32]) {
+        pack_panel::<RowMajor>(isa, self.x, self.norm, rows, depth, panel);
     }
 
-    fn ahead(&self, rows: Range<usize>, depth: Range<usize>) -> Option<Prefetcher> {
+    fn prefetch(&self, rows: Range<usize>, depth: Range<usize>) -> Option<Prefetcher> {
         Some(Prefetcher::new(self.x.data.as_ptr(), self.x.row, rows, depth))
     }
 }
 
-/// Fills a panel whose rows are those of the features, whatever a product takes them for.
-pub(super) fn fill<L: PanelLayout>(
+/// Packs normalized features into a panel whose rows are those of the features, in either layout.
+pub(super) fn pack_panel<L: Blocking>(
     isa: Isa,
     x: ChannelView<'_>,
     norm: NormRelu<'_>,
@@ -149,12 +146,12 @@ pub(super) fn fill<L: PanelLayout>(
     panel: &mut [f32],
 ) {
     assert!(channels.len() <= L::WIDTH);
-    isa.dispatch(Activate { x, norm, rows, channels, to: panel, pitch: L::PITCH });
+    isa.dispatch(ActivateTask { x, norm, rows, channels, to: panel, pitch: L::PITCH });
 }
 
-/// Writes normalized features of `rows` and `channels` to rows of `to`, `pitch` apart; in whole vectors, over their ends, if
-/// the pitch leaves module.
-struct Activate<'a, 'b> {
+/// The task that writes normalized features of `rows` and `channels` to rows of `to`, `pitch`
+/// apart. It writes whole vectors, beyond the end of a row, if the pitch leaves space for that.
+struct ActivateTask<'a, 'b> {
     x: ChannelView<'a>,
     norm: NormRelu<'a>,
     rows: Range<usize>,
@@ -163,15 +160,16 @@ struct Activate<'a, 'b> {
     pitch: usize,
 }
 
-/// Rows that are normalized together, so that the vectors of scales and shifts are loaded less often.
+/// The rows that are normalized together, so that the vectors of scales and shifts are loaded less
+/// often.
 const ROWS: usize = 4;
 
-impl Task for Activate<'_, '_> {
+impl Task for ActivateTask<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Activate { x, norm, rows, channels, to, pitch } = self;
+        let ActivateTask { x, norm, rows, channels, to, pitch } = self;
         let count = channels.len();
         let padded = count.next_multiple_of(S::LANES);
         if rows.is_empty() || count == 0 {
@@ -179,9 +177,9 @@ impl Task for Activate<'_, '_> {
         }
         assert!(channels.end <= x.channels && x.channels <= x.row && rows.end * x.row <= x.data.len());
         assert!(norm.scale.len() >= channels.end && norm.shift.len() >= channels.end);
-        let over = pitch >= padded && to.len() >= (rows.len() - 1) * pitch + padded;
+        let pads = pitch >= padded && to.len() >= (rows.len() - 1) * pitch + padded;
         assert!(pitch >= count && to.len() >= (rows.len() - 1) * pitch + count);
-        let mut block = Rows {
+        let mut block = ActivateRows {
             from: x.data.as_ptr().wrapping_add(rows.start * x.row + channels.start),
             from_row: x.row,
             scale: norm.scale.as_ptr().wrapping_add(channels.start),
@@ -189,17 +187,19 @@ impl Task for Activate<'_, '_> {
             to: to.as_mut_ptr(),
             pitch,
             count,
-            over,
+            pads,
         };
         let mut row = 0;
         while row + ROWS <= rows.len() {
-            // SAFETY: the asserts above; `over` says whether there is module for whole vectors behind every row.
+            // SAFETY: the asserts show that `ROWS` more rows of x, and the vectors, have the
+            // channels, and that `to` has `count` elements of each row or, where `pads` is set,
+            // whole vectors.
             unsafe { block.run::<S, ROWS>(simd) };
             block.skip(ROWS);
             row += ROWS;
         }
         while row < rows.len() {
-            // SAFETY: as above.
+            // SAFETY: the asserts show the same of one more row.
             unsafe { block.run::<S, 1>(simd) };
             block.skip(1);
             row += 1;
@@ -207,34 +207,38 @@ impl Task for Activate<'_, '_> {
     }
 }
 
-/// Where a few rows come from and go to.
-struct Rows {
+/// The next rows of an [`ActivateTask`].
+struct ActivateRows {
     from: *const f32,
     from_row: usize,
     scale: *const f32,
     shift: *const f32,
     to: *mut f32,
     pitch: usize,
-    /// Numbers of a row.
+    /// The number of channels.
     count: usize,
-    /// Whether what lies behind a row, to the end of its last vector, may be overwritten.
-    over: bool,
+    /// Whether the elements after a row of `to`, up to the end of its last vector, may be
+    /// overwritten.
+    pads: bool,
 }
 
-impl Rows {
+impl ActivateRows {
+    /// Skips rows.
     fn skip(&mut self, rows: usize) {
         self.from = self.from.wrapping_add(rows * self.from_row);
         self.to = self.to.wrapping_add(rows * self.pitch);
     }
 
+    /// Normalizes `R` rows.
+    ///
     /// # Safety
-    /// `count` numbers of `R` rows, and of the vectors, must be readable, and of the destinations writable, with `over` up to
-    /// the end of the last vector.
+    /// `count` elements of `R` rows and of the vectors must be readable, and as many of each row of
+    /// `to` writable; if `pads` is set, up to the end of the last vector.
     #[inline(always)]
     unsafe fn run<S: Simd, const R: usize>(&self, simd: S) {
         let mut at = 0;
         while at + S::LANES <= self.count {
-            // SAFETY: a whole vector lies within each row, as promised.
+            // SAFETY: a whole vector from `at` on ends before `count`, which the caller guarantees.
             unsafe {
                 let (scale, shift) = (simd.load(self.scale.add(at)), simd.load(self.shift.add(at)));
                 for r in 0..R {
@@ -247,7 +251,8 @@ impl Rows {
         }
         let rest = self.count - at;
         if rest > 0 {
-            // SAFETY: the rest of each row lies within it, as promised, and so does the vector if `over`.
+            // SAFETY: the caller guarantees the `rest` last elements of each row and, if `pads` is
+            // set, their whole vector.
             unsafe {
                 let scale = simd.load_first(self.scale.add(at), rest);
                 let shift = simd.load_first(self.shift.add(at), rest);
@@ -255,7 +260,7 @@ impl Rows {
                     let x = simd.load_first(self.from.add(r * self.from_row + at), rest);
                     let y = simd.relu(simd.mul_add(x, scale, shift));
                     let to = self.to.add(r * self.pitch + at);
-                    if self.over { simd.store(to, y) } else { simd.store_first(to, y, rest) }
+                    if self.pads { simd.store(to, y) } else { simd.store_first(to, y, rest) }
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! What a block adds to the gradient of the features, while it is in the cache.
+//! The last step of a block of rows: it adds to the gradient of the features while the block is in
+//! the cache.
 
 use super::gradient::DenseGradient;
 use crate::simd::Simd;
@@ -6,35 +7,37 @@ use crate::split::SyncMutPtr;
 use crate::{Isa, Task};
 use std::ops::Range;
 
-/// The end of a block: `dx += scale g` and the sums.
+/// Adds `scale g` to some rows and channels of dx, and sums g and g (x - mean).
 pub(super) struct AddBlock<'a> {
     pub(super) gradient: &'a DenseGradient<'a>,
     pub(super) rows: Range<usize>,
     pub(super) channels: Range<usize>,
-    /// The gradient behind the ReLU, of these rows and channels.
+    /// The gradient after the ReLU of these rows and channels.
     pub(super) da: &'a [f32],
-    /// Numbers from a row of it to the next.
+    /// Elements from one row of `da` to the next.
     pub(super) da_row: usize,
     pub(super) dx: SyncMutPtr,
 }
 
 impl AddBlock<'_> {
-    /// Computes it, and adds the sums to `totals`.
+    /// Adds to dx, and the sums to `totals`.
     ///
     /// # Safety
-    /// Nobody else may access these rows and channels of `dx`, which is as long as x.
+    /// `dx` must be as long as x, and nobody else may access these rows and channels of it during
+    /// the call.
     pub(super) unsafe fn compute(self, isa: Isa, totals: &mut [Vec<f64>; 2]) {
-        isa.dispatch(Add { block: self, totals });
+        isa.dispatch(AddTask { block: self, totals });
     }
 }
 
-/// [`AddBlock::compute`], whose promise it rests on.
-struct Add<'a, 'b> {
+/// The task of [`AddBlock::compute`], which is the only place that makes one and whose contract it
+/// relies on.
+struct AddTask<'a, 'b> {
     block: AddBlock<'a>,
     totals: &'b mut [Vec<f64>; 2],
 }
 
-impl Task for Add<'_, '_> {
+impl Task for AddTask<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -45,7 +48,7 @@ impl Task for Add<'_, '_> {
         assert!(rows.end * x.row <= x.data.len() && channels.end <= x.channels && x.channels <= x.row);
         assert!([norm.scale, norm.shift, mean].iter().all(|vector| vector.len() >= channels.end));
         assert!(da_row >= count && da.len() >= rows.len().saturating_sub(1) * da_row + count);
-        let block = Rows {
+        let block = AddRows {
             x: x.data.as_ptr().wrapping_add(rows.start * x.row + channels.start),
             dx: dx.offset(rows.start * x.row + channels.start),
             row: x.row,
@@ -58,7 +61,8 @@ impl Task for Add<'_, '_> {
         for first in (0..count).step_by(SUMS) {
             let columns = first..count.min(first + SUMS);
             let mut sums = [[0.0; SUMS]; 2];
-            // SAFETY: the columns are within rows and vectors, see the asserts; dx is the caller's promise.
+            // SAFETY: the asserts show that the columns are within the rows of x and `da` and the
+            // vectors; the caller of `compute` guarantees those of dx.
             unsafe { block.add(simd, columns.clone(), &mut sums) };
             for (totals, sums) in self.totals.iter_mut().zip(sums) {
                 let totals = totals[columns.clone()].iter_mut();
@@ -68,16 +72,16 @@ impl Task for Add<'_, '_> {
     }
 }
 
-/// Columns whose sums are kept at once.
+/// The columns whose sums are kept at once.
 const SUMS: usize = 256;
-/// Rows that are taken together, so that the vectors, and sums of so far, are loaded less often.
+/// The rows that are computed together, so that the vectors and the sums are loaded less often.
 const ROWS: usize = 4;
 
-/// Rows and vectors from the first column on.
-struct Rows {
+/// The rows and vectors of a block from its first column on.
+struct AddRows {
     x: *const f32,
     dx: *mut f32,
-    /// Numbers from a row of both to the next.
+    /// Elements from one row of x and dx to the next.
     row: usize,
     da: *const f32,
     da_row: usize,
@@ -86,16 +90,17 @@ struct Rows {
     vectors: [*const f32; 3],
 }
 
-impl Rows {
-    /// All rows of some columns, of which there is a sum each.
+impl AddRows {
+    /// Adds all rows of some columns.
     ///
     /// # Safety
-    /// These numbers are readable in every row and vector, and writable in dx.
+    /// These columns must be readable in every row and vector, and writable in dx.
     #[inline(always)]
     unsafe fn add<S: Simd>(&self, simd: S, columns: Range<usize>, sums: &mut [[f32; SUMS]; 2]) {
         assert!(columns.len() <= SUMS);
         for row in (0..self.rows).step_by(ROWS) {
-            // SAFETY: as promised; there is a sum for each of the columns.
+            // SAFETY: the caller guarantees the columns of all rows, and the assert shows that each
+            // has a sum.
             unsafe {
                 match self.rows - row {
                     1 => self.add_rows::<S, 1>(simd, row, columns.clone(), sums),
@@ -107,10 +112,10 @@ impl Rows {
         }
     }
 
-    /// `R` rows of some columns.
+    /// Adds `R` rows of some columns.
     ///
     /// # Safety
-    /// As [`Rows::add`], for at most as many columns as there are sums.
+    /// The contract is that of [`AddRows::add`], for at most as many columns as there are sums.
     #[inline(always)]
     unsafe fn add_rows<S: Simd, const R: usize>(
         &self,
@@ -121,7 +126,8 @@ impl Rows {
     ) {
         let mut sums = sums.each_mut().map(|sums| sums.as_mut_ptr());
         let mut column = columns.start;
-        // SAFETY: as promised.
+        // SAFETY: the caller guarantees the columns, of which these are `LANES` or the rest, and a
+        // sum for each.
         unsafe {
             while column + S::LANES <= columns.end {
                 self.add_vector::<S, R>(simd, row, column, S::LANES, sums);
@@ -134,10 +140,10 @@ impl Rows {
         }
     }
 
-    /// `R` rows of a vector of columns, or the first `count` of it.
+    /// Adds `R` rows of `count` columns (at most a vector).
     ///
     /// # Safety
-    /// As [`Rows::add`], for as many sums.
+    /// The contract is that of [`AddRows::add`], for `count` columns and sums.
     #[inline(always)]
     unsafe fn add_vector<S: Simd, const R: usize>(
         &self,
@@ -148,9 +154,11 @@ impl Rows {
         [sum_g, sum_deviation]: [*mut f32; 2],
     ) {
         let [scale, shift, mean] = self.vectors;
-        // SAFETY: as promised; there are `count` sums.
+        // SAFETY: the caller guarantees `count` columns of each row, of the vectors and of the
+        // sums.
         unsafe {
-            // One by one: `map` would call a function for each, of which there is none for the instruction set.
+            // Not with `map`, which would call a function that is not compiled for the instruction
+            // set.
             let scale = simd.load_up_to(scale.add(column), count);
             let shift = simd.load_up_to(shift.add(column), count);
             let mean = simd.load_up_to(mean.add(column), count);

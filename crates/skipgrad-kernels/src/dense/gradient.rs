@@ -1,4 +1,4 @@
-//! The gradient of normalized features, where that of what follows them is there.
+//! The gradient of normalized features, from the gradient after their ReLU.
 
 use super::add::AddBlock;
 use super::{ChannelView, NormRelu};
@@ -7,19 +7,20 @@ use crate::batch_norm::BatchNormSums;
 use crate::split::{Split, SyncMutPtr};
 use rayon::prelude::*;
 
-/// Most rows of a block: what a block works with, and what it fetches ahead, is to fit a second-level cache of 512 KiB.
+/// The most rows of a block: the workspace of a block and the data prefetched meanwhile are to fit
+/// a second-level cache of 512 KiB.
 pub(super) const BLOCK: usize = 64;
-/// Fewest rows of a chunk.
-const FEWEST_ROWS: usize = 2 * BLOCK;
-/// Tasks wanted.
+/// The fewest rows of a chunk.
+const MIN_ROWS: usize = 2 * BLOCK;
+/// The number of tasks wanted.
 const TASKS: usize = 16;
 
-/// Rows, shared out.
+/// Divides rows among tasks.
 pub(super) fn chunks_of_rows(rows: usize) -> Split {
-    Split::new(rows, 1, usize::MAX, TASKS.min(rows / FEWEST_ROWS))
+    Split::new(rows, 1, usize::MAX, TASKS.min(rows / MIN_ROWS))
 }
 
-/// Features behind a normalization and a ReLU, whose gradient is asked for.
+/// The features that a normalization and a ReLU read, whose gradient is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseGradient<'a> {
     /// The features.
@@ -31,9 +32,10 @@ pub struct DenseGradient<'a> {
 }
 
 impl DenseGradient<'_> {
-    /// From da `[rows, channels]`, the gradient behind the ReLU: adds `scale * g` to dx, which lies as the features do, and returns Σg
-    /// and Σg (x - mean), where g is the gradient in front of the ReLU. What batch statistics add to dx is the caller's to apply,
-    /// see [`StatisticsGradient`](super::StatisticsGradient).
+    /// Adds `scale * g` to dx, which has the layout of the features, and returns Σg and Σg (x -
+    /// mean), where g is the gradient before the ReLU, computed from da `[rows, channels]`, the
+    /// gradient after it. The caller applies the gradient through batch statistics, see
+    /// [`StatisticsGradient`](super::StatisticsGradient).
     ///
     /// # Panics
     /// If a slice does not fit.
@@ -53,7 +55,8 @@ impl DenseGradient<'_> {
                     let da = &da[rows.start * channels..rows.end * channels];
                     let block =
                         AddBlock { gradient: self, rows, channels: 0..channels, da, da_row: channels, dx };
-                    // SAFETY: chunks do not share rows, and `check` compared dx with x.
+                    // SAFETY: `check` asserts that dx is as long as x, it is borrowed mutably, and
+                    // chunks do not share rows.
                     unsafe { block.compute(isa, &mut totals) };
                 }
                 totals
@@ -62,17 +65,18 @@ impl DenseGradient<'_> {
         merge(sums.iter(), &Split::new(channels, 1, usize::MAX, 1), channels)
     }
 
-    /// Asserts what both forms rest on; returns the number of rows.
+    /// Asserts that all slices fit, and returns the number of rows.
     pub(super) fn check(&self, dx: &[f32]) -> usize {
         let rows = self.x.num_rows();
         self.norm.check(self.x.channels);
-        assert_eq!(self.mean.len(), self.x.channels, "one number a channel");
-        assert_eq!(dx.len(), self.x.data.len(), "dx lies as the features do");
+        assert_eq!(self.mean.len(), self.x.channels, "one value per channel");
+        assert_eq!(dx.len(), self.x.data.len(), "dx has the layout of the features");
         rows
     }
 }
 
-/// Sums of tasks, in the order chunk after chunk, part after part of the channels.
+/// Adds the sums of tasks in their order: chunk after chunk, and in each part after part of the
+/// channels.
 pub(super) fn merge<'a>(
     sums: impl Iterator<Item = &'a [Vec<f64>; 2]>,
     parts: &Split,

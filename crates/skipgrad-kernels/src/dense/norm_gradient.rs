@@ -1,7 +1,7 @@
-//! The gradient behind a norm and a ReLU, brought in front of them a block at a time.
+//! The gradient before a norm and a ReLU, computed from the one after them a block at a time.
 
 use super::{NormRelu, StatisticsGradient};
-use crate::microkernel::{Layout, RowMajor};
+use crate::panel::{Layout, RowMajor};
 use crate::simd::Simd;
 use crate::{Isa, Task};
 use std::ops::Range;
@@ -9,18 +9,19 @@ use std::ops::Range;
 /// The gradient of z `[rows, columns]`, from that of `max(z * scale + shift, 0)`:
 ///
 /// ```text
-/// dz = scale da + offset + slope (z - mean)      where z * scale + shift > 0,      else      offset + slope (z - mean)
+/// dz = scale da + offset + slope (z - mean)      where z * scale + shift > 0
+/// dz =            offset + slope (z - mean)      elsewhere
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct NormGradient<'a> {
-    /// z.
+    /// The values before the norm.
     pub z: &'a [f32],
-    /// The gradient behind the ReLU.
+    /// The gradient after the ReLU.
     pub da: &'a [f32],
     /// The normalization and the ReLU.
     pub norm: NormRelu<'a>,
-    /// What rests on batch statistics; zeros where mean and variance are constants.
-    pub line: StatisticsGradient<'a>,
+    /// The gradient through the batch statistics, all zeros where mean and variance are constants.
+    pub statistics: StatisticsGradient<'a>,
 }
 
 impl NormGradient<'_> {
@@ -28,44 +29,47 @@ impl NormGradient<'_> {
     pub(super) fn check(&self, rows: usize, columns: usize) {
         assert!(self.z.len() == rows * columns && self.da.len() == self.z.len(), "as many rows in all");
         self.norm.check(columns);
-        let StatisticsGradient { offset, slope, mean } = self.line;
-        assert!([offset, slope, mean].iter().all(|vector| vector.len() == columns), "one number a column");
+        let StatisticsGradient { offset, slope, mean } = self.statistics;
+        assert!([offset, slope, mean].iter().all(|vector| vector.len() == columns), "one value per column");
     }
 
-    /// Writes `rows` x `columns` of dz to a panel, in whole vectors. Rests on [`NormGradient::check`].
-    pub(super) fn fill(&self, isa: Isa, rows: Range<usize>, columns: Range<usize>, panel: &mut [f32]) {
+    /// Packs `rows` x `columns` of dz into a panel, in whole vectors. The caller has called
+    /// [`NormGradient::check`].
+    pub(super) fn pack(&self, isa: Isa, rows: Range<usize>, columns: Range<usize>, panel: &mut [f32]) {
         assert!(columns.end <= self.norm.scale.len() && columns.len() <= RowMajor::WIDTH);
         assert!(rows.end * self.norm.scale.len() <= self.z.len());
         assert!(panel.len() >= rows.len() * RowMajor::PITCH);
-        isa.dispatch(Fill { gradient: self, rows, columns, panel });
+        isa.dispatch(PackTask { gradient: self, rows, columns, panel });
     }
 }
 
-/// Rows that are taken together.
+/// The rows that are computed together.
 const ROWS: usize = 4;
 
-struct Fill<'a, 'b> {
+/// The task of [`NormGradient::pack`].
+struct PackTask<'a, 'b> {
     gradient: &'a NormGradient<'a>,
     rows: Range<usize>,
     columns: Range<usize>,
     panel: &'b mut [f32],
 }
 
-impl Task for Fill<'_, '_> {
+impl Task for PackTask<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Fill { gradient: NormGradient { z, da, norm, line }, rows, columns, panel } = self;
+        let PackTask { gradient: NormGradient { z, da, norm, statistics }, rows, columns, panel } = self;
         let width = norm.scale.len();
-        let vectors = [norm.scale, norm.shift, line.offset, line.slope, line.mean];
+        let vectors = [norm.scale, norm.shift, statistics.offset, statistics.slope, statistics.mean];
         // Several rows at once, so that the vectors are loaded less often.
         for at in (0..rows.len()).step_by(ROWS) {
             let some = at..rows.len().min(at + ROWS);
             for first in (0..columns.len()).step_by(S::LANES) {
                 let (column, count) = (columns.start + first, (columns.len() - first).min(S::LANES));
-                // SAFETY: `check` and `fill` asserted that `count` numbers from `column` on are within the vectors and each of
-                // the rows of z and da, and that the panel has the rows, which hold whole vectors behind `WIDTH` numbers.
+                // SAFETY: `check` and `pack` assert that `count` elements from `column` on are
+                // within the vectors and each of the rows of z and da, and that the panel has the
+                // rows, which have space for a vector after `WIDTH` elements.
                 unsafe {
                     let [scale, shift, offset, slope, mean] =
                         vectors.map(|vector| simd.load_up_to(vector.as_ptr().add(column), count));

@@ -1,12 +1,13 @@
-//! Stand-ins for AVX-512 and NEON in tests: their lanes and tiles, computed by AVX2. What is peculiar to so many lanes and so large
-//! a tile (remainders, whole vectors written behind a row, what a thread takes at once) is so tested on machines without either;
-//! what is left untested there is the few instructions that `simd!` names.
+//! Test doubles of AVX-512 and NEON: their lanes and tiles, computed with AVX2. So everything that
+//! depends on the number of lanes and the size of the tile (remainders, whole vectors written after
+//! a row, the size of tasks) is tested on machines with neither; only the few instructions that
+//! `simd!` names remain untested there.
 
 use super::Simd;
 use std::arch::x86_64::*;
 
 simd! {
-    /// Four lanes, as NEON.
+    /// The token of four lanes, as NEON has them.
     FourLanes: __m128, lanes 4, tile 8 x 3, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     splat _mm_set1_ps; add _mm_add_ps; sub _mm_sub_ps; mul _mm_mul_ps;
     mul_add |a, b, c| _mm_fmadd_ps(a, b, c);
@@ -15,7 +16,7 @@ simd! {
 }
 
 simd! {
-    /// Sixteen lanes, as AVX-512.
+    /// The token of sixteen lanes, as AVX-512 has them.
     SixteenLanes: [__m256; 2], lanes 16, tile 14 x 2, if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     splat twice::splat; add twice::add; sub twice::sub; mul twice::mul;
     mul_add |a, b, c| [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
@@ -23,7 +24,8 @@ simd! {
     load twice::load; store twice::store
 }
 
-/// Instructions of AVX2 on two vectors. Only code that holds a token calls them.
+/// Instructions of AVX2 on two vectors. Each is safe to call only for the holder of a token, as the
+/// methods of `Simd` are.
 mod twice {
     use std::arch::x86_64::*;
 
@@ -54,12 +56,12 @@ mod twice {
     }
     #[inline(always)]
     pub(super) unsafe fn load(p: *const f32) -> [__m256; 2] {
-        // SAFETY: the caller holds a token, and 16 numbers are readable.
+        // SAFETY: the caller holds a token, and guarantees 16 readable elements.
         unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
     }
     #[inline(always)]
     pub(super) unsafe fn store(p: *mut f32, a: [__m256; 2]) {
-        // SAFETY: the caller holds a token, and 16 numbers are writable.
+        // SAFETY: the caller holds a token, and guarantees 16 writable elements.
         unsafe {
             _mm256_storeu_ps(p, a[0]);
             _mm256_storeu_ps(p.add(8), a[1]);

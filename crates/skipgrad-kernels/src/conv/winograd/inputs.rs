@@ -1,10 +1,11 @@
-//! `V = B^T d B`: tiles of the inputs at the points.
+//! The transform `V = B^T d B` of tiles of inputs to their values at the points.
 
-use super::tiles::{Channels, Columns, Image, Panels, Tiles};
+use super::tiles::{Channels, Image, PointPanels, StripColumns, Tiles};
 use super::transforms::{F, Filtering};
 use crate::dense::NormRelu;
-use crate::microkernel::Layout;
-use crate::simd::{LINE, Simd};
+use crate::panel::Layout;
+use crate::prefetch::LINE;
+use crate::simd::Simd;
 use crate::{Isa, Task};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -13,16 +14,17 @@ use std::ops::Range;
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub(super) x: &'a [f32],
-    /// What is done to x before.
+    /// The normalization and ReLU that are applied to x first.
     pub(super) norm: Option<NormRelu<'a>>,
     pub(super) image: Image,
-    /// Zeros above and left of an image, or, below zero, pixels that no output sees.
+    /// The number of zeros above and left of an image or, if negative, of pixels that no output
+    /// depends on.
     pub(super) before: [isize; 2],
     pub(super) tiles: Tiles,
 }
 
 impl Inputs<'_> {
-    /// Asserts that x has as many images as there are tiles of, and the norm as many channels.
+    /// Asserts that x has the images that the tiles cover, and that the norm has as many channels.
     pub(super) fn check(&self) {
         let Image { height, width, channels, .. } = self.image;
         assert!(self.x.len() == self.tiles.images * height * width * channels);
@@ -31,9 +33,9 @@ impl Inputs<'_> {
         }
     }
 
-    /// Reads some tiles and channels of inputs that were checked: a row of a panel a tile, a panel a point, so many numbers from a
-    /// panel to the next.
-    pub(super) fn read<L: Layout, const I: usize, const O: usize>(
+    /// Transforms some tiles and channels of inputs that passed [`Inputs::check`], to a panel per
+    /// point with `panel` elements from one to the next, in which a row is a tile.
+    pub(super) fn transform<L: Layout, const I: usize, const O: usize>(
         &self,
         isa: Isa,
         tiles: Range<usize>,
@@ -43,12 +45,19 @@ impl Inputs<'_> {
     ) where
         F: Filtering<I, O>,
     {
-        isa.dispatch(Read::<L, I, O> { inputs: self, tiles, channels, panel, to, layout: PhantomData });
+        isa.dispatch(TransformInputs::<L, I, O> {
+            inputs: self,
+            tiles,
+            channels,
+            panel,
+            to,
+            layout: PhantomData,
+        });
     }
 }
 
-/// [`Inputs::read`].
-struct Read<'a, 'b, L, const I: usize, const O: usize> {
+/// The task of [`Inputs::transform`].
+struct TransformInputs<'a, 'b, L, const I: usize, const O: usize> {
     inputs: &'a Inputs<'a>,
     tiles: Range<usize>,
     channels: Range<usize>,
@@ -57,7 +66,7 @@ struct Read<'a, 'b, L, const I: usize, const O: usize> {
     layout: PhantomData<L>,
 }
 
-impl<L: Layout, const I: usize, const O: usize> Task for Read<'_, '_, L, I, O>
+impl<L: Layout, const I: usize, const O: usize> Task for TransformInputs<'_, '_, L, I, O>
 where
     F: Filtering<I, O>,
 {
@@ -65,11 +74,11 @@ where
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Read { inputs, tiles, channels, panel, to, .. } = self;
+        let TransformInputs { inputs, tiles, channels, panel, to, .. } = self;
         assert!(channels.len() <= L::WIDTH && L::PITCH >= L::WIDTH + S::LANES);
         assert!(panel >= tiles.len() * L::PITCH && to.len() >= I * I * panel);
         assert!(tiles.end <= inputs.tiles.count() && channels.end <= inputs.image.channels);
-        let mut columns = Columns::new(simd);
+        let mut columns = StripColumns::new(simd);
         let start = tiles.start;
         for strip in inputs.tiles.strips(tiles) {
             let row = strip.start - start;
@@ -78,27 +87,27 @@ where
             for first in (0..channels.len()).step_by(S::LANES) {
                 let channel = channels.start + first;
                 let count = (channels.len() - first).min(S::LANES);
-                // The next cache line of each pixel, behind the last one the first of a pixel of the next strip.
+                // The next cache line of each pixel, or after the last one the first line of a
+                // pixel of the next strip.
                 let next = if first + LINE < channels.len() { LINE } else { to_next_strip - first };
                 let from = Channels {
                     first: inputs.x.as_ptr().wrapping_add(channel),
                     count,
-                    ahead: (first % LINE == 0).then_some(next as isize),
+                    prefetch: (first % LINE == 0).then_some(next as isize),
                 };
                 let to = to[row * L::PITCH + first..].as_mut_ptr();
-                let to = Panels { first: to, tile: L::PITCH, point: panel };
-                // SAFETY: `check` asserts that x has the images that the window is made for; channels are in range. A row of
-                // a panel has module for the channels in whole vectors, see the asserts.
+                let to = PointPanels { first: to, tile: L::PITCH, point: panel };
+                // SAFETY: `check` asserts that x has the images that the window is made for, and
+                // the asserts above that they have the channels and that a row of a panel holds the
+                // channels in whole vectors.
                 unsafe {
                     match inputs.norm {
-                        None => {
-                            window.transform::<S, OfInputs<I, O>, I, I>(simd, from, |x| x, &mut columns, to)
-                        }
+                        None => window.transform::<S, BT<I, O>, I, I>(simd, from, |x| x, &mut columns, to),
                         Some(norm) => {
                             let [scale, shift] = [norm.scale, norm.shift]
                                 .map(|all| simd.load_up_to(all[channel..channel + count].as_ptr(), count));
                             let map = |x| simd.relu(simd.mul_add(x, scale, shift));
-                            window.transform::<S, OfInputs<I, O>, I, I>(simd, from, map, &mut columns, to);
+                            window.transform::<S, BT<I, O>, I, I>(simd, from, map, &mut columns, to);
                         }
                     }
                 }
@@ -107,5 +116,5 @@ where
     }
 }
 
-/// `B^T`.
-type OfInputs<const I: usize, const O: usize> = <F as Filtering<I, O>>::Input;
+/// The map `B^T`.
+type BT<const I: usize, const O: usize> = <F as Filtering<I, O>>::Inputs;

@@ -1,23 +1,24 @@
-//! Where tiles lie in images, how they are read in strips, and how one is written.
+//! Where tiles lie in images, how they are read in strips, and how one of them is written.
 
 use super::transforms::Transform;
 use super::{INPUTS, OUTPUTS};
-use crate::simd::{Simd, prefetch};
+use crate::prefetch::{Cache, prefetch};
+use crate::simd::Simd;
 use std::array::from_fn;
 use std::ops::Range;
 
-/// The size of an image: `[height, width, channels]`.
+/// The size of an image, `[height, width, channels]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Image {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) channels: usize,
-    /// Numbers from a pixel to the next.
+    /// Elements from one pixel to the next.
     pub(super) pixel: usize,
 }
 
 impl Image {
-    /// One whose pixels lie side by side.
+    /// An image whose pixels are contiguous.
     pub(super) fn new(height: usize, width: usize, channels: usize) -> Image {
         Image { height, width, channels, pixel: channels }
     }
@@ -29,7 +30,7 @@ pub(super) struct Tiles {
     pub(super) images: usize,
     pub(super) lines: usize,
     pub(super) columns: usize,
-    /// Pixels of a tile in a line.
+    /// The pixels of a line of a tile.
     outputs: usize,
 }
 
@@ -40,11 +41,12 @@ impl Tiles {
         Tiles { images, lines, columns, outputs }
     }
 
+    /// Returns the number of tiles.
     pub(super) fn count(&self) -> usize {
         self.images * self.lines * self.columns
     }
 
-    /// Those of `tiles` that lie side by side in a line, strip after strip, at most [`STRIP`] of them in one.
+    /// Divides `tiles` into strips of at most [`STRIP`] tiles that lie side by side.
     #[inline(always)]
     pub(super) fn strips(&self, tiles: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let (columns, mut rest) = (self.columns, tiles);
@@ -56,7 +58,8 @@ impl Tiles {
         })
     }
 
-    /// The pixels of tiles that lie side by side in a batch of images: `size` x `size` of each, so many `before` the first output.
+    /// Returns the pixels of tiles that lie side by side: `size` x `size` of each, which start
+    /// `before` (vertically, horizontally) the first output.
     #[inline(always)]
     pub(super) fn window(
         &self,
@@ -86,7 +89,7 @@ impl Tiles {
         }
     }
 
-    /// Where the pixels of some tiles of outputs start, those inside of the image.
+    /// Returns where the pixels of some tiles of outputs start, of those inside of the image.
     pub(super) fn pixels(&self, tiles: Range<usize>, image: Image) -> Vec<usize> {
         let mut offsets = Vec::with_capacity(tiles.len() * self.outputs * self.outputs);
         for tile in tiles {
@@ -101,78 +104,79 @@ impl Tiles {
     }
 }
 
-/// Most tiles of a strip: what is read and written for a vector of channels, and again for the next one of the same cache lines,
-/// is to stay in the first-level cache.
+/// The most tiles of a strip: the cache lines that are read and written for a vector of channels
+/// are to stay in the first-level cache until the next vector of them is.
 const STRIP: usize = 4;
-/// Most columns of pixels of a strip.
+/// The most columns of pixels of a strip.
 const STRIP_COLUMNS: usize = (STRIP - 1) * OUTPUTS + INPUTS;
 
 /// The pixels of tiles side by side in an image, some of which may lie outside.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
-    /// Where its first pixel is, or would be.
+    /// The position of its first pixel, which may lie outside of the image.
     first: isize,
-    /// Numbers from a line to the next.
+    /// Elements from one line to the next.
     line: usize,
-    /// Numbers from a pixel to the next.
+    /// Elements from one pixel to the next.
     pixel: usize,
-    /// Columns of pixels.
+    /// Number of columns of pixels.
     width: usize,
-    /// Columns from a tile to the next.
+    /// Columns from one tile to the next.
     step: usize,
-    /// From which of its lines to before which it is inside of the image.
+    /// The first of its lines inside of the image, and the first after those.
     rows: [usize; 2],
-    /// From which of its columns to before which it is inside of the image.
+    /// The first of its columns inside of the image, and the first after those.
     columns: [usize; 2],
 }
 
 /// Channels of an image, at most a vector of them.
 #[derive(Clone, Copy)]
 pub(super) struct Channels {
-    /// Where the image starts, plus the first of the channels.
+    /// The first of the channels in the first pixel of the first image.
     pub(super) first: *const f32,
+    /// The number of channels.
     pub(super) count: usize,
-    /// How far behind each number the one is whose cache line is to be asked for, if any is.
-    pub(super) ahead: Option<isize>,
+    /// The distance, from each element that is read, of the one to prefetch, if any.
+    pub(super) prefetch: Option<isize>,
 }
 
-/// Where the values of tiles at the points go.
+/// The destination of the values of tiles at the points.
 #[derive(Clone, Copy)]
-pub(super) struct Panels {
-    /// The first point of the first tile.
+pub(super) struct PointPanels {
+    /// The element of the first point of the first tile.
     pub(super) first: *mut f32,
-    /// Numbers from a tile to the next.
+    /// Elements from one tile to the next.
     pub(super) tile: usize,
-    /// Numbers from a point to the next.
+    /// Elements from one point to the next.
     pub(super) point: usize,
 }
 
-/// Columns of pixels of a strip, each transformed to its values at `P` points.
-pub(super) struct Columns<S: Simd, const P: usize>([[S::Vector; P]; STRIP_COLUMNS]);
+/// A buffer for the columns of pixels of a strip, each transformed to its values at `P` points.
+pub(super) struct StripColumns<S: Simd, const P: usize>([[S::Vector; P]; STRIP_COLUMNS]);
 
-impl<S: Simd, const P: usize> Columns<S, P> {
+impl<S: Simd, const P: usize> StripColumns<S, P> {
     #[inline(always)]
     pub(super) fn new(simd: S) -> Self {
-        Columns([[simd.splat(0.0); P]; STRIP_COLUMNS])
+        StripColumns([[simd.splat(0.0); P]; STRIP_COLUMNS])
     }
 }
 
 impl Window {
-    /// Transforms tiles of `I` x `I` pixels to their values at `P` x `P` points, pixels behind `map` where they are inside of the
-    /// image, zero outside. Neighboring tiles share columns of pixels, each of which is transformed once; `columns` is module for
-    /// them.
+    /// Transforms tiles of `I` x `I` pixels to their values at `P` x `P` points. Pixels inside of
+    /// the image are passed through `map`; those outside are zero. Neighboring tiles share columns
+    /// of pixels, each of which is transformed once, into `columns`.
     ///
     /// # Safety
-    /// The image is the one that the window was made for, and has the channels. A whole vector is writable at every tile and
-    /// point of the panels.
+    /// `channels.first` must point into images of the size that the window was made for, with at
+    /// least these channels. A whole vector must be writable at every tile and point of `to`.
     #[inline(always)]
     pub(super) unsafe fn transform<S, T, const I: usize, const P: usize>(
         &self,
         simd: S,
         channels: Channels,
         map: impl Fn(S::Vector) -> S::Vector,
-        columns: &mut Columns<S, P>,
-        to: Panels,
+        columns: &mut StripColumns<S, P>,
+        to: PointPanels,
     ) where
         S: Simd,
         T: Transform<I, P>,
@@ -186,10 +190,11 @@ impl Window {
             for (row, pixel) in pixels.iter_mut().enumerate() {
                 if self.rows[0] <= row && row < self.rows[1] {
                     let from = from.wrapping_add(row * self.line);
-                    if let Some(ahead) = channels.ahead {
-                        prefetch(from.wrapping_offset(ahead));
+                    if let Some(distance) = channels.prefetch {
+                        prefetch(Cache::L1, from.wrapping_offset(distance));
                     }
-                    // SAFETY: the pixel lies inside of the image.
+                    // SAFETY: `rows` and `columns` are the lines and columns inside of the image,
+                    // and the caller guarantees that it has the channels.
                     *pixel = map(unsafe { simd.load_up_to(from, channels.count) });
                 }
             }
@@ -200,18 +205,19 @@ impl Window {
             let rows: [[S::Vector; I]; P] = from_fn(|i| from_fn(|j| columns[j][i]));
             for (i, row) in rows.into_iter().enumerate() {
                 for (j, value) in T::apply(simd, row).into_iter().enumerate() {
-                    // SAFETY: as promised.
+                    // SAFETY: the caller guarantees a whole vector at every tile and point.
                     unsafe { simd.store(first.wrapping_add((i * P + j) * to.point), value) };
                 }
             }
         }
     }
 
-    /// Writes `channels` (at most a vector) of a row of pixels, those inside of the image, each as
-    /// `end` makes it of the value and its place.
+    /// Writes `channels` (at most a vector) of those pixels of a row that are inside of the image.
+    /// `epilogue` maps each value and its position to what is written.
     ///
     /// # Safety
-    /// `images` is what the window was made for, and the channels of its pixels are writable.
+    /// `images` must point to images of the size that the window was made for, in whose pixels
+    /// these channels are writable.
     #[inline(always)]
     pub(super) unsafe fn write<S: Simd, const O: usize>(
         &self,
@@ -220,15 +226,16 @@ impl Window {
         channels: Range<usize>,
         row: usize,
         values: [S::Vector; O],
-        end: impl Fn(S::Vector, usize) -> S::Vector,
+        epilogue: impl Fn(S::Vector, usize) -> S::Vector,
     ) {
         if self.rows[0] <= row && row < self.rows[1] {
             let first = self.first + (row * self.line + channels.start) as isize;
             for (column, value) in values.into_iter().enumerate() {
                 if self.columns[0] <= column && column < self.columns[1] {
                     let at = (first + (column * self.pixel) as isize) as usize;
-                    let (to, value) = (images.wrapping_add(at), end(value, at));
-                    // SAFETY: the pixel lies inside of the image.
+                    let (to, value) = (images.wrapping_add(at), epilogue(value, at));
+                    // SAFETY: `rows` and `columns` are the lines and columns inside of the image,
+                    // whose channels the caller guarantees.
                     unsafe { simd.store_up_to(to, value, channels.len()) };
                 }
             }

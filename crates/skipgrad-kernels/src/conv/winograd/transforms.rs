@@ -1,9 +1,10 @@
-//! The maps between pixels and values at points, in one dimension. In two they are applied to the columns of a tile and
-//! then to the rows of the result.
+//! The maps between pixels and values at points, in one dimension. In two dimensions they are
+//! applied to the columns of a tile and then to the rows of the result.
 
 use crate::simd::Simd;
 
-/// The points of F(4x4, 3x3) are 0, these two, of which each is one divided by the other, their negatives, and infinity.
+/// The points of F(4x4, 3x3) are 0, these two, of which each is one divided by the other, their
+/// negatives, and infinity.
 const NEAR: f32 = 2.0 / 3.0;
 const FAR: f32 = 3.0 / 2.0;
 /// Their squares.
@@ -12,39 +13,39 @@ const FAR_2: f32 = 9.0 / 4.0;
 
 /// The maps of F(OxO, 3x3), from tiles of `I` x `I` inputs.
 pub(in super::super) trait Filtering<const I: usize, const O: usize> {
-    /// `B^T`.
-    type Input: Transform<I, I>;
-    /// `A^T`.
-    type Output: Transform<I, O>;
-    /// `G`.
-    type Weight: Transform<3, I>;
+    /// The map `B^T`.
+    type Inputs: Transform<I, I>;
+    /// The map `A^T`.
+    type Outputs: Transform<I, O>;
+    /// The map `G`.
+    type Weights: Transform<3, I>;
 }
 
-/// Minimal filtering.
+/// The algorithms F(4x4, 3x3) and F(2x2, 3x3) of minimal filtering.
 pub(in super::super) struct F;
 
 impl Filtering<6, 4> for F {
-    type Input = Input;
-    type Output = Output;
-    type Weight = Weight;
+    type Inputs = InputTransform;
+    type Outputs = OutputTransform;
+    type Weights = WeightTransform;
 }
 
 impl Filtering<4, 2> for F {
-    type Input = Input;
-    type Output = Output;
-    type Weight = Weight;
+    type Inputs = InputTransform;
+    type Outputs = OutputTransform;
+    type Weights = WeightTransform;
 }
 
 /// A matrix of `O` rows times a column of `I` vectors.
 pub(in super::super) trait Transform<const I: usize, const O: usize> {
-    /// The product.
+    /// Returns the product.
     fn apply<S: Simd>(simd: S, x: [S::Vector; I]) -> [S::Vector; O];
 }
 
-/// `B^T`: inputs to their values at the points.
-pub(in super::super) struct Input;
+/// The map `B^T` from inputs to their values at the points.
+pub(in super::super) struct InputTransform;
 
-impl Transform<6, 6> for Input {
+impl Transform<6, 6> for InputTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, d: [S::Vector; 6]) -> [S::Vector; 6] {
         let (near, minus_near, far, minus_far) =
@@ -66,17 +67,17 @@ impl Transform<6, 6> for Input {
     }
 }
 
-impl Transform<4, 4> for Input {
+impl Transform<4, 4> for InputTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, d: [S::Vector; 4]) -> [S::Vector; 4] {
         [simd.sub(d[0], d[2]), simd.add(d[1], d[2]), simd.sub(d[2], d[1]), simd.sub(d[1], d[3])]
     }
 }
 
-/// `A^T`: values at the points to outputs.
-pub(in super::super) struct Output;
+/// The map `A^T` from values at the points to outputs.
+pub(in super::super) struct OutputTransform;
 
-impl Transform<6, 4> for Output {
+impl Transform<6, 4> for OutputTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, m: [S::Vector; 6]) -> [S::Vector; 4] {
         let (near, near_2) = (simd.splat(NEAR), simd.splat(NEAR_2));
@@ -92,17 +93,17 @@ impl Transform<6, 4> for Output {
     }
 }
 
-impl Transform<4, 2> for Output {
+impl Transform<4, 2> for OutputTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, m: [S::Vector; 4]) -> [S::Vector; 2] {
         [simd.add(m[0], simd.add(m[1], m[2])), simd.sub(simd.sub(m[1], m[2]), m[3])]
     }
 }
 
-/// `G`: three taps to their values at the points.
-pub(in super::super) struct Weight;
+/// The map `G` from three taps to their values at the points.
+pub(in super::super) struct WeightTransform;
 
-impl Transform<3, 6> for Weight {
+impl Transform<3, 6> for WeightTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, g: [S::Vector; 3]) -> [S::Vector; 6] {
         let even_near =
@@ -121,7 +122,7 @@ impl Transform<3, 6> for Weight {
     }
 }
 
-impl Transform<3, 4> for Weight {
+impl Transform<3, 4> for WeightTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, g: [S::Vector; 3]) -> [S::Vector; 4] {
         let half = simd.splat(0.5);
@@ -130,10 +131,11 @@ impl Transform<3, 4> for Weight {
     }
 }
 
-/// `A`, of which a row is 1, p, p^2, p^3 here: the gradients of four outputs to those of their values at the points p.
-pub(super) struct OutputGradient;
+/// The map `A`, of which a row is 1, p, p^2, p^3 here, from the gradients of four outputs to those
+/// of their values at the points p.
+pub(super) struct OutputGradientTransform;
 
-impl Transform<4, 6> for OutputGradient {
+impl Transform<4, 6> for OutputGradientTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, d: [S::Vector; 4]) -> [S::Vector; 6] {
         let (near, minus_near, far, minus_far) =
@@ -152,11 +154,11 @@ impl Transform<4, 6> for OutputGradient {
     }
 }
 
-/// `G^T`, with the factors that [`OutputGradient`] does without: the gradients of the values at the points to those of three
-/// taps.
-pub(super) struct WeightGradient;
+/// The map `G^T`, with the factors that [`OutputGradientTransform`] leaves out, from the gradients
+/// of the values at the points to those of three taps.
+pub(super) struct WeightGradientTransform;
 
-impl Transform<6, 3> for WeightGradient {
+impl Transform<6, 3> for WeightGradientTransform {
     #[inline(always)]
     fn apply<S: Simd>(simd: S, p: [S::Vector; 6]) -> [S::Vector; 3] {
         let (sum_near, difference_near) = (simd.add(p[1], p[2]), simd.sub(p[1], p[2]));

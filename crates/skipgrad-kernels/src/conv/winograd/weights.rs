@@ -1,4 +1,5 @@
-//! `U = G g G^T`: the weights at the points, packed for the products.
+//! The transform `U = G g G^T` of the weights to their values at the points, packed for the
+//! products.
 
 use super::transforms::{F, Filtering, Transform};
 use crate::simd::Simd;
@@ -8,14 +9,14 @@ use std::ops::Range;
 /// The weights `[3, 3, C, OC]`.
 pub(super) struct Weights<'a> {
     pub(super) w: &'a [f32],
-    /// C and OC.
+    /// The numbers of channels, C and OC.
     pub(super) channels: [usize; 2],
-    /// Whether the kernel is turned round and its channels are exchanged.
-    pub(super) turned: bool,
+    /// Whether the kernel is rotated by 180 degrees and its channels are exchanged.
+    pub(super) rotated: bool,
 }
 
 impl Weights<'_> {
-    /// `U = G g G^T` of some channels, packed as the products want it.
+    /// Computes `U = G g G^T` of some channels, packed for the products.
     pub(super) fn transform<const I: usize, const O: usize>(
         &self,
         isa: Isa,
@@ -27,26 +28,26 @@ impl Weights<'_> {
     {
         let [inputs, outputs] = self.channels;
         assert!(self.w.len() == 9 * inputs * outputs);
-        if !self.turned {
+        if !self.rotated {
             let from = &self.w[depth.start * outputs + columns.start..];
             let taps = Taps { from, tap: inputs * outputs, row: outputs };
-            isa.dispatch(Transformed::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
+            isa.dispatch(TransformWeights::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
             return;
         }
         let tap = depth.len() * columns.len();
-        scratch::with(9 * tap, |turned| {
-            for (index, turned) in turned.chunks_exact_mut(tap).enumerate() {
+        scratch::with(9 * tap, |rotated| {
+            for (index, rotated) in rotated.chunks_exact_mut(tap).enumerate() {
                 let from = &self.w[((8 - index) * inputs + columns.start) * outputs + depth.start..];
-                transpose(from, outputs, turned, columns.len());
+                transpose(from, outputs, rotated, columns.len());
             }
-            let taps = Taps { from: turned, tap, row: columns.len() };
-            isa.dispatch(Transformed::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
+            let taps = Taps { from: rotated, tap, row: columns.len() };
+            isa.dispatch(TransformWeights::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
         });
     }
 }
 
-/// `to [rows, columns]` is the transpose of `from`, whose rows are `stride` apart: a few rows at a time, so that the lines
-/// read are used up.
+/// Writes the transpose of `from`, whose rows are `stride` apart, to `to [rows, columns]`: a few
+/// rows at a time, so that all of a cache line that is read is used.
 fn transpose(from: &[f32], stride: usize, to: &mut [f32], columns: usize) {
     const ROWS: usize = 8;
     for (block, to) in to.chunks_mut(ROWS * columns).enumerate() {
@@ -59,23 +60,24 @@ fn transpose(from: &[f32], stride: usize, to: &mut [f32], columns: usize) {
     }
 }
 
-/// Nine matrices.
+/// The nine matrices of the taps.
 struct Taps<'a> {
     from: &'a [f32],
-    /// Numbers from a tap to the next.
+    /// Elements from one tap to the next.
     tap: usize,
-    /// Numbers from a row to the next.
+    /// Elements from one row to the next.
     row: usize,
 }
 
-struct Transformed<'a, 'b, const I: usize, const O: usize> {
+/// The task of [`Weights::transform`].
+struct TransformWeights<'a, 'b, const I: usize, const O: usize> {
     taps: Taps<'a>,
     depth: usize,
     columns: usize,
     to: &'b mut [f32],
 }
 
-impl<const I: usize, const O: usize> Task for Transformed<'_, '_, I, O>
+impl<const I: usize, const O: usize> Task for TransformWeights<'_, '_, I, O>
 where
     F: Filtering<I, O>,
 {
@@ -83,7 +85,7 @@ where
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Transformed { taps, depth, columns, to } = self;
+        let TransformWeights { taps, depth, columns, to } = self;
         let point = depth * columns.next_multiple_of(S::LANES);
         assert!(depth > 0 && to.len() >= I * I * point);
         assert!(taps.from.len() >= 8 * taps.tap + (depth - 1) * taps.row + columns);
@@ -98,11 +100,12 @@ where
                     for kx in 0..3 {
                         let mut column = [simd.splat(0.0); 3];
                         for (ky, weight) in column.iter_mut().enumerate() {
-                            // SAFETY: each tap has `depth` rows of `columns`, see the assert.
+                            // SAFETY: the assert shows that each tap has `depth` rows of `columns`
+                            // elements, of which `count` from `start + first` on exist.
                             *weight = unsafe { simd.load_first(from.add((ky * 3 + kx) * taps.tap), count) };
                         }
                         for (half, value) in
-                            half.iter_mut().zip(<F as Filtering<I, O>>::Weight::apply(simd, column))
+                            half.iter_mut().zip(<F as Filtering<I, O>>::Weights::apply(simd, column))
                         {
                             half[kx] = value;
                         }
@@ -110,9 +113,10 @@ where
                     let to = to.as_mut_ptr().wrapping_add(depth * start + k * width + first);
                     for (i, half) in half.iter().enumerate() {
                         for (j, value) in
-                            <F as Filtering<I, O>>::Weight::apply(simd, *half).into_iter().enumerate()
+                            <F as Filtering<I, O>>::Weights::apply(simd, *half).into_iter().enumerate()
                         {
-                            // SAFETY: there is module for the columns in whole vectors, see the assert.
+                            // SAFETY: the assert shows that each point has `depth` rows of whole
+                            // vectors.
                             unsafe { simd.store(to.add((i * I + j) * point), value) };
                         }
                     }

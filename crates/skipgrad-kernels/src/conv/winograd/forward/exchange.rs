@@ -1,4 +1,4 @@
-//! `y = A^T M A`: how tiles of outputs are written.
+//! The transform `y = A^T M A` of values at the points to tiles of outputs.
 
 use super::Convolution;
 use crate::conv::winograd::transforms::{F, Filtering, Transform};
@@ -7,15 +7,15 @@ use crate::split::SyncMutPtr;
 use crate::{Isa, Task};
 use std::ops::Range;
 
-/// `y = A^T M A`, and its end, of some tiles and channels.
+/// The transform `y = A^T M A` and the epilogue of some tiles and channels.
 pub(super) struct WriteTiles<'a, const I: usize, const O: usize> {
     pub(super) convolution: &'a Convolution<'a, I, O>,
     pub(super) tiles: Range<usize>,
     pub(super) channels: Range<usize>,
     pub(super) m: &'a [f32],
-    /// Numbers from a tile to the next.
+    /// Elements from one tile to the next.
     pub(super) m_row: usize,
-    /// Numbers from a panel to the next.
+    /// Elements from one panel to the next.
     pub(super) m_panel: usize,
     pub(super) y: SyncMutPtr,
 }
@@ -24,19 +24,21 @@ impl<const I: usize, const O: usize> WriteTiles<'_, I, O>
 where
     F: Filtering<I, O>,
 {
-    /// Computes it.
+    /// Writes the tiles.
     ///
     /// # Safety
-    /// Nobody else may access these tiles and channels of y meanwhile, which has the size that the geometry says.
-    pub(super) unsafe fn compute(self, isa: Isa) {
-        isa.dispatch(Write(self));
+    /// `y` must have the size of the convolution's result, and nobody else may access these tiles
+    /// and channels of it during the call.
+    pub(super) unsafe fn write(self, isa: Isa) {
+        isa.dispatch(WriteTask(self));
     }
 }
 
-/// [`WriteTiles::compute`], whose promise it rests on.
-struct Write<'a, const I: usize, const O: usize>(WriteTiles<'a, I, O>);
+/// The task of [`WriteTiles::write`], which is the only place that makes one and whose contract it
+/// relies on.
+struct WriteTask<'a, const I: usize, const O: usize>(WriteTiles<'a, I, O>);
 
-impl<const I: usize, const O: usize> Task for Write<'_, I, O>
+impl<const I: usize, const O: usize> Task for WriteTask<'_, I, O>
 where
     F: Filtering<I, O>,
 {
@@ -57,11 +59,12 @@ where
                 for j in 0..I {
                     let mut column = [simd.splat(0.0); I];
                     for (i, value) in column.iter_mut().enumerate() {
-                        // SAFETY: a row of a panel holds the channels in whole vectors, see the asserts.
+                        // SAFETY: the asserts show that a row of each of the `I * I` panels holds
+                        // the channels in whole vectors.
                         *value = unsafe { simd.load(from.add((i * I + j) * m_panel)) };
                     }
                     for (half, value) in
-                        half.iter_mut().zip(<F as Filtering<I, O>>::Output::apply(simd, column))
+                        half.iter_mut().zip(<F as Filtering<I, O>>::Outputs::apply(simd, column))
                     {
                         half[j] = value;
                     }
@@ -70,12 +73,13 @@ where
                 let count = count.min(S::LANES);
                 let bias = convolution.epilogue.bias_at(simd, channel, count);
                 for (i, half) in half.iter().enumerate() {
-                    let values = <F as Filtering<I, O>>::Output::apply(simd, *half);
-                    // SAFETY: y, and so a residual (see `Epilogue::check`), has the images that the window is made for, and
-                    // nobody else has the tile.
+                    let values = <F as Filtering<I, O>>::Outputs::apply(simd, *half);
+                    // SAFETY: the caller guarantees that y has the images that the window is made
+                    // for, and that nobody else accesses the tile. A residual has the size of y,
+                    // see `Epilogue::check`.
                     unsafe {
                         window.write(simd, y.offset(0), channel..channel + count, i, values, |value, at| {
-                            convolution.epilogue.of(simd, value, bias, at, count)
+                            convolution.epilogue.apply(simd, value, bias, at, count)
                         });
                     }
                 }

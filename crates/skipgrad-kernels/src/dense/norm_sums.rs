@@ -1,15 +1,16 @@
-//! The sums of a norm's gradient, taken while the gradient behind its ReLU is in the cache.
+//! The sums of a norm's gradient, taken while the gradient after its ReLU is in the cache.
 
 use super::NormRelu;
 use crate::batch_norm::BatchNormSums;
 use crate::epilogue::{Block, BlockVisitor};
-use crate::simd::{LINE, Simd, prefetch};
+use crate::prefetch::{Cache, prefetch_row};
+use crate::simd::Simd;
 use crate::{Isa, Task};
 
-/// What was normalized, `[rows, channels]`, in front of a ReLU and a convolution.
+/// The input of a convolution before its normalization and ReLU, `[rows, channels]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Normalized<'a> {
-    /// The numbers.
+    /// The values.
     pub x: &'a [f32],
     /// The normalization and the ReLU.
     pub norm: NormRelu<'a>,
@@ -17,17 +18,18 @@ pub struct Normalized<'a> {
     pub mean: &'a [f32],
 }
 
-/// Sums, over the rows of each block, of g and g (x - mean), where g is the block's number if the ReLU let x through. The block's
-/// matrix lies as x does.
-pub(crate) struct TakeSums<'a>(pub(crate) Normalized<'a>);
+/// The visitor that sums g and g (x - mean) over the rows of each block, where g is the block's
+/// element if the ReLU passed x, and zero otherwise. C has the layout of x.
+pub(crate) struct NormSums<'a>(pub(crate) Normalized<'a>);
 
-/// Those of a block, from a column on.
+/// The sums of a block.
 pub(crate) struct BlockSums {
+    /// The first column of the block.
     first: usize,
     sums: [Vec<f64>; 2],
 }
 
-/// Sums of blocks, added in their order.
+/// Adds the sums of blocks in their order.
 pub(crate) fn add_blocks(channels: usize, blocks: Vec<BlockSums>) -> BatchNormSums {
     let mut all = [vec![0.0; channels], vec![0.0; channels]];
     for BlockSums { first, sums } in blocks {
@@ -39,67 +41,69 @@ pub(crate) fn add_blocks(channels: usize, blocks: Vec<BlockSums>) -> BatchNormSu
     BatchNormSums { dy, dy_deviation }
 }
 
-/// Rows that are summed in f32.
+/// The rows that are summed in f32.
 const ROWS: usize = 128;
-/// Columns whose sums are kept at once.
+/// The columns whose sums are kept at once.
 const COLUMNS: usize = 128;
-/// Lanes of the shortest vectors.
-const FEWEST_LANES: usize = 4;
-/// Rows before which one is asked for.
+/// The lanes of the shortest vectors.
+const MIN_LANES: usize = 4;
+/// How many rows in advance a row is prefetched.
 const PREFETCH_DISTANCE: usize = 8;
 
 impl Normalized<'_> {
-    /// Panics unless it has so many rows.
+    /// Panics unless it has `rows` rows and these channels.
     pub(crate) fn check(&self, rows: usize, channels: usize) {
         assert!(self.x.len() == rows * channels && self.mean.len() == channels, "as many rows in both");
         self.norm.check(channels);
     }
 }
 
-impl BlockVisitor for TakeSums<'_> {
+impl BlockVisitor for NormSums<'_> {
     type Output = BlockSums;
-    unsafe fn apply(&self, isa: Isa, block: &Block<'_>) -> BlockSums {
+    unsafe fn visit(&self, isa: Isa, block: &Block<'_>) -> BlockSums {
         let mut sums = [vec![0.0; block.columns.len()], vec![0.0; block.columns.len()]];
         for offsets in block.offsets.chunks(ROWS) {
-            isa.dispatch(Sum { of: self.0, block, offsets, sums: &mut sums });
+            isa.dispatch(SumRows { input: self.0, block, offsets, sums: &mut sums });
         }
         BlockSums { first: block.columns.start, sums }
     }
 }
 
-/// Some rows of a block; rests on the promise of [`BlockVisitor::apply`], and that x is as long as the block's matrix.
-struct Sum<'a, 'b> {
-    of: Normalized<'a>,
+/// The task of [`NormSums`] for some rows of a block, which only [`BlockVisitor::visit`] makes and
+/// whose contract it relies on.
+struct SumRows<'a, 'b> {
+    input: Normalized<'a>,
     block: &'a Block<'a>,
     offsets: &'a [usize],
     sums: &'b mut [Vec<f64>; 2],
 }
 
-impl Task for Sum<'_, '_> {
+impl Task for SumRows<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Sum { of: Normalized { x, norm, mean }, block: Block { columns, .. }, offsets, .. } = self;
-        const { assert!(S::LANES >= FEWEST_LANES) };
+        let SumRows { input: Normalized { x, norm, mean }, block: Block { columns, .. }, offsets, .. } = self;
+        const { assert!(S::LANES >= MIN_LANES) };
         assert!([norm.scale, norm.shift, mean].iter().all(|vector| vector.len() >= columns.end));
         assert!(offsets.iter().all(|offset| offset + columns.end <= x.len()));
         for first in columns.clone().step_by(COLUMNS) {
             let range = first..columns.end.min(first + COLUMNS);
-            let mut found = [[simd.splat(0.0); COLUMNS / FEWEST_LANES]; 2];
+            let mut found = [[simd.splat(0.0); COLUMNS / MIN_LANES]; 2];
             for (i, offset) in offsets.iter().enumerate() {
                 if let Some(next) = offsets.get(i + PREFETCH_DISTANCE) {
-                    (range.clone()).step_by(LINE).for_each(|at| prefetch(x.as_ptr().wrapping_add(next + at)));
+                    prefetch_row(Cache::L1, x.as_ptr().wrapping_add(next + range.start), range.len());
                 }
                 let (whole, rest) = (range.len() / S::LANES, range.len() % S::LANES);
                 for v in 0..whole {
                     let sums = found.each_mut().map(|found| &mut found[v]);
-                    // SAFETY: the numbers are the block's, and those of x and of the vectors are there, see the asserts.
+                    // SAFETY: the columns are the block's, which `visit` guarantees, and the
+                    // asserts show that x and the vectors have them.
                     unsafe { self.add(simd, *offset, range.start + v * S::LANES, S::LANES, sums) };
                 }
                 if rest > 0 {
                     let sums = found.each_mut().map(|found| &mut found[whole]);
-                    // SAFETY: as above.
+                    // SAFETY: the last `rest` columns of the range are the block's, too.
                     unsafe { self.add(simd, *offset, range.start + whole * S::LANES, rest, sums) };
                 }
             }
@@ -114,11 +118,12 @@ impl Task for Sum<'_, '_> {
     }
 }
 
-impl Sum<'_, '_> {
-    /// A vector of columns of a row, or the first `count` of it.
+impl SumRows<'_, '_> {
+    /// Adds `count` columns of a row (at most a vector) to the sums.
     ///
     /// # Safety
-    /// The block's matrix, x and the vectors have these columns.
+    /// C and x must be readable at `count` columns of the row, and the vectors must have these
+    /// columns.
     #[inline(always)]
     unsafe fn add<S: Simd>(
         &self,
@@ -128,8 +133,9 @@ impl Sum<'_, '_> {
         count: usize,
         [sum_g, sum_deviation]: [&mut S::Vector; 2],
     ) {
-        let Normalized { x, norm, mean } = self.of;
-        // SAFETY: as promised.
+        let Normalized { x, norm, mean } = self.input;
+        // SAFETY: the caller guarantees `count` elements from `column` on in the row and the
+        // vectors.
         unsafe {
             let scale = simd.load_up_to(norm.scale.as_ptr().add(column), count);
             let shift = simd.load_up_to(norm.shift.as_ptr().add(column), count);

@@ -1,86 +1,96 @@
-//! A layer's own channels of the gradient.
+//! The gradient of a layer's own channels.
 
 use super::ChannelView;
 use crate::elementwise::PIECE;
-use crate::simd::{Simd, prefetch};
+use crate::prefetch::{Cache, prefetch_row};
+use crate::simd::Simd;
 use crate::{Isa, Task};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// What the norms that share a channel's statistics add to its gradient: `offset + slope (x - mean)`, a number a channel each.
+/// The gradient that reaches x through the batch statistics of all norms that share them: `offset +
+/// slope (x - mean)`, with one value of each per channel.
 #[derive(Clone, Copy, Debug)]
 pub struct StatisticsGradient<'a> {
-    /// What is added.
+    /// The gradient at the mean.
     pub offset: &'a [f32],
-    /// What is added for each unit that x is above its mean.
+    /// The change of the gradient per unit of x.
     pub slope: &'a [f32],
-    /// The mean.
+    /// The mean of x.
     pub mean: &'a [f32],
 }
 
-/// `out[r, i] = dx[r, c] + offset[i] + slope[i] (x[r, c] - mean[i])` for c, the i-th of `channels`: the gradient of the channels
-/// of one layer, from matrices `[rows, row]` of the gradient and of the maps.
+/// Computes the gradient of the channels of one layer, from matrices `[rows, row]` of the gradient
+/// and of the maps: `out[r, i] = dx[r, c] + offset[i] + slope[i] (x[r, c] - mean[i])`, where c is
+/// the i-th of `channels`.
 ///
 /// # Panics
 /// If a slice does not fit.
-pub fn take_slot(
+pub fn channel_gradient(
     isa: Isa,
     dx: &[f32],
     x: ChannelView<'_>,
     channels: Range<usize>,
-    line: StatisticsGradient<'_>,
+    statistics: StatisticsGradient<'_>,
     out: &mut [f32],
 ) {
     let (rows, width) = (x.num_rows(), channels.len());
     assert!(channels.end <= x.channels && dx.len() == x.data.len() && out.len() == rows * width);
-    assert!([line.offset, line.slope, line.mean].iter().all(|vector| vector.len() == width));
+    assert!(
+        [statistics.offset, statistics.slope, statistics.mean].iter().all(|vector| vector.len() == width)
+    );
     if out.is_empty() {
         return;
     }
     let piece = (PIECE / x.row).max(1);
     out.par_chunks_mut(piece * width).enumerate().for_each(|(i, out)| {
-        isa.dispatch(Take { dx, x, start: i * piece * x.row + channels.start, line, width, out });
+        let start = i * piece * x.row + channels.start;
+        isa.dispatch(ReadChannels { dx, x, start, statistics, width, out });
     });
 }
 
-/// Rows before which one is asked for.
+/// How many rows in advance a row is prefetched.
 const PREFETCH_DISTANCE: usize = 12;
 
-struct Take<'a, 'b> {
+/// The task of [`channel_gradient`] for some rows.
+struct ReadChannels<'a, 'b> {
     dx: &'a [f32],
     x: ChannelView<'a>,
-    /// Where the channels of the first row are.
+    /// The position of the channels of the first row.
     start: usize,
-    line: StatisticsGradient<'a>,
+    statistics: StatisticsGradient<'a>,
     width: usize,
     out: &'b mut [f32],
 }
 
-impl Task for Take<'_, '_> {
+impl Task for ReadChannels<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Take { dx, x, start, line: StatisticsGradient { offset, slope, mean }, width, out } = self;
+        let ReadChannels { dx, x, start, statistics, width, out } = self;
+        let StatisticsGradient { offset, slope, mean } = statistics;
         let rows = out.len() / width;
         assert!(rows > 0 && start + (rows - 1) * x.row + width <= dx.len().min(x.data.len()));
         assert!(
             out.len() == rows * width && [offset, slope, mean].iter().all(|vector| vector.len() == width)
         );
-        // In whole vectors, the last columns first: what is written behind a row belongs to the next one, and is written there later.
+        // In whole vectors, the last columns first: what is written after a row belongs to the next
+        // one, where it is written later.
         for column in (0..width).step_by(S::LANES).rev() {
             let count = (width - column).min(S::LANES);
-            // SAFETY: the asserts say that `count` numbers from `column` on are within the vectors and each row.
+            // SAFETY: the asserts show that `count` elements from `column` on are within the
+            // vectors and within each row of x, dx and `out`; a whole vector is stored only where
+            // it ends within `out`.
             unsafe {
                 let load = |from: &[f32], at: usize| simd.load_up_to(from.as_ptr().add(at), count);
                 let [offset, slope, mean] = [offset, slope, mean].map(|vector| load(vector, column));
                 for row in 0..rows {
                     let from = start + row * x.row + column;
-                    // Short pieces of distant rows, which the hardware does not see coming.
+                    // These are short pieces of distant rows, which the hardware does not prefetch.
                     for matrix in [x.data, dx] {
                         let next = matrix.as_ptr().wrapping_add(from + PREFETCH_DISTANCE * x.row);
-                        prefetch(next);
-                        prefetch(next.wrapping_add(count - 1));
+                        prefetch_row(Cache::L1, next, count);
                     }
                     let rest = simd.mul_add(slope, simd.sub(load(x.data, from), mean), offset);
                     let (to, value) = (row * width + column, simd.add(load(dx, from), rest));
