@@ -3,6 +3,9 @@
 // A library must not print or unwrap; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+// So that derived code finds the crate by its name here, too.
+extern crate self as skipgrad;
+
 pub mod prelude;
 mod error;
 mod install;

@@ -4,7 +4,6 @@ pub use crate::{
     At, Error, Result, Rng, Tensor,
     autograd::{Mode, State, Tape, Updates, Var},
     models::{DenseNet, Model, ModelOptions, ResNet},
-    nn::Module,
+    nn::{Module, ModuleExt},
     optim::{AdamW, Optimizer, Schedule, Sgd},
-    state,
 };

@@ -6,6 +6,7 @@ use skipgrad::{
     autograd::{Mode, StateRef, Tape, Updates, Var},
     io::WeightsFile,
     models::Model,
+    nn::ModuleExt,
 };
 
 /// The kind of a compared tensor.
@@ -154,7 +155,7 @@ impl Reference<'_> {
     fn gradients(&self, model: &dyn Model, updates: &Updates, images: &Var<'_>) -> Result<Vec<Row>> {
         let mut found = named(model, |slot| match slot {
             StateRef::Param(param) => updates.grad(param).cloned(),
-            StateRef::Buffer(_) => None,
+            _ => None,
         })?;
         found.reverse();
         if let Some(gradient) = updates.grad_of(images) {
@@ -167,6 +168,7 @@ impl Reference<'_> {
         let found = named(model, |slot| match slot {
             StateRef::Param(_) => None,
             StateRef::Buffer(buffer) => updates.observed(buffer).cloned(),
+            _ => None,
         })?;
         found.iter().map(|(name, statistic)| self.row(Kind::Statistic, name, statistic)).collect()
     }

@@ -39,6 +39,9 @@ pub(crate) use meta::{Operand, Operation};
 pub use param::{Buffer, Layout, Param, StateId, Version};
 pub use saved::Saved;
 pub use scope::Scoped;
+pub use skipgrad_derive::State;
+#[doc(hidden)]
+pub use state::rename;
 pub use state::{NamedTensors, State, StateMut, StateRef, join};
 pub use tape::{Mode, Tape, Var};
 pub use updates::Updates;

@@ -4,7 +4,7 @@ use super::{
     meta::Meta,
     param::{Buffer, Param, StateId},
     saved::Recompute,
-    scope::Capture,
+    scope::{Capture, Fault},
 };
 use crate::{Rng, Shape, Tensor};
 use std::{
@@ -60,6 +60,8 @@ pub struct Tape {
     pub(super) meta: Option<Meta>,
     /// The state of a pass that is captured, for feature maps and summaries.
     pub(super) capture: RefCell<Option<Capture>>,
+    /// Where the latest error arose.
+    pub(super) fault: RefCell<Option<Fault>>,
 }
 
 impl Tape {
@@ -101,6 +103,7 @@ impl Tape {
             observed: RefCell::default(),
             meta: None,
             capture: RefCell::default(),
+            fault: RefCell::default(),
         }
     }
 

@@ -133,15 +133,14 @@ mod tests {
     use crate::{
         Rng,
         autograd::{Buffer, Tape, Var},
-        state,
     };
 
+    #[derive(State)]
     struct Net {
         first: Param,
         second: Param,
         seen: Buffer,
     }
-    state!(Net { first, second, seen });
 
     fn net() -> Net {
         let scalar = |x| Tensor::full([2], x).unwrap();

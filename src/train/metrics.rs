@@ -120,7 +120,7 @@ pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
     let mut metrics = Metrics::default();
     for batch in loader.epoch(0)? {
         let batch = batch?;
-        let logits = install(|| model.forward(&Tape::eval().input(batch.images)).map(|y| y.value().clone()))?;
+        let logits = install(|| Tape::eval().input(batch.images).apply(model).map(|y| y.value().clone()))?;
         metrics.add(&logits, &batch.labels)?;
     }
     Ok(metrics)

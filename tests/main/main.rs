@@ -19,6 +19,7 @@ mod gradients;
 mod learns;
 mod meta;
 mod models;
+mod module_names;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod optimizers;
