@@ -226,7 +226,7 @@ impl DenseBlockBuilder {
 /// let transition = Transition::new(64, 32, &mut Rng::seed(0))?;
 /// let tape = Tape::eval();
 /// let y = transition.forward(&tape.input(Tensor::zeros([1, 7, 8, 64])?))?;
-/// assert_eq!(y.shape()[..], [1, 3, 4, 32]);
+/// assert_eq!(y.shape(), [1, 3, 4, 32]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, State)]
@@ -266,7 +266,7 @@ impl Transition {
     /// let x = tape.input(Tensor::uniform([2, 4, 4, 16], 0.0, 1.0, &mut rng)?);
     /// let (maps, moments) = block.forward_moments(&x)?;
     /// let y = transition.forward_with(&maps, moments.as_ref())?;
-    /// assert_eq!(y.shape()[..], [2, 2, 2, 26]);
+    /// assert_eq!(y.shape(), [2, 2, 2, 26]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn forward_with<'t>(&self, x: &Var<'t>, moments: Option<&Moments>) -> Result<Var<'t>> {

@@ -19,10 +19,10 @@ use crate::{
 /// use skipgrad::{Rng, autograd::State, blocks::DenseLayer};
 /// let mut rng = Rng::seed(0);
 /// let layer = DenseLayer::bottleneck(64, 32).build(&mut rng)?;
-/// assert_eq!(layer.export()["conv1.weight"].shape()[..], [128, 64, 1, 1]);
-/// assert_eq!(layer.export()["conv2.weight"].shape()[..], [32, 128, 3, 3]);
+/// assert_eq!(layer.export()["conv1.weight"].shape(), [128, 64, 1, 1]);
+/// assert_eq!(layer.export()["conv2.weight"].shape(), [32, 128, 3, 3]);
 /// let layer = DenseLayer::plain(64, 32).build(&mut rng)?;
-/// assert_eq!(layer.export()["conv1.weight"].shape()[..], [32, 64, 3, 3]);
+/// assert_eq!(layer.export()["conv1.weight"].shape(), [32, 64, 3, 3]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, State)]

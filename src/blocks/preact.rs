@@ -22,7 +22,7 @@ use crate::{
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::PreActBlock, nn::Module};
 /// let block = PreActBlock::bottleneck(8, 8).zero_init_residual(true).build(&mut Rng::seed(0))?;
-/// assert_eq!(block.export()["conv2.weight"].shape()[..], [2, 2, 3, 3]);
+/// assert_eq!(block.export()["conv2.weight"].shape(), [2, 2, 3, 3]);
 /// let tape = Tape::train(Rng::seed(1));
 /// let x = tape.input(Tensor::normal([2, 5, 5, 8], 1.0, &mut Rng::seed(2))?);
 /// assert_eq!(block.forward(&x)?.value(), x.value());

@@ -95,7 +95,7 @@ impl Module for ResidualUnit {
 /// let stage = ResBlock::basic(16, 32, 3).stride(2).build(&mut Rng::seed(0))?;
 /// let tape = Tape::eval();
 /// let y = stage.forward(&tape.input(Tensor::zeros([1, 8, 8, 16])?))?;
-/// assert_eq!(y.shape()[..], [1, 4, 4, 32]);
+/// assert_eq!(y.shape(), [1, 4, 4, 32]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, State)]

@@ -209,10 +209,10 @@ impl BasicBlockBuilder {
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::Bottleneck, nn::Module};
 /// let block = Bottleneck::builder(8, 16).stride(2).build(&mut Rng::seed(0))?;
-/// assert_eq!(block.export()["conv2.weight"].shape()[..], [4, 4, 3, 3]);
+/// assert_eq!(block.export()["conv2.weight"].shape(), [4, 4, 3, 3]);
 /// let tape = Tape::eval();
 /// let y = block.forward(&tape.input(Tensor::zeros([2, 7, 7, 8])?))?;
-/// assert_eq!(y.shape()[..], [2, 4, 4, 16]);
+/// assert_eq!(y.shape(), [2, 4, 4, 16]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, State)]
@@ -384,11 +384,11 @@ mod tests {
         let rng = &mut Rng::seed(0);
         let grouped = |out| Bottleneck::builder(64, out).groups(32).width_per_group(4);
         let block = grouped(256).build(rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 4, 128]);
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 4, 128]);
         let block = grouped(512).build(rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 8, 256]);
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 8, 256]);
         let block = Bottleneck::builder(64, 256).width_per_group(128).build(rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 128, 128]);
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 128, 128]);
         assert!(Bottleneck::builder(64, 256).groups(0).build(rng).is_err());
     }
 

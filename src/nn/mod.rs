@@ -23,7 +23,7 @@
 //! assert_eq!(net.num_parameters(), 3 * 3 * 3 * 8 + 8 * 10 + 10);
 //! let tape = Tape::eval();
 //! let logits = tape.input(Tensor::zeros([2, 5, 6, 3])?).apply(&net)?;
-//! assert_eq!(logits.shape()[..], [2, 10]);
+//! assert_eq!(logits.shape(), [2, 10]);
 //!
 //! // Errors say where they arose, by the names of the fields.
 //! let error = tape.input(Tensor::zeros([2, 5, 6, 4])?).apply(&net).unwrap_err();
@@ -95,7 +95,7 @@ impl<'t> Var<'t> {
     /// let tape = Tape::eval();
     /// let x = tape.input(Tensor::zeros([1, 4, 4, 3])?);
     /// let y = x.apply(&conv)?.apply(&BatchNorm2d::new(8)?)?.relu();
-    /// assert_eq!(y.shape()[..], [1, 4, 4, 8]);
+    /// assert_eq!(y.shape(), [1, 4, 4, 8]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn apply(&self, module: &(impl Module + ?Sized)) -> Result<Var<'t>> {
@@ -129,8 +129,8 @@ pub trait ModuleExt: Module {
     /// let tape = Tape::eval();
     /// let names = ["layer2", "layer3.0.conv1", "fc"];
     /// let maps = model.feature_maps(&tape.input(images.clone()), &names)?;
-    /// assert_eq!(maps[0].shape()[..], [2, 16, 16, 32]);
-    /// assert_eq!(maps[1].shape()[..], [2, 8, 8, 64]);
+    /// assert_eq!(maps[0].shape(), [2, 16, 16, 32]);
+    /// assert_eq!(maps[1].shape(), [2, 8, 8, 64]);
     ///
     /// let tape = Tape::eval().recording(true);
     /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer3", "fc"])?;

@@ -58,8 +58,8 @@ fn sweep(name: &str, [classes, parameters, edge, features]: [usize; 4]) -> Resul
 
     let tape = Tape::eval();
     let x = tape.input(images(2, edge, 3));
-    assert_eq!(model.forward(&x)?.shape()[..], [2, classes]);
-    assert_eq!(model.forward_features(&x)?.shape()[..], [2, 1, 1, features]);
+    assert_eq!(model.forward(&x)?.shape(), [2, classes]);
+    assert_eq!(model.forward_features(&x)?.shape(), [2, 1, 1, features]);
     assert_eq!(model.classifier().out_features(), classes);
     assert_eq!(unreached(&*model, images(2, edge, 3)), [""; 0]);
     Ok(())
