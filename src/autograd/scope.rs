@@ -167,7 +167,9 @@ impl Tape {
     /// fn add<'t>(x: &Var<'t>, module: &Bias) -> Result<Var<'t>> {
     ///     x.tape().enter(module, || x.add(&x.tape().param(&module.bias)))
     /// }
-    /// let bias = |n: usize| Ok::<_, skipgrad::Error>(Bias { bias: Param::new(Tensor::zeros([n])?) });
+    /// let bias = |n: usize| -> Result<Bias> {
+    ///     Ok(Bias { bias: Param::new(Tensor::zeros([n])?) })
+    /// };
     /// let net = Net { first: bias(2)?, second: bias(3)? };
     /// let tape = Tape::eval();
     /// let x = tape.input(Tensor::zeros([2])?);

@@ -131,7 +131,10 @@ impl Module for Stem {
             let y = match &self.layers {
                 StemLayers::Single(conv) => conv.forward(x)?,
                 StemLayers::Deep { conv1, conv2, conv3 } => {
-                    conv3.forward(&conv2.forward_relu(&conv1.forward_relu(x)?)?)?
+                    // Each input is dropped before the next convolution runs.
+                    let mut layers = [conv1, conv2].into_iter();
+                    let x = layers.try_fold(x.clone(), |x, layer| layer.forward_relu(&x))?;
+                    conv3.forward(&x)?
                 }
             };
             match &self.pool {

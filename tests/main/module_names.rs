@@ -1,4 +1,5 @@
-//! The names of modules are written once, at the fields of a network: errors, feature maps and checks find them.
+//! The names of modules are written once, at the fields of a network: errors, feature maps and checks
+//! find them.
 
 use skipgrad::{
     blocks::{ConvNorm, DenseBlock, ResBlock, Stem},
