@@ -1,11 +1,10 @@
 //! Moving channels: matrices `[rows, channels]` beside each other, ranges of channels, zeros around them. All are copies of
 //! short runs from rows of one length to rows of another.
 
-use super::elementwise::PIECE;
+use super::parallel::{PIECE, RowsMut, for_each_piece};
 use super::rows::whole_rows;
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// `out[r]` = the rows `r` of all inputs one behind the other. Inputs are (numbers, channels); the channels of `out` are their
@@ -21,7 +20,7 @@ pub fn concat_channels(isa: Isa, inputs: &[(&[f32], usize)], out: &mut [f32]) {
     let channels: usize = inputs.iter().map(|(_, channels)| channels).sum();
     let rows = whole_rows(out.len(), channels);
     assert!(inputs.iter().all(|(x, channels)| x.len() == rows * channels), "as many rows in all");
-    for_each_piece(out, channels, |rows, out| {
+    for_each_range(out, channels, |rows, out| {
         let mut start = 0;
         for &(x, width) in inputs {
             let x = &x[rows.start * width..rows.end * width];
@@ -43,7 +42,7 @@ pub fn slice_channels(isa: Isa, x: &[f32], channels: usize, range: Range<usize>,
     assert!(range.start <= range.end && range.end <= channels, "a range of the channels");
     let width = range.len();
     assert_eq!(out.len(), rows * width, "as many rows in all");
-    for_each_piece(out, width, |rows, out| {
+    for_each_range(out, width, |rows, out| {
         let x = &x[rows.start * channels..rows.end * channels];
         let x = Columns { data: x, channels, start: range.start };
         isa.dispatch(CopyColumns { x, width, out, channels: width, start: 0 });
@@ -63,7 +62,7 @@ pub fn pad_channels(
     let rows = whole_rows(out.len(), out_channels);
     assert!(before + channels <= out_channels, "room for the channels");
     assert_eq!(x.len(), rows * channels, "as many rows in all");
-    for_each_piece(out, out_channels, |rows, out| {
+    for_each_range(out, out_channels, |rows, out| {
         out.fill(0.0);
         let x = Columns { data: &x[rows.start * channels..rows.end * channels], channels, start: 0 };
         isa.dispatch(CopyColumns { x, width: channels, out, channels: out_channels, start: before });
@@ -76,24 +75,21 @@ pub fn put_channels(isa: Isa, x: &[f32], width: usize, out: &mut [f32], channels
     let rows = whole_rows(out.len(), channels);
     assert!(start + width <= channels, "room for the channels");
     assert_eq!(x.len(), rows * width, "as many rows in both");
-    for_each_piece(out, channels, |rows, out| {
+    for_each_range(out, channels, |rows, out| {
         let x = Columns { data: &x[rows.start * width..rows.end * width], channels: width, start: 0 };
         isa.dispatch(CopyColumns { x, width, out, channels, start });
     });
 }
 
 /// Calls `f` with ranges of rows and what `out` holds of them, in parallel.
-fn for_each_piece(out: &mut [f32], channels: usize, f: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+fn for_each_range(out: &mut [f32], channels: usize, f: impl Fn(Range<usize>, &mut [f32]) + Sync) {
     if out.is_empty() {
         return;
     }
     let rows = (PIECE / channels).max(1);
-    let piece = |i: usize, out: &mut [f32]| f(i * rows..i * rows + out.len() / channels, out);
-    if out.len() <= rows * channels {
-        piece(0, out);
-    } else {
-        out.par_chunks_mut(rows * channels).enumerate().for_each(|(i, out)| piece(i, out));
-    }
+    for_each_piece(RowsMut { data: out, width: channels }, rows, |first, out| {
+        f(first..first + out.data.len() / channels, out.data);
+    });
 }
 
 /// The channels from `start` on of `data[rows, channels]`.

@@ -4,14 +4,10 @@
 //! plain loop over each, compiled for the instruction set. Nothing is reassociated or fused, so that the results are the same
 //! bits on every instruction set.
 
+use super::parallel::{PIECE, for_each_piece};
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 use std::hint::select_unpredictable;
-
-/// Numbers that a thread takes at once: 128 KiB, some ten microseconds of memory traffic. Shorter slices stay on the caller's
-/// thread.
-pub(super) const PIECE: usize = 32 << 10;
 
 /// What an element becomes. Short formulas are closures; a long one must be a type whose `at` is `#[inline(always)]`, because a
 /// closure of that size is not inlined into the function that is compiled for the instruction set.
@@ -40,19 +36,10 @@ fn update<const N: usize>(
 fn update_by<const N: usize>(isa: Isa, y: &mut [f32], inputs: [&[f32]; N], f: impl Formula<N>) {
     let n = y.len();
     assert!(inputs.iter().all(|x| x.len() == n), "operands of one length");
-    for_each_piece(y, |start, y| {
+    for_each_piece(y, PIECE, |start, y| {
         let inputs = inputs.map(|x| &x[start..start + y.len()]);
         isa.dispatch(Update { y, inputs, f });
     });
-}
-
-/// Calls `f` with every piece of `y` and its start, in parallel.
-fn for_each_piece<T: Send>(y: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
-    if y.len() <= PIECE {
-        f(0, y);
-    } else {
-        y.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| f(i * PIECE, piece));
-    }
 }
 
 struct Update<'a, F, const N: usize> {

@@ -16,6 +16,7 @@ mod isa;
 pub mod memory;
 mod moments;
 mod optimizer;
+mod parallel;
 mod pool;
 mod reduce;
 mod rows;

@@ -1,10 +1,9 @@
 //! Steps of optimizers: one pass over a parameter, its gradient and its state, with PyTorch's formulas. Scalars are f64, as in
 //! PyTorch, and rounded where they meet the f32 numbers: 1 - beta would lose digits before.
 
-use super::elementwise::PIECE;
+use super::parallel::{PIECE, for_each_piece};
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 
 /// The numbers of a step of [`sgd`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,9 +35,14 @@ pub struct SgdStep {
 pub fn sgd(isa: Isa, step: SgdStep, parameter: &mut [f32], gradient: &[f32], velocity: Option<&mut [f32]>) {
     assert_eq!(parameter.len(), gradient.len(), "operands of one length");
     let Some(velocity) = velocity else {
-        return for_each_piece(parameter, [], gradient, |p, [], g| isa.dispatch(PlainSgd { step, p, g }));
+        return for_each_piece(parameter, PIECE, |start, p| {
+            isa.dispatch(PlainSgd { step, g: &gradient[start..start + p.len()], p });
+        });
     };
-    for_each_piece(parameter, [velocity], gradient, |p, [v], g| isa.dispatch(Sgd { step, p, v, g }));
+    assert_eq!(velocity.len(), gradient.len(), "operands of one length");
+    for_each_piece([parameter, velocity], PIECE, |start, [p, v]| {
+        isa.dispatch(Sgd { step, g: &gradient[start..start + p.len()], p, v });
+    });
 }
 
 struct PlainSgd<'a> {
@@ -114,7 +118,10 @@ pub fn adamw(
 ) {
     assert!(step.step > 0, "steps are counted from 1");
     assert_eq!(parameter.len(), gradient.len(), "operands of one length");
-    for_each_piece(parameter, [m, v], gradient, |p, [m, v], g| isa.dispatch(AdamW { step, p, m, v, g }));
+    assert!(m.len() == gradient.len() && v.len() == gradient.len(), "operands of one length");
+    for_each_piece([parameter, m, v], PIECE, |start, [p, m, v]| {
+        isa.dispatch(AdamW { step, g: &gradient[start..start + p.len()], p, m, v });
+    });
 }
 
 struct AdamW<'a> {
@@ -143,31 +150,6 @@ impl Task for AdamW<'_> {
             *p = keep * *p - size * (*m / (v.sqrt() / root + eps));
         }
     }
-}
-
-/// Calls `f` with pieces of a parameter, its state and its gradient, in parallel.
-fn for_each_piece<const N: usize>(
-    parameter: &mut [f32],
-    state: [&mut [f32]; N],
-    gradient: &[f32],
-    f: impl Fn(&mut [f32], [&mut [f32]; N], &[f32]) + Sync,
-) {
-    let n = parameter.len();
-    assert!(state.iter().all(|s| s.len() == n), "operands of one length");
-    if n <= PIECE {
-        return f(parameter, state, gradient);
-    }
-    let mut rest = state;
-    let mut pieces = Vec::with_capacity(n.div_ceil(PIECE));
-    for (parameter, gradient) in parameter.chunks_mut(PIECE).zip(gradient.chunks(PIECE)) {
-        let state = rest.each_mut().map(|s| {
-            let (piece, after) = std::mem::take(s).split_at_mut(parameter.len());
-            *s = after;
-            piece
-        });
-        pieces.push((parameter, state, gradient));
-    }
-    pieces.into_par_iter().for_each(|(parameter, state, gradient)| f(parameter, state, gradient));
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Sums, in an order that depends on the problem alone, and rows made of vectors.
 
-use super::elementwise::PIECE;
+use super::parallel::PIECE;
 use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, update_rows, whole_rows};
 use super::simd::Simd;
 use super::{Isa, Task};

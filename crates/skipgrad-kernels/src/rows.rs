@@ -10,7 +10,7 @@
 //! Loops with several outputs or many operands go over arrays of 16 numbers ([`Columns`]), since the compiler gives up on
 //! telling so many slices apart, and would not vectorize them.
 
-use super::elementwise::PIECE;
+use super::parallel::{PIECE, for_each_piece};
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
@@ -210,17 +210,11 @@ pub(super) fn update_rows<const N: usize, const M: usize>(
     assert!(inputs.iter().all(|x| x.len() == n), "operands of one length");
     let strip = Strip::new(channels);
     let vectors = vectors.map(|v| strip.repeat(v));
-    let piece = |start: usize, y: &mut [f32]| {
+    for_each_piece(y, piece_of_strips(channels), |start, y| {
         let inputs = inputs.map(|x| &x[start..start + y.len()]);
         let vectors = vectors.each_ref().map(|v| &v[..]);
         isa.dispatch(UpdateRows { width: strip.width(), y, inputs, vectors, f });
-    };
-    let size = piece_of_strips(channels);
-    if n <= size {
-        piece(0, y);
-    } else {
-        y.par_chunks_mut(size).enumerate().for_each(|(i, y)| piece(i * size, y));
-    }
+    });
 }
 
 struct UpdateRows<'a, F, const N: usize, const M: usize> {

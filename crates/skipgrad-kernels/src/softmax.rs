@@ -2,11 +2,11 @@
 //!
 //! A row is taken by one thread: its maximum is subtracted, so that no exponential overflows, and its sums are f64.
 
-use super::elementwise::{PIECE, exp};
+use super::elementwise::exp;
+use super::parallel::{PIECE, RowsMut, for_each_piece};
 use super::rows::whole_rows;
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 
 /// Partial results side by side in a row.
 const LANES: usize = 16;
@@ -140,25 +140,19 @@ pub fn cross_entropy(
     if logits.is_empty() {
         return losses.fill(0.0);
     }
-    let piece_rows = (PIECE / classes).max(1);
     let share = 1.0 / rows as f64;
-    let piece = |i: usize, losses: &mut [f32], gradient: &mut [f32]| {
-        let range = i * piece_rows..i * piece_rows + losses.len();
-        let numbers = range.start * classes..range.end * classes;
-        let logits = &logits[numbers.clone()];
+    let outputs = (losses, RowsMut { data: gradient, width: classes });
+    for_each_piece(outputs, (PIECE / classes).max(1), |first, (losses, gradient)| {
+        let range = first..first + losses.len();
+        let elements = range.start * classes..range.end * classes;
+        let logits = &logits[elements.clone()];
         let target = match target {
             Target::Classes(labels) => Target::Classes(&labels[range]),
-            Target::Weights(weights) => Target::Weights(&weights[numbers]),
+            Target::Weights(weights) => Target::Weights(&weights[elements]),
         };
+        let gradient = gradient.data;
         isa.dispatch(CrossEntropy { classes, logits, target, smoothing, share, losses, gradient });
-    };
-    if rows <= piece_rows {
-        piece(0, losses, gradient);
-    } else {
-        let gradients = gradient.par_chunks_mut(piece_rows * classes);
-        let pieces = losses.par_chunks_mut(piece_rows).zip(gradients).enumerate();
-        pieces.for_each(|(i, (losses, gradient))| piece(i, losses, gradient));
-    }
+    });
 }
 
 struct CrossEntropy<'a> {
@@ -272,16 +266,10 @@ fn for_each_row<const N: usize>(
     if n == 0 {
         return;
     }
-    let size = classes * (PIECE / classes).max(1);
-    let piece = |start: usize, y: &mut [f32]| {
+    for_each_piece(y, classes * (PIECE / classes).max(1), |start, y| {
         let inputs = inputs.map(|x| &x[start..start + y.len()]);
         isa.dispatch(EachRow { classes, y, inputs, map });
-    };
-    if n <= size {
-        piece(0, y);
-    } else {
-        y.par_chunks_mut(size).enumerate().for_each(|(i, y)| piece(i * size, y));
-    }
+    });
 }
 
 struct EachRow<'a, M, const N: usize> {

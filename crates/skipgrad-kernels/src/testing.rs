@@ -33,7 +33,7 @@ pub(super) const LENGTHS: [usize; 28] = [
     64,
     65,
     1000,
-    super::elementwise::PIECE + 1,
+    super::parallel::PIECE + 1,
 ];
 
 /// Every instruction set that this processor has, and stand-ins for others.

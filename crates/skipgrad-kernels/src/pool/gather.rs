@@ -1,11 +1,10 @@
 //! The loops that all poolings share.
 
 use super::{Pool2d, Span};
-use crate::elementwise::PIECE;
+use crate::parallel::{PIECE, for_each_piece};
 use crate::rows::{Columns, over_columns};
 use crate::simd::Simd;
 use crate::{Isa, Task};
-use rayon::prelude::*;
 
 /// What reaches a pixel of the result: these rows and columns of an image.
 #[derive(Clone, Copy)]
@@ -69,18 +68,9 @@ pub(super) fn run<G: Gather>(
     if row == 0 || out.is_empty() {
         return;
     }
-    let size = row * (PIECE / row).max(1);
-    let piece = |i: usize, out: &mut [f32], positions: Option<&mut [u16]>| {
-        isa.dispatch(Rows { channels, spans, gather, first_row: i * size / row, out, positions });
-    };
-    match positions {
-        _ if out.len() <= size => piece(0, out, positions),
-        None => out.par_chunks_mut(size).enumerate().for_each(|(i, out)| piece(i, out, None)),
-        Some(positions) => {
-            let pieces = out.par_chunks_mut(size).zip(positions.par_chunks_mut(size)).enumerate();
-            pieces.for_each(|(i, (out, positions))| piece(i, out, Some(positions)));
-        }
-    }
+    for_each_piece((out, positions), row * (PIECE / row).max(1), |start, (out, positions)| {
+        isa.dispatch(Rows { channels, spans, gather, first_row: start / row, out, positions });
+    });
 }
 
 /// Some rows of a result, of all images one below the other.
