@@ -196,45 +196,88 @@ impl<T: Terms<K>, const K: usize, const R: usize> Columns for AddTerms<'_, T, K,
     }
 }
 
-/// `y[r, c] = f(y[r, c], [x0[r, c], …], [v0[c], …])`, in parallel.
+/// Matrices `[rows, channels]` and vectors `[channels]` that an update reads.
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a, const N: usize, const M: usize> {
+    pub(super) matrices: [&'a [f32]; N],
+    pub(super) vectors: [&'a [f32]; M],
+}
+
+/// Computes `y[r, c] = f(y[r, c], [x0[r, c], …], [v0[c], …])`, in parallel.
 pub(super) fn update_rows<const N: usize, const M: usize>(
     isa: Isa,
     channels: usize,
     y: &mut [f32],
-    inputs: [&[f32]; N],
+    matrices: [&[f32]; N],
     vectors: [&[f32]; M],
     f: impl Fn(f32, [f32; N], [f32; M]) -> f32 + Copy + Send + Sync,
 ) {
+    let operands = (Operands { matrices, vectors }, Operands { matrices: [], vectors: [] });
+    update_rows_by(isa, channels, y, operands, |y, x, v, [], []| f(y, x, v));
+}
+
+/// Computes [`update_rows`] with operands of two kinds, all of which `f` receives.
+pub(super) fn update_rows_by<const N: usize, const M: usize, const P: usize, const Q: usize>(
+    isa: Isa,
+    channels: usize,
+    y: &mut [f32],
+    operands: (Operands<'_, N, M>, Operands<'_, P, Q>),
+    f: impl Fn(f32, [f32; N], [f32; M], [f32; P], [f32; Q]) -> f32 + Copy + Send + Sync,
+) {
     whole_rows(y.len(), channels);
     let n = y.len();
-    assert!(inputs.iter().all(|x| x.len() == n), "operands of one length");
     let strip = Strip::new(channels);
-    let vectors = vectors.map(|v| strip.repeat(v));
+    let (first, second) = operands;
+    let mut matrices = first.matrices.iter().chain(&second.matrices);
+    assert!(matrices.all(|x| x.len() == n), "operands of one length");
+    let repeated = (first.vectors.map(|v| strip.repeat(v)), second.vectors.map(|v| strip.repeat(v)));
     for_each_piece(y, piece_of_strips(channels), |start, y| {
-        let inputs = inputs.map(|x| &x[start..start + y.len()]);
-        let vectors = vectors.each_ref().map(|v| &v[..]);
-        isa.dispatch(UpdateRows { width: strip.width(), y, inputs, vectors, f });
+        let end = start + y.len();
+        let operands = (
+            Operands {
+                matrices: first.matrices.map(|x| &x[start..end]),
+                vectors: repeated.0.each_ref().map(|v| &v[..]),
+            },
+            Operands {
+                matrices: second.matrices.map(|x| &x[start..end]),
+                vectors: repeated.1.each_ref().map(|v| &v[..]),
+            },
+        );
+        isa.dispatch(UpdateRows { width: strip.width(), y, operands, f });
     });
 }
 
-struct UpdateRows<'a, F, const N: usize, const M: usize> {
+/// The task of [`update_rows_by`] for some strips, whose vectors are as wide as a strip.
+struct UpdateRows<'a, F, const N: usize, const M: usize, const P: usize, const Q: usize> {
     width: usize,
     y: &'a mut [f32],
-    inputs: [&'a [f32]; N],
-    vectors: [&'a [f32]; M],
+    operands: (Operands<'a, N, M>, Operands<'a, P, Q>),
     f: F,
 }
 
-impl<F: Fn(f32, [f32; N], [f32; M]) -> f32, const N: usize, const M: usize> Task for UpdateRows<'_, F, N, M> {
+impl<F, const N: usize, const M: usize, const P: usize, const Q: usize> Task for UpdateRows<'_, F, N, M, P, Q>
+where
+    F: Fn(f32, [f32; N], [f32; M], [f32; P], [f32; Q]) -> f32,
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
+        let (first, second) = self.operands;
         for (i, y) in self.y.chunks_mut(self.width).enumerate() {
-            let inputs = self.inputs.map(|x| &x[i * self.width..][..y.len()]);
-            let vectors = self.vectors.map(|v| &v[..y.len()]);
+            // The slices are cut to one length so that the loop needs no checks of bounds.
+            let (n, start) = (y.len(), i * self.width);
+            let (x, more_x) =
+                (first.matrices.map(|x| &x[start..][..n]), second.matrices.map(|x| &x[start..][..n]));
+            let (v, more_v) = (first.vectors.map(|v| &v[..n]), second.vectors.map(|v| &v[..n]));
             for (i, y) in y.iter_mut().enumerate() {
-                *y = (self.f)(*y, inputs.map(|x| x[i]), vectors.map(|v| v[i]));
+                *y = (self.f)(
+                    *y,
+                    x.map(|x| x[i]),
+                    v.map(|v| v[i]),
+                    more_x.map(|x| x[i]),
+                    more_v.map(|v| v[i]),
+                );
             }
         }
     }
