@@ -1,11 +1,11 @@
 //! Batch normalization (Ioffe and Szegedy 2015) of `x[rows, channels]`, where the rows are all
 //! pixels of all images.
 //!
-//! Each kernel reads its tensors once. In training, with m(·) the mean over rows, x̂ = (x - m(x)) /
-//! sqrt(var(x) + eps) and y = gamma x̂ + beta, the gradient is (their section 3, simplified)
+//! Each kernel reads its tensors once. In training, with m(·) the mean over rows, x̂ = (x - m(x))
+//! / sqrt(var(x) + eps) and y = gamma x̂ + beta, the gradient is (their section 3, simplified)
 //!
 //! ```text
-//! dgamma = Σ dy x̂      dbeta = Σ dy      dx = gamma / sqrt(var + eps) * (dy - m(dy) - x̂ m(dy x̂))
+//! dgamma = Σ dy x̂    dbeta = Σ dy    dx = gamma / sqrt(var + eps) * (dy - m(dy) - x̂ m(dy x̂))
 //! ```
 //!
 //! which takes one pass for the sums ([`batch_norm_sums`]) and one for dx ([`batch_norm_dx`]). A

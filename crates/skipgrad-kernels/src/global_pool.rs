@@ -1,14 +1,19 @@
-//! Global average pooling: the mean over the pixels of an image, every channel by itself.
+//! Global average pooling: the mean over the pixels of an image, for every channel.
 
 use super::Isa;
 use super::parallel::{PIECE, RowsMut, for_each_piece};
 use super::reduce::{ColumnTotals, column_totals};
 use super::rows::{update_rows, whole_rows};
 
-/// Numbers of an image from which on [`global_avg_pool`] splits the image itself among the threads.
+/// The number of elements of an image from which on [`global_avg_pool`] splits the image itself
+/// among the threads.
 const LARGE_IMAGE: usize = 16 * PIECE;
 
-/// `y[N, C]` = the mean over the pixels of `x[N, pixels, C]`, where `N = batch` and `C = channels`.
+/// Computes `y[N, C]`, the mean over the pixels of `x[N, pixels, C]`, where `N = batch` and `C =
+/// channels`. The mean of no pixels is NaN.
+///
+/// # Panics
+/// If a slice does not fit.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, global_avg_pool};
@@ -45,7 +50,10 @@ pub fn global_avg_pool(isa: Isa, batch: usize, channels: usize, x: &[f32], y: &m
     }
 }
 
-/// `dx[n, pixel, c] = dy[n, c] / pixels`, for `dx[N, pixels, C]` and `dy[N, C]`.
+/// Computes `dx[n, pixel, c] = dy[n, c] / pixels` for `dx[N, pixels, C]` and `dy[N, C]`.
+///
+/// # Panics
+/// If a slice does not fit.
 pub fn global_avg_pool_backward(isa: Isa, batch: usize, channels: usize, dy: &[f32], dx: &mut [f32]) {
     assert_eq!(dy.len(), batch * channels, "a gradient of [N, C]");
     let image = whole_rows(dx.len(), batch);
