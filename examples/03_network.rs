@@ -1,4 +1,5 @@
-//! A network of your own from the blocks: a residual stage, a block that no paper has, and a dense stage.
+//! A network of your own from the blocks: a residual stage, a block that no paper has, and a dense
+//! stage.
 //!
 //! `cargo run --release --example 03_network`
 
@@ -9,8 +10,8 @@ use skipgrad::{
     prelude::*,
 };
 
-/// A 1x1 and a 3x3 convolution side by side, added to their input: `relu(x + a(x) + b(x))`. The fields
-/// name the state, `fork.narrow.conv.weight` and so on, and the modules in errors.
+/// A 1x1 and a 3x3 convolution side by side, added to their input: `relu(x + a(x) + b(x))`. The
+/// fields name the state, `fork.narrow.conv.weight` and so on, and the modules in errors.
 #[derive(State)]
 struct Fork {
     narrow: ConvNorm,

@@ -112,7 +112,8 @@ pub enum Error {
         /// similar.
         nearest: BTreeMap<String, String>,
     },
-    /// Everything that does not fit in a network, each with its place; see [`ModuleExt::check`](crate::nn::ModuleExt::check).
+    /// Everything that does not fit in a network, each error with the path of its module; see
+    /// [`ModuleExt::check`](crate::nn::ModuleExt::check).
     #[error("{} {}: {}", faults.len(), if faults.len() == 1 { "fault" } else { "faults" }, listed(faults))]
     Faults {
         /// The errors, in the order in which a forward pass meets them.

@@ -125,7 +125,7 @@ mod tests {
         let tape = Tape::eval();
         let x = tape.input(Tensor::zeros([2, 4]).unwrap());
         let error = x.slice_channels(2..5).unwrap_err();
-        assert_eq!(error.to_string(), "channels: range: expected a range in 0..4, found 2..5");
+        assert_eq!(error.to_string(), "slice_channels: range: expected a range in 0..4, found 2..5");
         assert!(x.slice_channels(3..2).is_err());
         assert!(x.pad_channels(usize::MAX, usize::MAX).is_err());
         let error = tape.input(Tensor::scalar(0.0)).pad_channels(1, 1).unwrap_err();

@@ -195,7 +195,7 @@ fn truncated_cifar_files() {
     fs::remove_file(&path).unwrap();
     let error = Cifar10::open(folder.path()).unwrap_err();
     assert!(
-        matches!(&error, Error::Io { path: named, action: "open", source } if *named == path
+        matches!(&error, Error::Io { path: named, action: "read", source } if *named == path
             && source.kind() == std::io::ErrorKind::NotFound),
         "{error}"
     );

@@ -16,7 +16,8 @@ use skipgrad::{
 };
 use std::collections::BTreeSet;
 
-/// The name that a tensor of a model has in the golden files, where the model is PyTorch's and not ours.
+/// The name that a tensor of a model has in the golden files, where the model is PyTorch's and not
+/// ours.
 fn golden_name(model: &str, name: &str) -> String {
     let (first, rest) = name.split_once('.').unwrap();
     let stage = first.strip_prefix("layer").map(|stage| stage.parse::<usize>().unwrap());

@@ -2,9 +2,10 @@
 
 use crate::common::{hash::fnv1a, rows};
 use skipgrad::{
-    Error, Result, Rng, Tensor,
+    Error, Result, Rng, Shape, Tensor,
     autograd::{State, StateRef, Tape},
     blocks::{ResBlock, ResidualUnit, StemKind},
+    io::{self, KeyStyle, WeightsFile},
     models::{self, DenseNet, DenseNetConfig, Model, ModelOptions, ResNet, ResNetConfig},
     nn::Module,
 };
@@ -13,11 +14,13 @@ fn images(batch: usize, edge: usize, channels: usize) -> Tensor {
     Tensor::normal([batch, edge, edge, channels], 1.0, &mut Rng::seed(7)).unwrap()
 }
 
-/// The layers that the papers count: convolutions and the classifier, without projections.
-fn depth(model: &dyn Model) -> usize {
+/// The layers that the papers count: convolutions and the classifier without projections, in wide
+/// networks convolutions and projections without the classifier.
+fn depth(model: &dyn Model, is_wide: bool) -> usize {
+    let uncounted = if is_wide { "fc." } else { "downsample" };
     let mut depth = 0;
     model.visit("", &mut |name, slot| {
-        depth += usize::from(slot.value().shape().rank() > 1 && !name.contains("downsample"));
+        depth += usize::from(slot.value().shape().rank() > 1 && !name.contains(uncounted));
     });
     depth
 }
@@ -49,11 +52,9 @@ fn sweep(name: &str, [classes, parameters, edge, features]: [usize; 4]) -> Resul
     assert_eq!(model.num_parameters(), parameters);
     let number = |digits: &str| digits.chars().take_while(char::is_ascii_digit).collect::<String>();
     let digits = name.trim_start_matches("resnetv2_").trim_start_matches(|c: char| !c.is_ascii_digit());
-    // A stem of three convolutions counts as one; in wide networks the projections count and the
-    // classifier does not.
-    let uncounted =
-        if name.ends_with('d') && !name.contains('_') { 2 } else { usize::from(name.starts_with("wrn")) };
-    let counted = depth(&*model) - uncounted;
+    // A stem of three convolutions counts as one.
+    let uncounted = if name.ends_with('d') && !name.contains('_') { 2 } else { 0 };
+    let counted = depth(&*model, name.starts_with("wrn")) - uncounted;
     assert_eq!(counted.to_string(), number(digits), "{name} has as many layers as its name says");
 
     let tape = Tape::eval();
@@ -115,55 +116,48 @@ fn every_model_has_a_test() {
     assert_eq!(models::names(), MODELS);
 }
 
-/// FNV-1a over the sorted lines `name [sizes]`, as a file has them. In Python, for the `state_dict`
-/// of a network:
-///
-/// ```text
-/// lines = sorted(f"{k} {list(v.shape)}" for k, v in state.items() if "num_batches" not in k)
-/// h = 0xcbf29ce484222325
-/// for b in "\n".join(lines).encode(): h = (h ^ b) * 0x100000001b3 % 2**64
-/// ```
-fn digest(model: &dyn Model) -> u64 {
-    let mut lines: Vec<String> =
-        model.export().iter().map(|(name, tensor)| format!("{name} {}", tensor.shape())).collect();
+/// A digest of the names and shapes of a model's state, as a library names them in its files. The
+/// classifier of timm's pre-activation networks, a 1x1 convolution, counts as the linear layer.
+fn digest(model: &dyn Model, style: KeyStyle) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    io::save_as(model, &path, style).unwrap();
+    let line = |(name, shape): (&str, &Shape)| match shape[..] {
+        [classes, channels, 1, 1] if name == "head.fc.weight" => format!("{name} [{classes}, {channels}]"),
+        _ => format!("{name} {shape}"),
+    };
+    let mut lines: Vec<String> = WeightsFile::open(&path).unwrap().iter().map(line).collect();
     lines.sort();
-    fnv1a(
-        lines
-            .join(
-                "
-",
-            )
-            .bytes(),
-    )
+    fnv1a(lines.join("\n").bytes())
 }
 
 #[test]
-fn names_and_shapes_are_torchvisions() {
+fn names_and_shapes_are_the_published_ones() {
     let mut rng = Rng::seed(0);
     let resnet = |depth, rng: &mut Rng| ResNet::imagenet(depth, 1000, rng).unwrap();
-    assert_eq!(digest(&resnet(18, &mut rng)), 0x7d6d_e2ea_9df6_f7c8);
-    assert_eq!(digest(&resnet(50, &mut rng)), 0x8dd6_3c80_eecf_8deb);
-    assert_eq!(digest(&DenseNet::imagenet(121, 1000, &mut rng).unwrap()), 0xedc6_4a8a_adf3_95d9);
-    assert_eq!(digest(&ResNet::cifar_paper(20, 10, &mut rng).unwrap()), 0x16f7_697f_9c3a_bbbc);
-    // torchvision's, timm's (its classifier of `resnetv2`, a 1 x 1 convolution, read as linear) and
-    // published wide networks'.
-    for (name, classes, expected) in [
-        ("resnext50_32x4d", 1000, 0xa735_6c00_db53_c674),
-        ("resnext101_32x8d", 1000, 0x0204_7b20_df58_e231),
-        ("wide_resnet50_2", 1000, 0x9dae_fb04_f2c9_4897),
-        ("resnet50d", 1000, 0x0fb3_1f1a_7bf4_cd80),
-        ("resnet101d", 1000, 0x76a4_953a_4197_89ff),
-        ("resnetv2_18", 1000, 0x5372_bab4_7ef5_41b6),
-        ("resnetv2_34", 1000, 0x0085_fb83_d92e_9fe6),
-        ("resnetv2_50", 1000, 0xc44d_a1a0_0edc_619b),
-        ("resnetv2_101", 1000, 0x48e5_2d88_395c_32bf),
-        ("wrn16_4", 10, 0x67c1_c895_367a_2137),
-        ("wrn28_10", 10, 0xf51f_0500_9626_97c0),
+    let torchvision = |model: &dyn Model| digest(model, KeyStyle::Torchvision);
+    assert_eq!(torchvision(&resnet(18, &mut rng)), 0x7d6d_e2ea_9df6_f7c8);
+    assert_eq!(torchvision(&resnet(50, &mut rng)), 0x8dd6_3c80_eecf_8deb);
+    assert_eq!(torchvision(&DenseNet::imagenet(121, 1000, &mut rng).unwrap()), 0xedc6_4a8a_adf3_95d9);
+    assert_eq!(torchvision(&DenseNet::bc(100, 12, 10, &mut rng).unwrap()), 0xb8f5_4284_e98d_e188);
+    let paper = ResNet::cifar_paper(20, 10, &mut rng).unwrap();
+    assert_eq!(digest(&paper, KeyStyle::PytorchCifar), 0x16f7_697f_9c3a_bbbc);
+    for (name, style, classes, expected) in [
+        ("resnext50_32x4d", KeyStyle::Torchvision, 1000, 0xa735_6c00_db53_c674),
+        ("resnext101_32x8d", KeyStyle::Torchvision, 1000, 0x0204_7b20_df58_e231),
+        ("wide_resnet50_2", KeyStyle::Torchvision, 1000, 0x9dae_fb04_f2c9_4897),
+        ("resnet50d", KeyStyle::Timm, 1000, 0x0fb3_1f1a_7bf4_cd80),
+        ("resnet101d", KeyStyle::Timm, 1000, 0x76a4_953a_4197_89ff),
+        ("resnetv2_18", KeyStyle::Timm, 1000, 0x5372_bab4_7ef5_41b6),
+        ("resnetv2_34", KeyStyle::Timm, 1000, 0x0085_fb83_d92e_9fe6),
+        ("resnetv2_50", KeyStyle::Timm, 1000, 0xc44d_a1a0_0edc_619b),
+        ("resnetv2_101", KeyStyle::Timm, 1000, 0x48e5_2d88_395c_32bf),
+        ("wrn16_4", KeyStyle::WideResNet, 10, 0x67c1_c895_367a_2137),
+        ("wrn28_10", KeyStyle::WideResNet, 10, 0xf51f_0500_9626_97c0),
     ] {
         let model = models::build(name, &ModelOptions::classes(classes), &mut rng).unwrap();
-        assert_eq!(digest(&*model), expected, "{name}");
+        assert_eq!(digest(&*model, style), expected, "{name}");
     }
-    assert_eq!(digest(&DenseNet::bc(100, 12, 10, &mut rng).unwrap()), 0xb8f5_4284_e98d_e188);
 }
 
 /// The order of `visit` is the order of the layers.
@@ -356,7 +350,7 @@ fn errors_say_where() {
 
     let v2 = models::build("resnetv2_18", &ModelOptions::classes(10), &mut rng).unwrap();
     let error = v2.forward(&tape.input(images(1, 32, 1))).err().unwrap();
-    assert!(error.to_string().starts_with("stem.conv: conv2d: "), "{error}");
+    assert!(error.to_string().starts_with("conv1: conv2d: "), "{error}");
     let dense = DenseNet::imagenet(121, 10, &mut rng).unwrap();
     let error = dense.forward(&tape.input(images(1, 16, 3))).err().unwrap();
     assert_eq!(error.path(), Some("features.transition3.pool"), "{error}");

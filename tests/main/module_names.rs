@@ -1,5 +1,5 @@
-//! The names of modules are written once, at the fields of a network: errors, feature maps and checks
-//! find them.
+//! The names of modules are written once, at the fields of a network: errors, feature maps and
+//! checks find them.
 
 use skipgrad::{
     blocks::{ConvNorm, DenseBlock, ResBlock, Stem},
@@ -94,9 +94,11 @@ fn an_error_that_was_recovered_from_does_not_name_the_next_one() -> Result<()> {
     let net = net()?;
     let tape = Tape::eval();
     let x = tape.input(Tensor::zeros([1, 8, 8, 4])?);
+    let features = tape.input(Tensor::zeros([1, 3])?);
     let error = tape.enter(&net, || {
         assert!(x.apply(&net.stem).is_err());
-        x.apply(&net.norm)?.apply(net.head.as_ref().unwrap())
+        x.apply(&net.norm)?;
+        features.apply(net.head.as_ref().unwrap())
     });
     assert_eq!(error.unwrap_err().path(), Some("heads.main"));
     Ok(())

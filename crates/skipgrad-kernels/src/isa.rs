@@ -130,24 +130,8 @@ impl Isa {
                 return unsafe { avx2(task, simd) };
             }
             #[cfg(test)]
-            {
-                use super::simd::doubles::{FourLanes, SixteenLanes};
-                #[target_feature(enable = "avx2,fma")]
-                fn by_avx2<T: Task, S: Simd>(task: T, simd: S) -> T::Output {
-                    task.run(simd)
-                }
-                if self == Isa::FourLanes
-                    && let Some(simd) = FourLanes::detect()
-                {
-                    // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
-                    return unsafe { by_avx2(task, simd) };
-                }
-                if self == Isa::SixteenLanes
-                    && let Some(simd) = SixteenLanes::detect()
-                {
-                    // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
-                    return unsafe { by_avx2(task, simd) };
-                }
+            if matches!(self, Isa::FourLanes | Isa::SixteenLanes) {
+                return self.dispatch_double(task);
             }
         }
         #[cfg(target_arch = "aarch64")]
@@ -163,6 +147,29 @@ impl Isa {
                 // SAFETY: `detect` returns a token only where the processor has NEON.
                 return unsafe { neon(task, simd) };
             }
+        }
+        task.run(Portable)
+    }
+
+    /// Runs `task` on the lanes of another instruction set, which AVX2 computes.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    fn dispatch_double<T: Task>(self, task: T) -> T::Output {
+        use super::simd::doubles::{FourLanes, SixteenLanes};
+        #[target_feature(enable = "avx2,fma")]
+        fn by_avx2<T: Task, S: Simd>(task: T, simd: S) -> T::Output {
+            task.run(simd)
+        }
+        if self == Isa::FourLanes
+            && let Some(simd) = FourLanes::detect()
+        {
+            // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
+            return unsafe { by_avx2(task, simd) };
+        }
+        if self == Isa::SixteenLanes
+            && let Some(simd) = SixteenLanes::detect()
+        {
+            // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
+            return unsafe { by_avx2(task, simd) };
         }
         task.run(Portable)
     }
