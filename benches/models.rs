@@ -100,7 +100,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 fn measure(case: &Case) -> Result<(String, String)> {
     let before = status("VmRSS");
     let mut rng = Rng::seed(0);
-    let options = ModelOptions { classes: case.classes, ..ModelOptions::default() };
+    let options = ModelOptions::classes(case.classes);
     let mut model = models::build(case.model, &options, &mut rng)?;
     let images = Tensor::normal([case.batch, case.size, case.size, 3], 1.0, &mut rng)?;
     let labels: Vec<usize> = (0..case.batch).map(|_| rng.below(case.classes)).collect();

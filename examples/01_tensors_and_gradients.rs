@@ -10,7 +10,7 @@ use skipgrad::{
 fn main() -> Result<()> {
     // A tensor is a shape and contiguous elements. Clones share memory until one of them is written
     // to.
-    let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    let x = Tensor::new([2, 3], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
     println!("x = {x}, shape {}, row 1 = {}", x.shape(), x.slice_rows(1..2)?);
 
     // A shape that does not fit is an error that says what was expected.

@@ -1,4 +1,4 @@
-//! A custom network from the library's blocks, residual and dense, and a custom block.
+//! A network of your own from the blocks: a residual stage, a block that no paper has, and a dense stage.
 //!
 //! `cargo run --release --example 03_network`
 
@@ -9,23 +9,22 @@ use skipgrad::{
     prelude::*,
 };
 
-/// A block of two parallel convolutions, 1x1 and 3x3, and a shortcut: `relu(x + a(x) + b(x))`. The
-/// names of the fields become the names of the state: `fork.narrow.conv.weight`,
-/// `fork.wide.norm.bias`, ...
+/// A 1x1 and a 3x3 convolution side by side, added to their input: `relu(x + a(x) + b(x))`. The fields
+/// name the state, `fork.narrow.conv.weight` and so on, and the modules in errors.
+#[derive(State)]
 struct Fork {
     narrow: ConvNorm,
     wide: ConvNorm,
 }
-state!(Fork { narrow, wide });
 
 impl Module for Fork {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let narrow = x.tape().scope("narrow", || self.narrow.forward(x))?;
-        let wide = x.tape().scope("wide", || self.wide.forward(x))?;
+        let (narrow, wide) = (x.apply(&self.narrow)?, x.apply(&self.wide)?);
         Ok(x.add(&narrow)?.add(&wide)?.relu())
     }
 }
 
+#[derive(State)]
 struct Net {
     stem: Stem,
     residual: ResBlock,
@@ -34,7 +33,6 @@ struct Net {
     transition: Transition,
     head: Linear,
 }
-state!(Net { stem, residual, fork, dense, transition, head });
 
 impl Net {
     fn new(classes: usize, rng: &mut Rng) -> Result<Net> {
@@ -46,7 +44,7 @@ impl Net {
                 narrow: ConvNorm::new(conv1x1(32, 32), rng)?,
                 wide: ConvNorm::new(conv3x3(32, 32), rng)?,
             },
-            transition: Transition::new(dense.outputs(), 32, rng)?,
+            transition: Transition::new(dense.out_channels(), 32, rng)?,
             dense,
             head: Linear::new(32, classes, rng)?,
         })
@@ -55,13 +53,8 @@ impl Net {
 
 impl Module for Net {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let tape = x.tape();
-        let x = tape.scope("stem", || self.stem.forward(x))?;
-        let x = tape.scope("residual", || self.residual.forward(&x))?;
-        let x = tape.scope("fork", || self.fork.forward(&x))?;
-        let x = tape.scope("dense", || self.dense.forward(&x))?;
-        let x = tape.scope("transition", || self.transition.forward(&x))?.global_avg_pool()?;
-        tape.scope("head", || self.head.forward(&x))
+        let x = x.apply(&self.stem)?.apply(&self.residual)?.apply(&self.fork)?;
+        x.apply(&self.dense)?.apply(&self.transition)?.global_avg_pool()?.apply(&self.head)
     }
 }
 
@@ -74,14 +67,14 @@ fn main() -> Result<()> {
     let data = SyntheticShapes::with_sizes(1024, 256, 0)?;
     for (step, batch) in data.train().batches(64, rng.split())?.enumerate() {
         let tape = Tape::train(rng.split());
-        let loss = net.forward(&tape.input(batch.images))?.cross_entropy(&batch.labels)?;
+        let loss = tape.input(batch.images).apply(&net)?.cross_entropy(&batch.labels)?;
         println!("step {step:2}: loss {:.3}", loss.item());
         sgd.step(&mut net, loss.backward()?)?;
     }
 
-    // An error names the path of the layer where it arose.
+    // An error carries the path of the layer in which it arose.
     let tape = Tape::eval();
-    let error = net.forward(&tape.input(Tensor::zeros([1, 32, 32, 1])?)).err();
-    println!("a gray image: {}", error.expect("the stem takes three channels"));
+    let error = tape.input(Tensor::zeros([1, 32, 32, 1])?).apply(&net).err();
+    println!("a gray image: {}", error.expect("the stem wants three channels"));
     Ok(())
 }

@@ -18,7 +18,7 @@ fn main() -> Result<()> {
     // All shape errors of a training pass, with the paths of their modules.
     model.check(&[32, 32, 32, 3])?;
     *model.stem.conv_mut() = Conv2d::builder(1, 16, 3).padding(1).build(&mut rng)?;
-    model.head = Linear::new(32, 10, &mut rng)?;
+    model.fc = Linear::new(32, 10, &mut rng)?;
     let faults = model.check(&[32, 32, 32, 3]).unwrap_err();
     println!("{faults}\n");
 

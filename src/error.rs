@@ -1,52 +1,70 @@
-//! One error type for the whole crate: structured, so that a program can act on it, and worded, so that a person can.
+//! The one error type of the crate: structured, so that a program can act on it, and worded, so
+//! that a person can.
 
+use crate::{Shape, ShapePattern};
 use std::{
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
 };
 
-/// The crate's result.
+/// The `Result` of the crate, whose error is [`Error`] unless another is given.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong because of what a caller, a file or a configuration says.
+/// Everything that can go wrong because of an argument, a file, a configuration or the system.
 ///
-/// Errors that arise inside a network carry the path of the module (`layer3.0.downsample.0`), in the names that the
-/// weights files use; [`Error::path`] reads it back.
+/// Errors that arise inside a network carry the path of the module (`layer3.0.downsample.0`), in
+/// the names that weights files use; [`Error::path`] returns it.
 ///
 /// ```
-/// use skipgrad::{Error, Tensor};
-/// let error = Tensor::zeros([2, 3]).unwrap().reshape([4]).unwrap_err();
-/// assert!(matches!(error, Error::Argument { op: "reshape", .. }));
-/// assert_eq!(error.to_string(), "reshape: shape: expected 6 elements, found [4]");
+/// use skipgrad::{Error, Tensor, autograd::Tape};
+/// let tape = Tape::eval();
+/// let a = tape.input(Tensor::zeros([2, 3])?);
+/// let error = a.matmul(&a).unwrap_err();
+/// assert_eq!(error.to_string(), "matmul: other: expected [3, N], found [2, 3]");
+/// let Error::ShapeMismatch { expected, found, .. } = error else { panic!() };
+/// assert!(found == [2, 3] && expected.matches(&[3, 7]));
+/// # Ok::<(), Error>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument does not fit: a shape, a range, a configuration.
+    /// An argument does not fit: a range, a number, a configuration.
     #[error("{op}: {argument}: expected {expected}, found {found}")]
     Argument {
-        /// The operation that refused.
+        /// The operation that returned the error.
         op: &'static str,
-        /// The argument's name.
+        /// The name of the argument.
         argument: &'static str,
-        /// What would have been accepted.
+        /// A description of what would have been accepted.
         expected: String,
-        /// What was passed.
+        /// The value that was passed.
         found: String,
+    },
+    /// A tensor has another shape than an operation or a layer accepts.
+    #[error("{op}: {argument}: expected {expected}, found {found}")]
+    ShapeMismatch {
+        /// The operation that returned the error.
+        op: &'static str,
+        /// The name of the tensor among the arguments.
+        argument: &'static str,
+        /// The shapes that would have been accepted.
+        expected: ShapePattern,
+        /// The shape of the tensor that was passed.
+        found: Shape,
     },
     /// An error inside a module of a network.
     #[error("{path}: {source}")]
     Module {
-        /// Where, in the names of the weights file: `layer3.0.conv1`.
+        /// The path of the module, in the names of the weights file: `layer3.0.conv1`.
         path: String,
-        /// What went wrong there.
+        /// The error that arose there.
         source: Box<Error>,
     },
-    /// The memory for a tensor could not be had.
+    /// The memory for a tensor could not be allocated.
     #[error("out of memory: a buffer of {bytes} bytes could not be allocated")]
     OutOfMemory {
-        /// The size asked for.
+        /// The size of the allocation that failed.
         bytes: usize,
     },
     /// Training produced a value that is not finite; the model is as it was before that step.
@@ -65,19 +83,20 @@ pub enum Error {
         /// The learning rate of the step.
         learning_rate: f32,
     },
-    /// `backward` found nothing to differentiate: the recording was consumed before, or no parameter reached the value.
+    /// `backward` found nothing to differentiate: the recording was consumed before, or the value
+    /// does not depend on any parameter.
     #[error("backward: {reason}")]
     NotRecorded {
-        /// Which of the two.
+        /// A sentence that says which of the two it was.
         reason: &'static str,
     },
-    /// A parameter of the model got no gradient: the loss never reached it.
+    /// A parameter of the model has no gradient, since the loss does not depend on it.
     #[error("{name}: no gradient: the loss does not depend on this parameter")]
     NoGradient {
-        /// The parameter's path.
+        /// The path of the parameter.
         name: String,
     },
-    /// Named tensors do not fit a model; everything that is wrong is listed, and the model is unchanged.
+    /// Named tensors do not fit a model. Every mismatch is listed, and the model is unchanged.
     #[error("{}", StateMismatch { file, missing, unexpected, misshapen, nearest })]
     State {
         /// The file that the tensors are from, if they are from one.
@@ -86,61 +105,63 @@ pub enum Error {
         missing: Vec<String>,
         /// Names that the file has and the model has not.
         unexpected: Vec<String>,
-        /// Name, the model's shape and the file's, in the file's layout.
+        /// For each tensor of the wrong shape its name, the model's shape and the file's shape, in
+        /// the layout of the file.
         misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
-        /// Of missing names, the unexpected one that is spelled most like it, where one is much like it.
+        /// For each missing name the unexpected name that is spelled most like it, if one is
+        /// similar.
         nearest: BTreeMap<String, String>,
     },
-    /// Everything that does not fit in a network, each with its place; see [`Module::check`](crate::nn::Module::check).
+    /// Everything that does not fit in a network, each with its place; see [`ModuleExt::check`](crate::nn::ModuleExt::check).
     #[error("{} {}: {}", faults.len(), if faults.len() == 1 { "fault" } else { "faults" }, listed(faults))]
     Faults {
-        /// In the order in which a pass comes upon them.
+        /// The errors, in the order in which a forward pass meets them.
         faults: Vec<Error>,
     },
-    /// A name that no table has.
+    /// A name that is not in the table where it was looked up.
     #[error("unknown {kind} {name:?}; known are: {}", known.join(", "))]
     UnknownName {
-        /// What was looked up: `model`, `schedule`.
+        /// The kind of thing that was looked up: `model`, `schedule`.
         kind: &'static str,
-        /// The name asked for.
+        /// The name that was looked up.
         name: String,
-        /// The names there are.
+        /// The names in the table.
         known: Vec<&'static str>,
     },
     /// A name that no module of a network has, or more than one.
     #[error("no single module {name:?}; nearest are: {}", nearest.join(", "))]
     UnknownModule {
-        /// The name asked for.
+        /// The name that was looked up.
         name: String,
-        /// The paths of modules whose names are most like it.
+        /// The paths of the modules whose names are most similar.
         nearest: Vec<String>,
     },
-    /// A file whose content is not what it must be.
+    /// A file whose content is not valid.
     #[error("{}: {at}: expected {expected}, found {found}", path.display())]
     Malformed {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The place in it: `record 17`, `header`.
+        /// The place in the file: `record 17`, `header`.
         at: String,
-        /// What must stand there.
+        /// A description of what a valid file has there.
         expected: String,
-        /// What stands there.
+        /// What the file has there.
         found: String,
     },
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
-        /// The file or folder.
+        /// The path of the file or folder.
         path: PathBuf,
-        /// What was tried: `read`, `create`.
+        /// The action that failed: `read`, `create`.
         action: &'static str,
-        /// The system's word.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// An [`Error::Argument`], from anything that can be shown.
+    /// Returns an [`Error::Argument`] from values that can be displayed.
     pub fn argument(
         op: &'static str,
         argument: &'static str,
@@ -150,12 +171,22 @@ impl Error {
         Error::Argument { op, argument, expected: expected.to_string(), found: found.to_string() }
     }
 
-    /// An [`Error::Io`] about `path`.
+    /// Returns an [`Error::ShapeMismatch`].
+    pub fn shape(
+        op: &'static str,
+        argument: &'static str,
+        expected: impl Into<ShapePattern>,
+        found: &Shape,
+    ) -> Error {
+        Error::ShapeMismatch { op, argument, expected: expected.into(), found: *found }
+    }
+
+    /// Returns an [`Error::Io`] about `path`.
     pub fn io(path: impl Into<PathBuf>, action: &'static str, source: io::Error) -> Error {
         Error::Io { path: path.into(), action, source }
     }
 
-    /// Builds an [`Error::Malformed`] about the file at `path`. Text that a hostile file may have
+    /// Returns an [`Error::Malformed`] about the file at `path`. Text that a hostile file may have
     /// chosen (`at` and `found`) is cut after 300 characters.
     pub fn malformed(
         path: impl Into<PathBuf>,
@@ -167,7 +198,7 @@ impl Error {
         Error::Malformed { path: path.into(), at, expected: expected.to_string(), found }
     }
 
-    /// An [`Error::State`] from its lists, or nothing where they are empty.
+    /// Returns an [`Error::State`] from its lists, or `None` if all of them are empty.
     pub(crate) fn state(
         missing: Vec<String>,
         unexpected: Vec<String>,
@@ -178,7 +209,8 @@ impl Error {
         (!fits).then_some(Error::State { file: None, missing, unexpected, misshapen, nearest })
     }
 
-    /// Says which file, if any, the tensors of an [`Error::State`] are from; other errors stay as they are.
+    /// Sets the file that the tensors of an [`Error::State`] are from. Other errors are returned
+    /// unchanged.
     pub(crate) fn with_file(mut self, path: Option<&Path>) -> Error {
         if let Error::State { file, .. } = &mut self {
             *file = path.map(Path::to_path_buf);
@@ -186,14 +218,14 @@ impl Error {
         self
     }
 
-    /// The path of the module where the error arose, if it arose inside one.
+    /// Returns the path of the module where the error arose, if it arose inside one.
     ///
     /// ```
     /// use skipgrad::{At, Error, Result};
-    /// let error = Error::argument("conv2d", "input", "3 channels", "1");
+    /// let error = Error::argument("conv2d", "input", "3 maps", "1");
     /// let error = Err::<(), _>(error).at("conv1").at("0").at("layer1").unwrap_err();
     /// assert_eq!(error.path(), Some("layer1.0.conv1"));
-    /// assert_eq!(error.to_string(), "layer1.0.conv1: conv2d: input: expected 3 channels, found 1");
+    /// assert_eq!(error.to_string(), "layer1.0.conv1: conv2d: input: expected 3 maps, found 1");
     /// ```
     pub fn path(&self) -> Option<&str> {
         match self {
@@ -203,7 +235,7 @@ impl Error {
     }
 }
 
-/// The first 300 characters of a text, and an ellipsis where there are more.
+/// Returns the first 300 characters of a text, followed by an ellipsis if there are more.
 fn truncated(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(300) {
         text.truncate(end);
@@ -216,11 +248,12 @@ fn listed(faults: &[Error]) -> String {
     faults.iter().map(Error::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Says where in a network a result was computed: a container puts its child's name in front of the child's error.
+/// Adds to an error where in a network it arose: a container prefixes the path of the error with
+/// the name of its child.
 ///
 /// See [`Error::path`] for an example.
 pub trait At {
-    /// The same result; an error's path begins with `name`.
+    /// Returns the same result, with `name` as the first component of an error's path.
     fn at(self, name: impl fmt::Display) -> Self;
 }
 
@@ -233,11 +266,15 @@ impl<T> At for Result<T> {
     }
 }
 
-/// The pairs of names that are compared at most, and their length in bytes: enough for two networks of a hundred layers, a
-/// blink for a file that was made to be slow.
+/// The largest number of pairs of names that are compared, and the largest length of a name in
+/// bytes.
+///
+/// That is enough for two networks of a hundred layers, and bounds the time that a file made to be
+/// slow can take.
 const COMPARED: (usize, usize) = (100_000, 200);
 
-/// For each missing name the unexpected one at the least edit distance, where that is at most half of its length.
+/// Returns for each missing name the unexpected name at the smallest edit distance, if that
+/// distance is at most half the length of the missing name.
 fn nearest(missing: &[String], unexpected: &[String]) -> BTreeMap<String, String> {
     let short = |name: &&String| name.len() <= COMPARED.1;
     let candidates: Vec<&String> = unexpected.iter().filter(short).collect();
@@ -250,7 +287,7 @@ fn nearest(missing: &[String], unexpected: &[String]) -> BTreeMap<String, String
     pairs.collect()
 }
 
-/// The file and the lists of [`Error::State`] as one sentence.
+/// Displays the file and the lists of [`Error::State`] as one sentence.
 struct StateMismatch<'a> {
     file: &'a Option<PathBuf>,
     missing: &'a [String],

@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
-// What a library must not do; examples, tests and benches may.
+// A library must not print or unwrap; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
+
+// So that derived code finds the crate by its name here, too.
+extern crate self as skipgrad;
 
 pub mod prelude;
 mod error;
@@ -27,9 +30,9 @@ pub use error::{At, Error, Result};
 pub use install::install;
 pub use rng::Rng;
 use skipgrad_kernels as kernels;
-pub use tensor::{Shape, Tensor};
+pub use tensor::{Axis, Shape, ShapePattern, Tensor};
 
-/// The process-wide pool that tensors take their memory from.
+/// The process-wide pool of the memory of tensors: its statistics, its limit, and how to trim it.
 pub mod memory {
     pub use skipgrad_kernels::memory::{Stats, reset_peak, set_limit, stats, trim};
 }

@@ -1,10 +1,9 @@
-//! The names that a training script needs: `use skipgrad::prelude::*;`.
+//! The names that most programs need: `use skipgrad::prelude::*;`.
 
 pub use crate::{
     At, Error, Result, Rng, Tensor,
     autograd::{Mode, State, Tape, Updates, Var},
     models::{DenseNet, Model, ModelOptions, ResNet},
-    nn::Module,
+    nn::{Module, ModuleExt},
     optim::{AdamW, Optimizer, Schedule, Sgd},
-    state,
 };

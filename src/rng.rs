@@ -1,11 +1,13 @@
-//! Random numbers: seeded, splittable, the same on every machine.
+//! Random numbers that are seeded, splittable and the same on every machine.
 
 use rand::{Rng as _, SeedableRng, rngs::ChaCha8Rng};
 
-/// A stream of random numbers. There is no global generator: a stream is made from a seed and handed on.
+/// A stream of random numbers. There is no global generator: a stream is made from a seed and
+/// passed on.
 ///
-/// The numbers are ChaCha with 8 rounds, so they do not depend on the machine, and [`Rng::split`] and [`Rng::keyed`] make
-/// streams of their own for parts of the work, so that they do not depend on the number of threads either.
+/// The generator is ChaCha with 8 rounds, so the numbers do not depend on the machine.
+/// [`Rng::split`] and [`Rng::keyed`] make independent streams for parts of the work, so results do
+/// not depend on the number of threads either.
 ///
 /// ```
 /// use skipgrad::Rng;
@@ -17,44 +19,45 @@ use rand::{Rng as _, SeedableRng, rngs::ChaCha8Rng};
 pub struct Rng(ChaCha8Rng);
 
 impl Rng {
-    /// The stream of a seed.
+    /// Makes the stream of a seed.
     pub fn seed(seed: u64) -> Rng {
         Rng(ChaCha8Rng::from_seed(key([seed, 0, 0, 0])))
     }
 
-    /// The stream of a seed and two keys, such as an epoch and the index of a sample: independent of every other.
+    /// Makes the stream of a seed and two keys, such as an epoch and the index of a sample. It is
+    /// independent of the streams of other keys.
     pub fn keyed(seed: u64, first: u64, second: u64) -> Rng {
         Rng(ChaCha8Rng::from_seed(key([seed, first, second, 1])))
     }
 
-    /// A new stream, independent of what this one gives next.
+    /// Makes a new stream, independent of the further numbers of this one.
     pub fn split(&mut self) -> Rng {
         let mut bytes = [0; 32];
         self.0.fill_bytes(&mut bytes);
         Rng(ChaCha8Rng::from_seed(bytes))
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// Uniform in [0, 1), on a grid of 2^-24.
+    /// Returns a number distributed uniformly in [0, 1), a multiple of 2^-24.
     pub fn uniform(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
     }
 
-    /// True with probability `p`.
+    /// Returns `true` with probability `p`.
     pub fn chance(&mut self, p: f32) -> bool {
         self.uniform() < p
     }
 
-    /// Uniform in `0..n`; 0 for `n` = 0.
+    /// Returns a number distributed uniformly in `0..n`, or 0 for `n` = 0.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.0.next_u64()) * n as u128) >> 64) as usize
     }
 
-    /// Standard normal (Box and Muller, computed in `f64`).
+    /// Returns a number with the standard normal distribution (Box and Muller, computed in `f64`).
     pub fn normal(&mut self) -> f32 {
         let grid = 1.0 / (1u64 << 53) as f64;
         let radius = ((self.0.next_u64() >> 11) as f64 + 1.0) * grid;
@@ -62,14 +65,15 @@ impl Rng {
         ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
     }
 
-    /// Puts a slice in random order (Fisher and Yates).
+    /// Shuffles a slice (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));
         }
     }
 
-    /// The stream and its position, so that a later run can go on from here: seed (32 bytes), stream, position.
+    /// Returns the state of the stream, so that a later run can continue it: seed (32 bytes),
+    /// stream, position.
     pub fn to_bytes(&self) -> [u8; 56] {
         let mut bytes = [0; 56];
         bytes[..32].copy_from_slice(&self.0.get_seed());
@@ -78,7 +82,7 @@ impl Rng {
         bytes
     }
 
-    /// The stream that [`Rng::to_bytes`] wrote down.
+    /// Restores a stream from the result of [`Rng::to_bytes`].
     ///
     /// ```
     /// use skipgrad::Rng;
@@ -101,7 +105,8 @@ impl Rng {
     }
 }
 
-/// Four numbers as the cipher's key. (`seed_from_u64` of `rand` may change with a version of that crate; this may not.)
+/// Returns the key of the cipher for four numbers. (`seed_from_u64` of `rand` may change with a
+/// version of that crate; this must not.)
 fn key(words: [u64; 4]) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (to, from) in bytes.chunks_exact_mut(8).zip(words) {

@@ -6,6 +6,7 @@ use skipgrad::{
     autograd::{Mode, StateRef, Tape, Updates, Var},
     io::WeightsFile,
     models::Model,
+    nn::ModuleExt,
 };
 
 /// The kind of a compared tensor.
@@ -59,14 +60,14 @@ impl Row {
 pub(crate) fn compare(model: &dyn Model, file: &WeightsFile, mode: Mode) -> Result<Vec<Row>> {
     let of_mode = match mode {
         Mode::Train => "train",
-        Mode::Eval => "eval",
+        _ => "eval",
     };
     let reference = Reference { file, mode: of_mode };
     let images = file.read("images")?;
     let labels: Vec<usize> = file.read("labels")?.data().iter().map(|&label| label as usize).collect();
     let tape = || match mode {
         Mode::Train => Tape::train(Rng::seed(0)),
-        Mode::Eval => Tape::eval(),
+        _ => Tape::eval(),
     };
     let mut rows = reference.activations(model, &tape().recording(false), &images)?;
 
@@ -107,7 +108,11 @@ impl Reference<'_> {
             Kind::Gradient => "gradient/",
             Kind::Statistic => "statistic/",
         };
-        let path = format!("{}/{below}{name}", self.mode);
+        let mut path = format!("{}/{below}{name}", self.mode);
+        // Our `fc` is `linear` in many networks for CIFAR.
+        if self.file.shape(&path).is_none() {
+            path = path.replace("/fc.", "/linear.");
+        }
         let expected = self.file.read(&path)?;
         if expected.shape() != found.shape() {
             let what = format!("{} for {path}", expected.shape());
@@ -154,7 +159,7 @@ impl Reference<'_> {
     fn gradients(&self, model: &dyn Model, updates: &Updates, images: &Var<'_>) -> Result<Vec<Row>> {
         let mut found = named(model, |slot| match slot {
             StateRef::Param(param) => updates.grad(param).cloned(),
-            StateRef::Buffer(_) => None,
+            _ => None,
         })?;
         found.reverse();
         if let Some(gradient) = updates.grad_of(images) {
@@ -167,6 +172,7 @@ impl Reference<'_> {
         let found = named(model, |slot| match slot {
             StateRef::Param(_) => None,
             StateRef::Buffer(buffer) => updates.observed(buffer).cloned(),
+            _ => None,
         })?;
         found.iter().map(|(name, statistic)| self.row(Kind::Statistic, name, statistic)).collect()
     }

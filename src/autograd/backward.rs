@@ -1,4 +1,4 @@
-//! The reverse sweep.
+//! The backward sweep.
 
 use super::{
     tape::{Node, Var},
@@ -7,14 +7,17 @@ use super::{
 use crate::{Error, Result, Tensor};
 
 impl Var<'_> {
-    /// The gradients of this value, a loss of one element, with respect to every parameter and watched input it depends on.
+    /// Computes the gradients of this value, a loss of one element, with respect to every parameter
+    /// and watched input that it depends on.
     ///
-    /// Consumes the tape's recording: each rule runs once and is freed with what it kept, so memory falls during the sweep.
-    /// What modules observed on the tape is handed over too.
+    /// The recording of the tape is consumed: each backward function runs once and is freed with
+    /// the tensors it saved, so memory shrinks during the sweep. The result also has the buffer
+    /// updates that modules observed on the tape.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the value has not exactly one element or a rule returns a gradient of the wrong shape;
-    /// [`Error::NotRecorded`] if nothing was recorded or the recording was consumed before.
+    /// [`Error::Argument`] if the value does not have exactly one element; [`Error::ShapeMismatch`]
+    /// if an operation returns a gradient of the wrong shape; [`Error::NotRecorded`] if nothing was
+    /// recorded or the recording was consumed before.
     pub fn backward(&self) -> Result<Updates> {
         if self.shape().num_elements() != 1 {
             return Err(Error::argument("backward", "loss", "one element", self.shape()));
@@ -22,13 +25,15 @@ impl Var<'_> {
         self.backward_from(Tensor::full(self.shape(), 1.0)?)
     }
 
-    /// [`Var::backward`] of a value of any shape, from a given gradient of that value (a vector-Jacobian product).
+    /// Computes the gradients of a value of any shape from the gradient of that value (a
+    /// vector-Jacobian product); see [`Var::backward`].
     ///
     /// # Errors
-    /// As [`Var::backward`]; [`Error::Argument`] if `gradient` has not the value's shape.
+    /// As [`Var::backward`], and [`Error::ShapeMismatch`] if `gradient` does not have the shape of
+    /// the value.
     pub fn backward_from(&self, gradient: Tensor) -> Result<Updates> {
         if gradient.shape() != self.shape() {
-            return Err(Error::argument("backward", "gradient", self.shape(), gradient.shape()));
+            return Err(Error::shape("backward", "gradient", self.shape(), gradient.shape()));
         }
         if self.tape.consumed.get() {
             return Err(Error::NotRecorded { reason: "the recording was consumed by an earlier backward" });
@@ -59,7 +64,7 @@ impl Var<'_> {
                     for (input, result) in inputs.into_iter().zip(results) {
                         let (Some((id, shape)), Some(result)) = (input, result) else { continue };
                         if *result.shape() != shape {
-                            return Err(Error::argument(name, "gradient", shape, result.shape()));
+                            return Err(Error::shape(name, "gradient", &shape, result.shape()));
                         }
                         add(&mut gradients[id], result);
                     }
@@ -70,7 +75,7 @@ impl Var<'_> {
     }
 }
 
-/// Adds a gradient to those that arrived before.
+/// Adds a gradient to the sum of the gradients so far.
 fn add(sum: &mut Option<Tensor>, gradient: Tensor) {
     match sum {
         Some(sum) => sum.axpy(1.0, &gradient),

@@ -1,25 +1,27 @@
-//! Are the gradients right? Against differences of the function itself.
+//! Comparison of gradients with finite differences.
 
 use super::tape::{Tape, Var};
 use crate::{Error, Result, Rng, Tensor};
 
-/// Where analytic and numeric gradients differ most.
+/// The element whose analytic and numeric gradients differ most.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct GradientCheck {
-    /// Which input.
+    /// The index of the input.
     pub input: usize,
-    /// Which of its elements.
+    /// The flat index of the element of that input.
     pub element: usize,
-    /// What `backward` computed.
+    /// The gradient that `backward` computed.
     pub analytic: f64,
-    /// What the differences say.
+    /// The gradient by finite differences.
     pub numeric: f64,
-    /// |analytic - numeric| relative to the largest gradient of that input (or to 1e-3 if that is larger).
+    /// |analytic - numeric|, relative to the largest gradient of that input, or to 1e-3 if that is
+    /// larger.
     pub error: f64,
 }
 
 impl GradientCheck {
-    /// Fails if the error is not below `tolerance`.
+    /// Returns an error if `error` is not below `tolerance`.
     ///
     /// # Errors
     /// [`Error::Argument`] that names the element and both gradients.
@@ -34,17 +36,18 @@ impl GradientCheck {
 
 /// Compares the gradients of `f` with central differences, element by element of every input.
 ///
-/// The output is contracted with fixed random weights in `f64`, so an output of any shape is checked in one pass, and the
-/// derivative is the five-point formula (error of fourth order in the step, Abramowitz and Stegun 25.3.6) with step 2^-5 times
-/// max(1, |x|). Operations compute in `f32`, so expect errors of about 1e-4; 1e-3 is a fair tolerance. Inputs
-/// must stay more than two steps away from kinks such as the zero of a ReLU.
+/// The output is contracted with fixed random weights in `f64`, so an output of any shape is
+/// checked in one pass. The derivative is the five-point formula (with an error of fourth order in
+/// the step, Abramowitz and Stegun 25.3.6), with a step of 2^-5 times max(1, |x|). Operations
+/// compute in `f32`, so errors of about 1e-4 are normal; 1e-3 is a fair tolerance. Inputs must be
+/// more than two steps away from kinks, such as the zero of a ReLU.
 ///
 /// # Errors
-/// Whatever `f` returns, and what [`Var::backward`] may.
+/// The errors of `f` and those of [`Var::backward`].
 ///
 /// ```
 /// use skipgrad::{Tensor, autograd::gradient_check};
-/// let x = Tensor::new([3], vec![0.5, -1.0, 2.0])?;
+/// let x = Tensor::new([3], [0.5, -1.0, 2.0])?;
 /// gradient_check(&[x.clone(), x], |v| v[0].mul(&v[1]))?.within(1e-3)?;
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_right_gradient_passes_and_a_slightly_wrong_one_is_found() {
-        let x = Tensor::new([3], vec![0.3, -1.7, 4.0]).unwrap();
+        let x = Tensor::new([3], [0.3, -1.7, 4.0]).unwrap();
         gradient_check(std::slice::from_ref(&x), |v| Ok(sine(&v[0], 1.0))).unwrap().within(1e-4).unwrap();
         let wrong = gradient_check(&[x], |v| Ok(sine(&v[0], 1.01))).unwrap();
         assert!(wrong.error > 5e-3, "{wrong:?}");

@@ -1,39 +1,40 @@
-//! Parts of a model that stay as they are while the rest learns, chosen by their names.
+//! Freezing: parameters and buffers, chosen by their names, that training leaves unchanged.
 
 use super::{State, StateMut};
 use crate::{Error, Result};
 
-/// Which half of a model's state.
+/// The part of a model's state that is frozen.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Half {
+pub(super) enum Kind {
     Params,
     Buffers,
 }
 
-/// Freezes what has a name that fits, or thaws it, and counts it.
+/// Freezes or thaws the parameters or buffers whose names match a pattern; returns how many there
+/// are.
 pub(super) fn set(
     model: &mut (impl State + ?Sized),
-    half: Half,
+    kind: Kind,
     pattern: &str,
     frozen: bool,
 ) -> Result<usize> {
     let mut count = 0;
     model.visit_mut("", &mut |name, slot| match slot {
-        StateMut::Param(param) if half == Half::Params && matches(pattern, name) => {
+        StateMut::Param(param) if kind == Kind::Params && matches(pattern, name) => {
             param.set_trainable(!frozen);
             count += 1;
         }
-        StateMut::Buffer(buffer) if half == Half::Buffers && matches(pattern, name) => {
+        StateMut::Buffer(buffer) if kind == Kind::Buffers && matches(pattern, name) => {
             buffer.set_frozen(frozen);
             count += 1;
         }
         _ => {}
     });
-    let (op, expected) = match (half, frozen) {
-        (Half::Params, true) => ("freeze", "what a parameter's name fits"),
-        (Half::Params, false) => ("thaw", "what a parameter's name fits"),
-        (Half::Buffers, true) => ("freeze_statistics", "what a buffer's name fits"),
-        (Half::Buffers, false) => ("thaw_statistics", "what a buffer's name fits"),
+    let (op, expected) = match (kind, frozen) {
+        (Kind::Params, true) => ("freeze", "a pattern that matches a parameter's name"),
+        (Kind::Params, false) => ("thaw", "a pattern that matches a parameter's name"),
+        (Kind::Buffers, true) => ("freeze_statistics", "a pattern that matches a buffer's name"),
+        (Kind::Buffers, false) => ("thaw_statistics", "a pattern that matches a buffer's name"),
     };
     if count == 0 {
         return Err(Error::argument(op, "pattern", expected, format_args!("{pattern:?}")));
@@ -41,7 +42,7 @@ pub(super) fn set(
     Ok(count)
 }
 
-/// Whether a name is what a pattern says, in which `*` is any text.
+/// Returns whether a name matches a pattern, in which `*` stands for any text.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((begin, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(begin) else { return false };
@@ -85,10 +86,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_frozen_stays_through_a_step_and_the_rest_moves() {
+    fn a_step_leaves_what_is_frozen_and_moves_the_rest() {
         let mut model = ResNet::cifar_paper(8, 3, &mut Rng::seed(0)).unwrap();
         model.freeze("*").unwrap();
-        assert_eq!(model.thaw("linear.*").unwrap(), 2);
+        assert_eq!(model.thaw("fc.*").unwrap(), 2);
         model.freeze_statistics("layer*").unwrap();
         let before = model.export();
         let tape = Tape::train(Rng::seed(1));
@@ -96,14 +97,14 @@ mod tests {
         let loss = model.forward(&tape.input(images)).unwrap().cross_entropy(&[0, 1, 2, 0]).unwrap();
         Sgd::new(0.1).step(&mut model, loss.backward().unwrap()).unwrap();
         for (name, value) in model.export() {
-            let moved = name.starts_with("linear.") || name.starts_with("bn1.running");
+            let moved = name.starts_with("fc.") || name.starts_with("bn1.running");
             assert_eq!(value != before[&name], moved, "{name}");
         }
         assert!(model.thaw_statistics("*").is_ok());
         assert!(!model.clone().stages[0].export().is_empty());
     }
 
-    /// In fused operations too: what is frozen stays, and what is not gets the gradient that it got before.
+    /// In fused operations, too, frozen parameters stay, and the others get the same gradients.
     #[test]
     fn the_rest_learns_as_if_nothing_were_frozen() {
         for name in ["resnet20", "densenet_bc100_k12"] {
@@ -129,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_nothing_fits_is_refused() {
+    fn a_pattern_that_matches_nothing_is_an_error() {
         let mut model = ResNet::cifar_paper(8, 3, &mut Rng::seed(0)).unwrap();
         assert_eq!(
-            model.freeze("fc.*").unwrap_err().to_string(),
-            "freeze: pattern: expected what a parameter's name fits, found \"fc.*\""
+            model.freeze("head.*").unwrap_err().to_string(),
+            "freeze: pattern: expected a pattern that matches a parameter's name, found \"head.*\""
         );
-        assert!(model.freeze_statistics("linear.*").is_err());
+        assert!(model.freeze_statistics("fc.*").is_err());
     }
 }

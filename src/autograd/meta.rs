@@ -1,9 +1,10 @@
-//! A pass on shapes alone: nothing is computed, and what it would take is added up.
+//! A pass on shapes alone: nothing is computed, and its cost is added up.
 //!
-//! On a meta tape the entry point that all operations go through does not call the closure that computes. An output is a tensor without
-//! numbers, whose bytes count for as long as it exists. What an operation says that it keeps and needs, its [`Cost`], is held
-//! and let go as on any tape, by the same sweep; so what counts at any time is what would be live, and the most of it is what
-//! the pass would take.
+//! On a meta tape, [`Var::op`] does not call the closure that computes. The output is a tensor
+//! without elements, whose bytes count for as long as it exists. The tensors in the [`Cost`] of an
+//! operation are allocated and freed in the same way, by the same backward sweep as on any tape. So
+//! the bytes that count at any time are those that would be live, and their maximum is the peak
+//! memory of the pass.
 
 use super::{
     param::StateId,
@@ -16,58 +17,103 @@ use std::{
     cell::{Cell, RefCell},
 };
 
-/// What an operation takes besides its inputs and its output: see [`Var::costs`]. The default keeps nothing.
+/// The cost of an operation besides its inputs and its output; see [`Var::costs`]. The default is
+/// an operation that saves nothing and multiplies nothing.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct Cost {
-    /// Products that are added to a sum.
+    /// The number of products that are added to a sum.
     pub multiply_adds: u64,
-    /// Inputs that backward keeps: values, or what [`Var::save`] gave.
-    pub saves: Vec<Saved>,
-    /// Whether backward keeps the output.
+    /// The inputs that are saved for backward: values, or the results of [`Var::save`].
+    pub saved_inputs: Vec<Saved>,
+    /// Whether the output is saved for backward.
     pub saves_output: bool,
-    /// What else forward makes and backward keeps.
-    pub makes: Vec<Shape>,
-    /// Tensors that exist while forward runs, and no longer.
-    pub forward: Vec<Shape>,
-    /// Tensors that exist while backward runs, beside the gradients and inputs that are computed again.
-    pub backward: Vec<Shape>,
-    /// Where the gradient of each input is; new for those not said.
+    /// The shapes of other tensors that forward computes and saves for backward.
+    pub saved_intermediates: Vec<Shape>,
+    /// The shapes of temporary tensors of forward.
+    pub forward_workspace: Vec<Shape>,
+    /// The shapes of temporary tensors of backward, besides gradients and recomputed inputs.
+    pub backward_workspace: Vec<Shape>,
+    /// The memory of the gradient of each input; [`GradientMemory::New`] for inputs beyond the end.
     pub gradients: Vec<GradientMemory>,
-    /// What the first pass makes and the model holds from then on: packed weights.
-    pub packs: Vec<Shape>,
-    /// The input whose memory the output shares, if it does.
+    /// The shapes of packed weights, which the first pass makes and the model keeps.
+    pub packed_weights: Vec<Shape>,
+    /// The input whose memory the output shares, if it is a view.
     pub view_of: Option<Tensor>,
 }
 
-/// Where a rule leaves the gradient of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GradientMemory {
-    /// In memory of its own.
-    New,
-    /// In that of the output's gradient, which it replaces.
-    InPlace,
-    /// In that of the output's gradient, which it is.
-    Shared,
-    /// In the first of [`Cost::makes`] that no other input took: forward computed most of it.
-    Made,
+impl Cost {
+    /// Sets the number of products that are added to a sum.
+    pub fn multiply_adds(self, multiply_adds: u64) -> Cost {
+        Cost { multiply_adds, ..self }
+    }
+
+    /// Adds an input that is saved for backward: a value, or the result of [`Var::save`].
+    pub fn save_input(mut self, input: impl Into<Saved>) -> Cost {
+        self.saved_inputs.push(input.into());
+        self
+    }
+
+    /// Says that the output is saved for backward.
+    pub fn save_output(self) -> Cost {
+        Cost { saves_output: true, ..self }
+    }
+
+    /// Adds another tensor that forward computes and saves for backward.
+    pub fn save_intermediate(mut self, shape: Shape) -> Cost {
+        self.saved_intermediates.push(shape);
+        self
+    }
+
+    /// Adds a temporary tensor of forward.
+    pub fn forward_workspace(mut self, shape: Shape) -> Cost {
+        self.forward_workspace.push(shape);
+        self
+    }
+
+    /// Adds a temporary tensor of backward.
+    pub fn backward_workspace(mut self, shape: Shape) -> Cost {
+        self.backward_workspace.push(shape);
+        self
+    }
+
+    /// Sets the memory of the gradient of each input.
+    pub fn gradients(self, gradients: impl Into<Vec<GradientMemory>>) -> Cost {
+        Cost { gradients: gradients.into(), ..self }
+    }
 }
 
-/// What a meta tape has seen of an operation.
+/// The memory of the gradient of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GradientMemory {
+    /// The gradient is a new tensor.
+    New,
+    /// The gradient overwrites that of the output.
+    InPlace,
+    /// The gradient is that of the output, or a view of it.
+    View,
+    /// The gradient is the first of [`Cost::saved_intermediates`] that no other input took, since
+    /// forward computed most of it.
+    Intermediate,
+}
+
+/// An operation of a meta pass.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "some of it is for translators only"))]
 pub(crate) struct Operation {
-    /// Its name.
+    /// The name of the operation.
     pub(crate) name: &'static str,
-    /// The path of the module that ran it, if the pass is followed.
+    /// The path of the module that called it, if the pass is captured.
     pub(crate) path: String,
-    /// Its inputs.
+    /// The inputs.
     pub(crate) inputs: Vec<Operand>,
-    /// What [`Var::settings`] said.
+    /// The argument of [`Var::settings`], if it was called.
     pub(crate) settings: Option<Box<dyn Any>>,
-    /// The output.
+    /// The identity of the output.
     pub(crate) output: StateId,
-    /// The output's.
+    /// The shape of the output.
     pub(crate) shape: Shape,
-    /// Products that are added to a sum.
+    /// The number of products that are added to a sum.
     pub(crate) multiply_adds: u64,
     tag: usize,
 }
@@ -75,14 +121,14 @@ pub(crate) struct Operation {
 /// An input of an operation.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "some of it is for translators only"))]
 pub(crate) enum Operand {
-    /// What an operation made, or stands for images.
+    /// The output of another operation, or a placeholder.
     Computed(Option<StateId>, Shape),
-    /// A parameter, or another tensor with numbers.
+    /// A parameter, or another tensor with elements.
     Given(Option<StateId>, Tensor),
 }
 
 impl Operand {
-    /// The sizes of its axes.
+    /// Returns the sizes of its axes.
     #[cfg(feature = "onnx")]
     pub(crate) fn shape(&self) -> &Shape {
         match self {
@@ -100,7 +146,7 @@ impl Operand {
 }
 
 impl Operation {
-    /// The parameters among its inputs.
+    /// Returns the parameters among the inputs.
     pub(crate) fn params(&self) -> impl Iterator<Item = StateId> {
         self.inputs.iter().filter_map(|input| match input {
             Operand::Given(id, _) => *id,
@@ -109,14 +155,14 @@ impl Operation {
     }
 }
 
-/// What a meta tape has besides.
+/// The state of a meta tape.
 pub(super) struct Meta {
     tracker: MemoryTracker,
-    /// Of what no operation made: inputs, gradients, updates.
+    /// The tag of tensors that no operation made: inputs, gradients, updates.
     tag: usize,
     operations: RefCell<Vec<Operation>>,
     packed: RefCell<Vec<Tensor>>,
-    /// How many errors are left to be forgiven.
+    /// The number of errors that can still be recovered from.
     recoveries: Cell<usize>,
 }
 
@@ -130,13 +176,13 @@ impl Default for Meta {
 }
 
 impl Meta {
-    /// On no operation's account.
+    /// Makes a tensor without elements that belongs to no operation.
     pub(super) fn tensor(&self, shape: Shape) -> Tensor {
         Tensor::meta(shape, &self.tracker, self.tag)
     }
 
-    /// What computes a value again, in place of what does it on other tapes: each pass makes a tensor of its size, and the last
-    /// is the value. It is not called, but what it captured exists.
+    /// Replaces the closure that recomputes a value: each pass makes a tensor of its size, and the
+    /// last one is the value. The closure is not called, but the tensors that it captured exist.
     pub(super) fn recompute<C: 'static>(
         &self,
         passes: usize,
@@ -152,7 +198,8 @@ impl Meta {
         }
     }
 
-    /// [`Var::op_many`] on a meta tape. An operation that never says what it costs keeps all that it could.
+    /// Records [`Var::op_many`] on a meta tape. An operation without [`Var::costs`] is assumed to
+    /// save all of its inputs and its output.
     pub(super) fn op<'t>(&self, name: &'static str, inputs: &[&Var<'t>], shape: Shape) -> Var<'t> {
         let tape = inputs[0].tape;
         let tag = self.tracker.new_tag();
@@ -169,23 +216,23 @@ impl Meta {
         });
         let value = Tensor::meta(shape, &self.tracker, tag);
         let node = inputs.iter().any(|v| v.node.is_some()).then(|| {
-            let saves = inputs.iter().map(|v| v.value.clone().into()).collect();
-            let cost = Cost { saves, saves_output: true, ..Cost::default() };
+            let saved_inputs = inputs.iter().map(|v| v.value.clone().into()).collect();
+            let cost = Cost { saved_inputs, saves_output: true, ..Cost::default() };
             let inputs: Vec<_> = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
-            let backward = self.rule(cost, &inputs, &value);
+            let backward = self.backward(cost, &inputs, &value);
             tape.push(Node::Op { name, inputs, backward })
         });
         Var { value, node, id: Some(output), recompute: None, tape }
     }
 
-    /// A rule that takes the memory of an operation's.
-    fn rule(&self, cost: Cost, inputs: &[Option<(usize, Shape)>], output: &Tensor) -> Backward {
+    /// Returns a backward function that takes the memory of an operation's.
+    fn backward(&self, cost: Cost, inputs: &[Option<(usize, Shape)>], output: &Tensor) -> Backward {
         let (tracker, tag) = (self.tracker.clone(), self.tag);
         let operation = output.tag().unwrap_or(tag);
         let inputs: Vec<Option<Shape>> = inputs.iter().map(|input| input.map(|(_, shape)| shape)).collect();
         let output = cost.saves_output.then(|| output.clone());
-        let mut made: Vec<Tensor> =
-            cost.makes.iter().map(|shape| Tensor::meta(*shape, &tracker, operation)).collect();
+        let mut intermediates: Vec<Tensor> =
+            cost.saved_intermediates.iter().map(|shape| Tensor::meta(*shape, &tracker, operation)).collect();
         Box::new(move |mut dy: Tensor, _| {
             let meta = |shape: Shape| Tensor::meta(shape, &tracker, tag);
             let mut gradient = |(i, shape): (usize, Shape)| match cost.gradients.get(i) {
@@ -193,46 +240,50 @@ impl Meta {
                     dy.data_mut();
                     Some(dy.clone())
                 }
-                // The shapes of a view and of what it shows differ, and their numbers of elements do not.
-                Some(GradientMemory::Shared) => dy.reshape(shape).ok(),
-                Some(GradientMemory::Made) if !made.is_empty() => Some(made.remove(0)),
-                Some(GradientMemory::New | GradientMemory::Made) | None => Some(meta(shape)),
+                // A view has another shape, but the same number of elements.
+                Some(GradientMemory::View) => dy.reshape(shape).ok(),
+                Some(GradientMemory::Intermediate) if !intermediates.is_empty() => {
+                    Some(intermediates.remove(0))
+                }
+                Some(GradientMemory::New | GradientMemory::Intermediate) | None => Some(meta(shape)),
             };
             let gradients = inputs.iter().enumerate().map(|(i, shape)| gradient((i, (*shape)?))).collect();
-            // Behind the gradients: computing an input again may take more on the way than in the end.
-            let saved: Vec<Tensor> = cost.saves.iter().map(Saved::value).collect();
-            let used: Vec<Tensor> = cost.backward.iter().copied().map(meta).collect();
-            drop((saved, used, output, made));
+            // After the gradients: the peak of recomputing an input may be larger than the input.
+            let saved: Vec<Tensor> = cost.saved_inputs.iter().map(Saved::value).collect();
+            let used: Vec<Tensor> = cost.backward_workspace.iter().copied().map(meta).collect();
+            drop((saved, used, output, intermediates));
             gradients
         })
     }
 
-    /// Changes what was noted of the operation that made a value.
+    /// Changes the record of the operation that made a value.
     fn amend(&self, var: &Var<'_>, change: impl FnOnce(&mut Operation)) {
         let mut operations = self.operations.borrow_mut();
         operations.iter_mut().rev().find(|operation| Some(operation.output) == var.id).map(change);
     }
 
-    /// Replaces what was assumed of the operation that made a value.
-    fn settle(&self, var: &mut Var<'_>, cost: Cost) {
+    /// Replaces the assumed cost of the operation that made a value.
+    fn set_cost(&self, var: &mut Var<'_>, cost: Cost) {
         self.amend(var, |operation| operation.multiply_adds = cost.multiply_adds);
         if let Some(view) = cost.view_of.as_ref().and_then(|shown| shown.reshape(var.shape()).ok()) {
             var.value = view;
         }
-        self.packed.borrow_mut().extend(cost.packs.iter().map(|shape| self.tensor(*shape)));
-        let _used: Vec<Tensor> = cost.forward.iter().map(|shape| self.tensor(*shape)).collect();
+        self.packed.borrow_mut().extend(cost.packed_weights.iter().map(|shape| self.tensor(*shape)));
+        let _used: Vec<Tensor> = cost.forward_workspace.iter().map(|shape| self.tensor(*shape)).collect();
         let mut nodes = var.tape.nodes.borrow_mut();
         match var.node.and_then(|id| nodes.get_mut(id)) {
-            Some(Node::Op { inputs, backward, .. }) => *backward = self.rule(cost, inputs, &var.value),
-            _ => drop(cost.makes.iter().map(|shape| self.tensor(*shape)).collect::<Vec<_>>()),
+            Some(Node::Op { inputs, backward, .. }) => *backward = self.backward(cost, inputs, &var.value),
+            _ => drop(cost.saved_intermediates.iter().map(|shape| self.tensor(*shape)).collect::<Vec<_>>()),
         }
     }
 }
 
 impl<'t> Var<'t> {
-    /// Says what the operation that made this value takes, for meta passes; elsewhere `cost` is not called. For the result of
-    /// [`Var::op`], before anything else is done with it. Of an operation that says nothing, a meta pass assumes that it keeps its
-    /// inputs and its output and multiplies nothing.
+    /// Declares the cost of the operation that made this value, for meta passes. On other tapes
+    /// `cost` is not called.
+    ///
+    /// Call it on the result of [`Var::op`], before the result is used. Without it, a meta pass
+    /// assumes that an operation saves its inputs and its output and multiplies nothing.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::{Cost, GradientMemory, Mode, Tape, Var}};
@@ -246,22 +297,22 @@ impl<'t> Var<'t> {
     ///             [Some(dy)]
     ///         })
     ///     })
-    ///     .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() })
+    ///     .costs(|| Cost::default().gradients([GradientMemory::InPlace]))
     /// }
     /// let tape = Tape::meta(Mode::Train);
     /// let x = tape.placeholder(&[1 << 20])?;
-    /// assert_eq!(negate(&x).shape()[..], [1 << 20]);
+    /// assert_eq!(negate(&x).shape(), [1 << 20]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn costs(mut self, cost: impl FnOnce() -> Cost) -> Var<'t> {
         if let Some(meta) = &self.tape.meta {
-            meta.settle(&mut self, cost());
+            meta.set_cost(&mut self, cost());
         }
         self
     }
 
-    /// Says with which settings the operation that made this value ran, for translators of meta passes; elsewhere `settings` is not
-    /// called.
+    /// Records the settings of the operation that made this value, for translators of meta passes.
+    /// On other tapes `settings` is not called.
     pub(crate) fn settings<S: Any>(self, settings: impl FnOnce() -> S) -> Var<'t> {
         if let Some(meta) = &self.tape.meta {
             meta.amend(&self, |operation| operation.settings = Some(Box::new(settings())));
@@ -269,24 +320,26 @@ impl<'t> Var<'t> {
         self
     }
 
-    /// Which value this is: a parameter, a watched one, or one of a meta pass.
+    /// Returns the identity of this value, if it is a parameter, a watched value or part of a meta
+    /// pass.
     #[cfg(feature = "onnx")]
     pub(crate) fn id(&self) -> Option<StateId> {
         self.id
     }
 }
 
-/// Of meta tapes.
+/// Methods of meta tapes.
 impl Tape {
-    /// Whether nothing is computed on it.
+    /// Returns whether this is a meta tape, on which nothing is computed.
     pub fn is_meta(&self) -> bool {
         self.meta.is_some()
     }
 
-    /// A value of this shape without numbers: what stands for images on a meta tape.
+    /// Returns a value of this shape without elements, such as the images of a meta pass.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an absurd shape, or if the tape is not dry.
+    /// [`Error::Argument`] if the shape is not valid (see [`Shape::new`]) or this is not a meta
+    /// tape.
     pub fn placeholder(&self, shape: &[usize]) -> Result<Var<'_>> {
         match &self.meta {
             Some(meta) => {
@@ -296,11 +349,15 @@ impl Tape {
         }
     }
 
-    /// What an operation that refuses its arguments returns: the error, unless a meta pass looks for what else does not fit. Then
-    /// it is a value of the shape that the output would have if all fitted.
+    /// Recovers from the error of an operation, so that one meta pass can report several errors, as
+    /// a compiler does.
+    ///
+    /// An operation whose arguments do not fit returns the result of this method. On a meta tape
+    /// that collects errors, that is a value of `inferred_shape`, the shape that the output would
+    /// have if the arguments fitted. Otherwise, or if no such shape is known, it is the error.
     ///
     /// # Errors
-    /// The error.
+    /// `error`, if it is not recovered from.
     pub fn recover(&self, error: Error, inferred_shape: Option<Shape>) -> Result<Var<'_>> {
         match (&self.meta, inferred_shape) {
             (Some(meta), Some(shape)) if meta.recoveries.get() > 0 => {
@@ -311,18 +368,19 @@ impl Tape {
         }
     }
 
-    /// The same meta tape, forgiving so many errors.
+    /// Makes the next `errors` errors of a meta tape recoverable.
     pub(crate) fn with_error_recovery(self, errors: usize) -> Tape {
         self.meta.iter().for_each(|meta| meta.recoveries.set(errors));
         self
     }
 
-    /// How many errors are left to be forgiven.
+    /// Returns the number of errors that can still be recovered from.
     pub(crate) fn recoveries(&self) -> usize {
         self.meta.as_ref().map_or(0, |meta| meta.recoveries.get())
     }
 
-    /// The operations of a meta pass so far, each with the bytes that exist of what it made.
+    /// Returns the operations of a meta pass so far, each with the live bytes of the tensors it
+    /// made.
     pub(crate) fn operations(&self) -> Vec<(Operation, usize)> {
         let Some(meta) = &self.meta else { return vec![] };
         let with_bytes = |operation: Operation| {
@@ -332,7 +390,7 @@ impl Tape {
         meta.operations.take().into_iter().map(with_bytes).collect()
     }
 
-    /// Bytes that exist now, and the most that did, of a meta pass.
+    /// Returns the live bytes of a meta pass now, and their peak.
     pub(crate) fn bytes(&self) -> [usize; 2] {
         self.meta.as_ref().map_or([0; 2], |meta| [meta.tracker.live(), meta.tracker.peak()])
     }

@@ -1,17 +1,18 @@
 //! Reverse-mode differentiation on a tape that is a value.
 //!
-//! A [`Tape`] is one pass through a network. [`Var`]s are the values computed on it; each operation goes through one entry point,
-//! [`Var::op`], which computes a value and, while the tape records, keeps the rule for its gradients.
-//! [`Var::backward`] consumes the recording, from the loss to the parameters: each rule runs once and is freed with the
-//! activations it kept, and what remains are [`Updates`]: gradients of [`Param`]s and new values of [`Buffer`]s, by
-//! identity, for an optimizer to apply. A module does not change while it runs, so threads can share it, each with a tape of
-//! its own.
+//! A [`Tape`] is one pass through a network, and [`Var`]s are the values computed on it. Each
+//! operation is a call of [`Var::op`], which computes a value and, while the tape records, keeps
+//! the backward function. [`Var::backward`] consumes the recording, from the loss to the
+//! parameters: each backward function runs once and is freed with the activations it saved. The
+//! result, [`Updates`], has the gradients of [`Param`]s and the new values of [`Buffer`]s, by
+//! identity, for an optimizer to apply. A module does not change while it runs, so threads can
+//! share it, each with its own tape.
 //!
 //! ```
 //! use skipgrad::{Rng, Tensor, autograd::{Param, Tape}};
-//! let weight = Param::new(Tensor::new([2], vec![3.0, -1.0])?);
+//! let weight = Param::new(Tensor::new([2], [3.0, -1.0])?);
 //! let tape = Tape::train(Rng::seed(0));
-//! let x = tape.input(Tensor::new([2], vec![2.0, 5.0])?);
+//! let x = tape.input(Tensor::new([2], [2.0, 5.0])?);
 //! let loss = x.mul(&tape.param(&weight))?.sum();
 //! assert_eq!(loss.item(), 1.0);
 //! let updates = loss.backward()?;
@@ -38,6 +39,9 @@ pub(crate) use meta::{Operand, Operation};
 pub use param::{Buffer, Layout, Param, StateId, Version};
 pub use saved::Saved;
 pub use scope::Scoped;
+pub use skipgrad_derive::State;
+#[doc(hidden)]
+pub use state::rename;
 pub use state::{NamedTensors, State, StateMut, StateRef, join};
 pub use tape::{Mode, Tape, Var};
 pub use updates::Updates;

@@ -1,4 +1,4 @@
-//! What a model carries: trained parameters, and buffers that are carried but not trained.
+//! The tensors of a model: parameters, which are trained, and buffers, which are not.
 
 use crate::{Result, Shape, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,21 +13,22 @@ impl StateId {
     }
 }
 
-/// A number that nothing else in the process has got or will get from here.
+/// Returns a number that it never returns again in this process.
 fn fresh() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A stand of a parameter or a buffer, unique in the process: what was computed from a value holds for as long as the
-/// revision is the same.
+/// The version of a parameter's or a buffer's value, which changes with every write and is unique
+/// in the process. What was computed from a value is valid while the version is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version(u64);
 
-/// How a tensor lies in memory and how in a weights file, which follows torchvision.
+/// The order of a tensor's axes in memory and in weights files, which have PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Layout {
-    /// The same in both.
+    /// The same order in both.
     Plain,
     /// A convolution's weight: `[KH, KW, C/groups, OC]` here, `[OC, C/groups, KH, KW]` in files.
     Conv,
@@ -36,7 +37,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The sizes of a tensor's axes as a file has them, from those in memory.
+    /// Returns the shape of a tensor in a file, from its shape in memory.
     pub(crate) fn shape_in_file(self, shape: &Shape) -> Shape {
         match (self, shape.rank()) {
             (Layout::Conv, 4) => shape.permuted([3, 2, 0, 1]),
@@ -45,10 +46,11 @@ impl Layout {
         }
     }
 
-    /// The tensor as a file has it.
+    /// Returns the tensor with the axes in the order of a file.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the tensor has another number of axes.
+    /// [`Error::Argument`](crate::Error::Argument) if the tensor has another number of axes than
+    /// the layout.
     pub fn to_file(self, tensor: &Tensor) -> Result<Tensor> {
         match self {
             Layout::Plain => Ok(tensor.clone()),
@@ -57,7 +59,7 @@ impl Layout {
         }
     }
 
-    /// The tensor as memory has it.
+    /// Returns the tensor with the axes in the order of memory.
     ///
     /// # Errors
     /// As [`Layout::to_file`].
@@ -70,7 +72,7 @@ impl Layout {
     }
 }
 
-/// A trained tensor.
+/// A parameter: a tensor of a model that is trained.
 #[derive(Debug)]
 pub struct Param {
     id: StateId,
@@ -81,7 +83,7 @@ pub struct Param {
 }
 
 impl Param {
-    /// A parameter that lies in files as in memory.
+    /// Makes a parameter with [`Layout::Plain`].
     pub fn new(value: Tensor) -> Param {
         Param {
             id: StateId::fresh(),
@@ -92,33 +94,33 @@ impl Param {
         }
     }
 
-    /// A convolution's weight, `[KH, KW, C/groups, OC]`.
+    /// Makes the weight of a convolution, `[KH, KW, C/groups, OC]`, with [`Layout::Conv`].
     pub fn conv(value: Tensor) -> Param {
         Param { layout: Layout::Conv, ..Param::new(value) }
     }
 
-    /// A linear layer's weight, `[in, out]`.
+    /// Makes the weight of a linear layer, `[in, out]`, with [`Layout::Linear`].
     pub fn linear(value: Tensor) -> Param {
         Param { layout: Layout::Linear, ..Param::new(value) }
     }
 
-    /// Its identity.
+    /// Returns the identity.
     pub fn id(&self) -> StateId {
         self.id
     }
 
-    /// Its value.
+    /// Returns the value.
     pub fn value(&self) -> &Tensor {
         &self.value
     }
 
-    /// Its value, to be written, which begins a new revision.
+    /// Returns the value to be written, which changes the version.
     pub fn value_mut(&mut self) -> &mut Tensor {
         self.version = Version(fresh());
         &mut self.value
     }
 
-    /// Of the value.
+    /// Returns the version of the value.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Param};
@@ -132,30 +134,30 @@ impl Param {
         self.version
     }
 
-    /// How it lies in files.
+    /// Returns the layout in files.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Whether it gets gradients and updates.
+    /// Returns whether the parameter gets gradients and updates.
     pub fn is_trainable(&self) -> bool {
         self.trainable
     }
 
-    /// Freezes the parameter (`false`) or thaws it.
+    /// Sets whether the parameter gets gradients and updates.
     pub fn set_trainable(&mut self, trainable: bool) {
         self.trainable = trainable;
     }
 }
 
-/// The same value under an identity of its own: a copy of a model is another model.
+/// Copies the value under a new identity: a copy of a model is another model.
 impl Clone for Param {
     fn clone(&self) -> Param {
         Param { id: StateId::fresh(), value: self.value.clone(), ..*self }
     }
 }
 
-/// A tensor that a model carries and does not train: a running mean, a running variance.
+/// A buffer: a tensor of a model that is not trained, such as a running mean.
 #[derive(Debug)]
 pub struct Buffer {
     id: StateId,
@@ -165,44 +167,44 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer.
+    /// Makes a buffer.
     pub fn new(value: Tensor) -> Buffer {
         Buffer { id: StateId::fresh(), value, version: Version(fresh()), frozen: false }
     }
 
-    /// Its identity.
+    /// Returns the identity.
     pub fn id(&self) -> StateId {
         self.id
     }
 
-    /// Its value.
+    /// Returns the value.
     pub fn value(&self) -> &Tensor {
         &self.value
     }
 
-    /// Its value, to be written, which begins a new revision.
+    /// Returns the value to be written, which changes the version.
     pub fn value_mut(&mut self) -> &mut Tensor {
         self.version = Version(fresh());
         &mut self.value
     }
 
-    /// Of the value; see [`Param::version`].
+    /// Returns the version of the value; see [`Param::version`].
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// Whether training leaves it as it is.
+    /// Returns whether training leaves the buffer unchanged.
     pub fn is_frozen(&self) -> bool {
         self.frozen
     }
 
-    /// Freezes the buffer (`true`) or thaws it.
+    /// Sets whether training leaves the buffer unchanged.
     pub fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
     }
 }
 
-/// The same value under an identity of its own.
+/// Copies the value under a new identity.
 impl Clone for Buffer {
     fn clone(&self) -> Buffer {
         Buffer { frozen: self.frozen, ..Buffer::new(self.value.clone()) }

@@ -1,17 +1,18 @@
-//! What backward keeps of a value: the value, or how it is computed again.
+//! Values saved for backward, or the way to recompute them.
 
 use super::tape::Var;
 use crate::{Shape, Tensor};
 use std::rc::Rc;
 
-/// How a value can be computed again, in how many passes over memory.
+/// The way to recompute a value, and the number of passes over memory that it takes.
 #[derive(Clone)]
 pub(super) struct Recompute {
     passes: usize,
     compute: Rc<dyn Fn() -> Tensor>,
 }
 
-/// What a rule for gradients keeps of an operation's input, see [`Var::save`].
+/// An input of an operation, saved for backward: the value, or the way to recompute it. See
+/// [`Var::save`].
 #[derive(Clone)]
 pub struct Saved {
     shape: Shape,
@@ -24,7 +25,7 @@ enum Content {
     Recompute(Recompute),
 }
 
-/// The value itself.
+/// Saves the value itself.
 impl From<Tensor> for Saved {
     fn from(value: Tensor) -> Saved {
         Saved { shape: *value.shape(), content: Content::Value(value) }
@@ -32,12 +33,13 @@ impl From<Tensor> for Saved {
 }
 
 impl Saved {
-    /// The sizes of the value's axes.
+    /// Returns the shape of the value.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// The passes over memory that it takes to compute the value: 0 if it is held.
+    /// Returns the number of passes over memory that it takes to recompute the value, or 0 if it is
+    /// saved.
     pub fn passes(&self) -> usize {
         match &self.content {
             Content::Value(_) => 0,
@@ -45,7 +47,7 @@ impl Saved {
         }
     }
 
-    /// The value.
+    /// Returns the value, after recomputing it if it was not saved.
     pub fn value(&self) -> Tensor {
         match &self.content {
             Content::Value(value) => value.clone(),
@@ -55,9 +57,12 @@ impl Saved {
 }
 
 impl<'t> Var<'t> {
-    /// Says how the value can be computed again, to the bit, in so many passes over memory and from what is kept anyway. Operations
-    /// that need their input in backward then need not hold it in memory until then, if they keep it by [`Var::save`]. Nothing
-    /// happens where nothing is recorded.
+    /// Declares how the value can be recomputed in backward, bit for bit, from tensors that are
+    /// saved anyway (as activation checkpointing does for a whole layer).
+    ///
+    /// `passes` is the number of passes over memory that `compute` takes. Operations that need this
+    /// value in their backward, and save it with [`Var::save`], then do not keep it in memory.
+    /// Nothing happens if the value is not recorded.
     pub fn rematerialize_with(self, passes: usize, compute: impl Fn() -> Tensor + 'static) -> Var<'t> {
         let recompute = self.is_recorded().then(|| match &self.tape.meta {
             Some(meta) => {
@@ -68,7 +73,8 @@ impl<'t> Var<'t> {
         Var { recompute, ..self }
     }
 
-    /// What a rule for gradients should capture of an input that it needs: the value, or how it is computed again.
+    /// Saves the value for a backward function that needs it: the value, or the way to recompute
+    /// it.
     ///
     /// ```
     /// use skipgrad::{Rng, Tensor, autograd::Tape};
@@ -76,7 +82,7 @@ impl<'t> Var<'t> {
     /// let x = tape.watch(Tensor::scalar(3.0));
     /// let y = x.scale(2.0).rematerialize_with(1, || Tensor::scalar(6.0));
     /// let saved = y.save();
-    /// drop(y); // and with it its memory
+    /// drop(y); // frees the memory of the value
     /// assert_eq!(saved.value().item(), 6.0);
     /// ```
     pub fn save(&self) -> Saved {

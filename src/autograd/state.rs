@@ -1,23 +1,35 @@
-//! The names of what a model carries, and how it is visited, saved and loaded.
+//! The named state of a model: visiting, exporting, importing and freezing it.
 
 use super::{
-    Buffer, Layout, Param,
-    freeze::{self, Half},
+    Buffer, Layout, Param, StateId,
+    freeze::{self, Kind},
 };
 use crate::{Error, Result, Shape, Tensor};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-/// One piece of a model's state.
+/// A parameter or a buffer of a model.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum StateRef<'a> {
-    /// Trained.
+    /// A parameter, which is trained.
     Param(&'a Param),
-    /// Carried.
+    /// A buffer, which is not trained.
     Buffer(&'a Buffer),
 }
 
 impl StateRef<'_> {
-    /// Its value.
+    /// Returns the identity of the parameter or buffer.
+    pub fn id(&self) -> StateId {
+        match self {
+            StateRef::Param(param) => param.id(),
+            StateRef::Buffer(buffer) => buffer.id(),
+        }
+    }
+
+    /// Returns the value.
     pub fn value(&self) -> &Tensor {
         match self {
             StateRef::Param(param) => param.value(),
@@ -25,7 +37,7 @@ impl StateRef<'_> {
         }
     }
 
-    /// How it lies in files.
+    /// Returns the layout in files.
     pub fn layout(&self) -> Layout {
         match self {
             StateRef::Param(param) => param.layout(),
@@ -34,12 +46,13 @@ impl StateRef<'_> {
     }
 }
 
-/// One piece of a model's state, to be written.
+/// A parameter or a buffer of a model, to be written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StateMut<'a> {
-    /// Trained.
+    /// A parameter, which is trained.
     Param(&'a mut Param),
-    /// Carried.
+    /// A buffer, which is not trained.
     Buffer(&'a mut Buffer),
 }
 
@@ -52,18 +65,93 @@ impl StateMut<'_> {
     }
 }
 
-/// Tensors by their names in a file, in torchvision's layouts.
+/// Tensors by their names in a file, with their axes in the order of a file; see [`Layout`].
 pub type NamedTensors = BTreeMap<String, Tensor>;
 
-/// Something that carries named state. Implement it with [`state!`](crate::state), which takes the names from the fields.
+/// A value with named state: a parameter, a layer, a block, a network.
+///
+/// `#[derive(State)]` implements it. Every field is state, under its own name, unless it is marked
+/// with `#[state(skip)]`, so that no parameter can be forgotten:
+///
+/// ```
+/// use skipgrad::{Tensor, autograd::{Buffer, Param, State}};
+///
+/// #[derive(State)]
+/// struct Scale {
+///     weight: Param,
+///     seen: Buffer,
+///     #[state(skip)]
+///     note: &'static str,
+/// }
+///
+/// #[derive(State)]
+/// struct Net {
+///     #[state(rename = "layer{n}")]
+///     scales: Vec<Scale>,
+///     #[state(flatten(weight = "gamma"))]
+///     head: Scale,
+/// }
+///
+/// let scale = || Scale {
+///     weight: Param::new(Tensor::scalar(1.0)),
+///     seen: Buffer::new(Tensor::scalar(0.0)),
+///     note: "",
+/// };
+/// let net = Net { scales: vec![scale(), scale()], head: scale() };
+/// let names: Vec<String> = net.export().into_keys().collect();
+/// assert_eq!(
+///     names,
+///     ["gamma", "layer1.seen", "layer1.weight", "layer2.seen", "layer2.weight", "seen"]
+/// );
+/// assert_eq!(net.num_parameters(), 3);
+/// # let _ = net.head.note;
+/// ```
+///
+/// * `#[state(skip)]`: the field is no state.
+/// * `#[state(rename = "name")]`: the field has another name in weights files. In the name for a
+///   list, `{i}` counts its elements from 0 and `{n}` from 1: `"layer{n}"` gives `layer1`,
+///   `layer2`.
+/// * `#[state(flatten)]`: the names of the field's own state have nothing in front of them.
+///   `#[state(flatten(conv = "conv1", norm = "bn1"))]` also renames the field's children: of
+///   `conv.weight`, this makes `conv1.weight`. The names may have placeholders, too.
+///
+/// Structs, enums and generic types can derive it. An enum has the state of its active variant; a
+/// tuple of one field is what the field is, and the fields of a longer one are named by index.
+/// `Option`, `Box`, `Vec`, arrays and tuples are state if their elements are.
+///
+/// A field that is no state, and is not said to be none, does not compile:
+///
+/// ```compile_fail,E0277
+/// #[derive(skipgrad::autograd::State)]
+/// struct Layer { weight: skipgrad::autograd::Param, stride: usize }
+/// ```
+///
+/// Nor does a placeholder that means nothing, or a second attribute:
+///
+/// ```compile_fail
+/// #[derive(skipgrad::autograd::State)]
+/// struct Net { #[state(rename = "layer{k}")] layers: Vec<skipgrad::autograd::Param> }
+/// ```
+///
+/// ```compile_fail
+/// #[derive(skipgrad::autograd::State)]
+/// struct Net { #[state(skip, flatten)] layer: skipgrad::autograd::Param }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not state",
+    label = "this is not state",
+    note = "derive it for a type of your own with `#[derive(State)]`",
+    note = "mark a field that carries no parameters with `#[state(skip)]`"
+)]
 pub trait State {
-    /// Shows every piece to `f`, with its name below `path`.
+    /// Shows every parameter and buffer to `f`, with its name below `path`.
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>));
 
-    /// Hands every piece to `f` for writing, with its name below `path`, in the order of [`State::visit`].
+    /// Shows every parameter and buffer to `f` to be written, with its name below `path`, in the
+    /// order of [`State::visit`].
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>));
 
-    /// The number of trained numbers (buffers do not count).
+    /// Returns the number of elements of all parameters, without buffers.
     fn num_parameters(&self) -> usize {
         let mut count = 0;
         self.visit("", &mut |_, slot| {
@@ -74,18 +162,22 @@ pub trait State {
         count
     }
 
-    /// All state by name, in the layouts of a file.
+    /// Returns all parameters and buffers by name, with their axes in the order of a file. A tensor
+    /// with another number of axes than its layout keeps its order, and a warning is logged.
     fn export(&self) -> NamedTensors {
         let mut tensors = NamedTensors::new();
         self.visit("", &mut |name, slot| {
-            let value = slot.layout().to_file(slot.value()).unwrap_or_else(|_| slot.value().clone());
+            let value = slot.layout().to_file(slot.value()).unwrap_or_else(|error| {
+                log::warn!("{name} is exported with its axes in the order of memory: {error}");
+                slot.value().clone()
+            });
             tensors.insert(name.to_string(), value);
         });
         tensors
     }
 
-    /// Whether tensors of these names and shapes are the model's state, all of it and nothing else. Shapes are those of a
-    /// file: a convolution's weight is `[OC, C/groups, KH, KW]`.
+    /// Checks whether tensors of these names and shapes are the state of the model, neither more
+    /// nor less. Shapes are those of a file: a convolution's weight is `[OC, C/groups, KH, KW]`.
     ///
     /// ```
     /// use skipgrad::{Shape, Tensor, autograd::{Param, State}};
@@ -96,7 +188,7 @@ pub trait State {
     /// ```
     ///
     /// # Errors
-    /// [`Error::State`] that lists every missing, unexpected and misshapen tensor.
+    /// [`Error::State`], which lists every missing, unexpected and misshapen tensor.
     fn fits(&self, shapes: &BTreeMap<&str, Shape>) -> Result<()> {
         let (mut missing, mut misshapen) = (vec![], vec![]);
         let mut unexpected: BTreeSet<&str> = shapes.keys().copied().collect();
@@ -115,10 +207,11 @@ pub trait State {
         Error::state(missing, unexpected, misshapen).map_or(Ok(()), Err)
     }
 
-    /// Takes all state from named tensors. `num_batches_tracked`, which PyTorch writes and nothing reads, is ignored.
+    /// Sets all parameters and buffers from named tensors. `num_batches_tracked`, which PyTorch
+    /// writes and nothing reads, is ignored.
     ///
     /// # Errors
-    /// As [`State::fits`]; the model is unchanged then.
+    /// As [`State::fits`]; the model is then unchanged.
     fn import(&mut self, mut tensors: NamedTensors) -> Result<()> {
         tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
         self.fits(&tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor.shape())).collect())?;
@@ -134,53 +227,70 @@ pub trait State {
         Ok(())
     }
 
-    /// Keeps the parameters whose name is `pattern`, in which `*` is any text, as they are: they get neither gradients nor updates,
-    /// and what lies before the first that learns needs no backward pass. Returns how many there are.
+    /// Freezes the parameters whose names match `pattern`, in which `*` stands for any text, and
+    /// returns how many there are. They get neither gradients nor updates, and the layers before
+    /// the first parameter that is not frozen need no backward pass.
     ///
     /// ```
     /// use skipgrad::{Rng, autograd::State, models::ResNet};
     /// let mut model = ResNet::imagenet(18, 5, &mut Rng::seed(0))?;
-    /// model.freeze("*")?; // all but
-    /// assert_eq!(model.thaw("fc.*")?, 2); // the new head
+    /// model.freeze("*")?; // everything except ...
+    /// assert_eq!(model.thaw("fc.*")?, 2); // ... the new head
     /// model.freeze_statistics("*")?;
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if no parameter has such a name.
+    /// [`Error::Argument`] if no name of a parameter matches.
     fn freeze(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Params, pattern, true)
+        freeze::set(self, Kind::Params, pattern, true)
     }
 
-    /// Lets the parameters whose name is `pattern` learn again; see [`State::freeze`].
+    /// Thaws the parameters whose names match `pattern`: the opposite of [`State::freeze`].
     ///
     /// # Errors
     /// As [`State::freeze`].
     fn thaw(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Params, pattern, false)
+        freeze::set(self, Kind::Params, pattern, false)
     }
 
-    /// Keeps the statistics whose name is `pattern`, in which `*` is any text, as they are: batch normalizations use them in training
-    /// as in evaluation, as small batches want it. Returns how many tensors there are.
+    /// Freezes the buffers whose names match `pattern`, in which `*` stands for any text, and
+    /// returns how many there are. Batch normalizations then use their running statistics in
+    /// training as in evaluation, as fine-tuning with small batches needs it.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no buffer has such a name.
+    /// [`Error::Argument`] if no name of a buffer matches.
     fn freeze_statistics(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Buffers, pattern, true)
+        freeze::set(self, Kind::Buffers, pattern, true)
     }
 
-    /// Lets training observe the statistics whose name is `pattern` again.
+    /// Thaws the buffers whose names match `pattern`: the opposite of [`State::freeze_statistics`].
     ///
     /// # Errors
     /// As [`State::freeze_statistics`].
     fn thaw_statistics(&mut self, pattern: &str) -> Result<usize> {
-        freeze::set(self, Half::Buffers, pattern, false)
+        freeze::set(self, Kind::Buffers, pattern, false)
     }
 }
 
-/// `path.name`, or `name` at the root.
-pub fn join(path: &str, name: impl std::fmt::Display) -> String {
-    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+/// Returns `path.name`, or whichever of the two is not empty.
+pub fn join(path: &str, name: impl fmt::Display) -> String {
+    if path.is_empty() {
+        return name.to_string();
+    }
+    let joined = format!("{path}.{name}");
+    if joined.len() > path.len() + 1 { joined } else { path.to_string() }
+}
+
+/// Returns `path.name` with the first segment of `name` replaced as `names` say: what
+/// `#[state(flatten(old = "new"))]` expands to.
+#[doc(hidden)]
+pub fn rename(path: &str, name: &str, names: &[(&str, fmt::Arguments<'_>)]) -> String {
+    let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+    match names.iter().find(|(old, _)| *old == first) {
+        Some((_, new)) => join(&join(path, new), rest),
+        None => join(path, name),
+    }
 }
 
 impl State for Param {
@@ -210,7 +320,7 @@ impl<T: State + ?Sized> State for Box<T> {
     }
 }
 
-/// Nothing, or what is inside, under the same name.
+/// The state of the value, if there is one, under the same name.
 impl<T: State> State for Option<T> {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.iter().for_each(|item| item.visit(path, f));
@@ -220,7 +330,7 @@ impl<T: State> State for Option<T> {
     }
 }
 
-/// Named by index: `layer1.0`, `layer1.1`.
+/// The elements are named by index: `layer1.0`, `layer1.1`.
 impl<T: State> State for Vec<T> {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
         self.iter().enumerate().for_each(|(i, item)| item.visit(&join(path, i), f));
@@ -230,58 +340,41 @@ impl<T: State> State for Vec<T> {
     }
 }
 
-/// Implements [`State`](crate::autograd::State) for a struct: the fields listed carry state, and their names are the names
-/// in weights files. `..field` shows a field's pieces without the field's own name in front.
-///
-/// ```
-/// use skipgrad::{Tensor, autograd::{Buffer, Param, State}, state};
-/// struct Scale { weight: Param, seen: Buffer, note: &'static str }
-/// state!(Scale { weight, seen });
-/// struct Net { scales: Vec<Scale>, head: Scale }
-/// state!(Net { scales, ..head });
-/// let scale = || Scale { weight: Param::new(Tensor::scalar(1.0)), seen: Buffer::new(Tensor::scalar(0.0)), note: "" };
-/// let net = Net { scales: vec![scale()], head: scale() };
-/// let names: Vec<String> = net.export().into_keys().collect();
-/// assert_eq!(names, ["scales.0.seen", "scales.0.weight", "seen", "weight"]);
-/// assert_eq!(net.num_parameters(), 2);
-/// # let _ = net.head.note;
-/// ```
-#[macro_export]
-macro_rules! state {
-    ($type:ty { $($fields:tt)* }) => {
-        impl $crate::autograd::State for $type {
-            #[allow(unused_variables, unused_imports)]
-            fn visit(&self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::StateRef<'_>)) {
-                use $crate::autograd::State as _;
-                $crate::state!(@fields self visit path f; $($fields)*);
+/// The elements are named by index.
+impl<T: State, const N: usize> State for [T; N] {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
+        self.iter().enumerate().for_each(|(i, item)| item.visit(&join(path, i), f));
+    }
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
+        self.iter_mut().enumerate().for_each(|(i, item)| item.visit_mut(&join(path, i), f));
+    }
+}
+
+macro_rules! tuples {
+    ($(($($type:ident $index:tt),+))+) => {$(
+        /// The elements are named by index.
+        impl<$($type: State),+> State for ($($type,)+) {
+            fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
+                $(self.$index.visit(&join(path, $index), f);)+
             }
-            #[allow(unused_variables, unused_imports)]
-            fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, $crate::autograd::StateMut<'_>)) {
-                use $crate::autograd::State as _;
-                $crate::state!(@fields self visit_mut path f; $($fields)*);
+            fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
+                $(self.$index.visit_mut(&join(path, $index), f);)+
             }
         }
-    };
-    (@fields $self:ident $visit:ident $path:ident $f:ident;) => {};
-    (@fields $self:ident $visit:ident $path:ident $f:ident; ..$field:ident $(, $($rest:tt)*)?) => {
-        $self.$field.$visit($path, $f);
-        $crate::state!(@fields $self $visit $path $f; $($($rest)*)?);
-    };
-    (@fields $self:ident $visit:ident $path:ident $f:ident; $field:ident $(, $($rest:tt)*)?) => {
-        $self.$field.$visit(&$crate::autograd::join($path, stringify!($field)), $f);
-        $crate::state!(@fields $self $visit $path $f; $($($rest)*)?);
-    };
+    )+};
 }
+tuples! { (A 0) (A 0, B 1) (A 0, B 1, C 2) (A 0, B 1, C 2, D 3) }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autograd::State;
 
+    #[derive(State)]
     struct Layer {
         weight: Param,
         mean: Buffer,
     }
-    state!(Layer { weight, mean });
 
     fn layer() -> Layer {
         let weight = Tensor::from_fn([1, 1, 2, 3], |i| i as f32).unwrap();
@@ -291,7 +384,7 @@ mod tests {
     #[test]
     fn files_have_torchvisions_layout() {
         let exported = layer().export();
-        assert_eq!(exported["weight"].shape()[..], [3, 2, 1, 1]);
+        assert_eq!(exported["weight"].shape(), [3, 2, 1, 1]);
         assert_eq!(exported["weight"].data(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
         let mut other = layer();
         other.weight.value_mut().scale(0.0);
@@ -322,5 +415,78 @@ mod tests {
         let a = layer();
         assert_ne!(a.weight.clone().id(), a.weight.id());
         assert_ne!(a.mean.clone().id(), a.mean.id());
+    }
+
+    #[derive(State)]
+    enum Branch<T> {
+        Empty,
+        Single(Box<T>),
+        Pair(T, T),
+        Named {
+            #[state(rename = "left.conv")]
+            left: T,
+            #[state(skip)]
+            _width: usize,
+            right: Option<T>,
+        },
+    }
+
+    #[derive(State)]
+    struct Wrapper<T, U>(T, #[state(skip)] std::marker::PhantomData<U>);
+
+    #[derive(State)]
+    struct Tree<const N: usize> {
+        #[state(rename = "stage{n}")]
+        stages: [Branch<Layer>; N],
+        #[state(flatten(weight = "block{i}.weight"))]
+        blocks: Vec<Layer>,
+        #[state(flatten)]
+        head: Wrapper<(Param, Buffer), std::rc::Rc<u8>>,
+        r#type: Param,
+    }
+
+    fn names(state: &impl State) -> Vec<String> {
+        let mut names = vec![];
+        state.visit("net", &mut |name, _| names.push(name.to_string()));
+        names
+    }
+
+    #[test]
+    fn derived_names_are_the_fields() {
+        let scalar = || Tensor::scalar(0.0);
+        let head = Wrapper((Param::new(scalar()), Buffer::new(scalar())), std::marker::PhantomData);
+        let stages = [
+            Branch::Empty,
+            Branch::Single(Box::new(layer())),
+            Branch::Pair(layer(), layer()),
+            Branch::Named { left: layer(), _width: 3, right: None },
+        ];
+        let mut tree = Tree { stages, blocks: vec![layer(), layer()], head, r#type: Param::new(scalar()) };
+        let expected = [
+            "net.stage2.weight",
+            "net.stage2.mean",
+            "net.stage3.0.weight",
+            "net.stage3.0.mean",
+            "net.stage3.1.weight",
+            "net.stage3.1.mean",
+            "net.stage4.left.conv.weight",
+            "net.stage4.left.conv.mean",
+            "net.block0.weight",
+            "net.mean",
+            "net.block1.weight",
+            "net.mean",
+            "net.0.0",
+            "net.0.1",
+            "net.type",
+        ];
+        assert_eq!(names(&tree), expected);
+        let mut names = vec![];
+        tree.visit_mut("net", &mut |name, _| names.push(name.to_string()));
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn paths_are_joined_where_there_are_two() {
+        assert_eq!([join("", "a"), join("a", ""), join("a", "b"), join("", "")], ["a", "a", "a.b", ""]);
     }
 }

@@ -4,7 +4,7 @@ use super::{
     meta::Meta,
     param::{Buffer, Param, StateId},
     saved::Recompute,
-    scope::Capture,
+    scope::{Capture, Fault},
 };
 use crate::{Rng, Shape, Tensor};
 use std::{
@@ -12,29 +12,32 @@ use std::{
     fmt,
 };
 
-/// What a pass is for: some layers (batch normalization, dropout) compute differently.
+/// The purpose of a pass, on which batch normalization and dropout depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
-    /// Statistics of the batch, random dropping.
+    /// Training: normalization with the statistics of the batch, and random dropout.
     Train,
-    /// Statistics kept by the model, nothing random.
+    /// Evaluation: normalization with the running statistics, and nothing random.
     Eval,
 }
 
-/// A rule: from the gradient of a value to those of the inputs that need one.
+/// The backward function of an operation: from the gradient of its output, and which inputs need
+/// one, to the gradients of its inputs.
 pub(super) type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>>>;
 
-/// How a value on the tape was made.
+/// The origin of a value on the tape.
 pub(super) enum Node {
     /// A parameter or a watched input.
     Leaf(StateId),
-    /// Another value, whose gradient is wanted on the way.
+    /// Another value, whose gradient is retained.
     RetainGrad { id: StateId, input: usize },
-    /// By an operation; inputs that need a gradient have a node.
+    /// The output of an operation; inputs that need a gradient have a node.
     Op { name: &'static str, inputs: Vec<Option<(usize, Shape)>>, backward: Backward },
 }
 
-/// One pass through a network: its mode, what it records for [`Var::backward`], and what modules observe on the way.
+/// One pass through a network: its mode, the recording for [`Var::backward`], and the buffer
+/// updates that modules observe.
 ///
 /// A tape stays on its thread, and a `Var` cannot outlive it:
 ///
@@ -53,32 +56,36 @@ pub struct Tape {
     pub(super) nodes: RefCell<Vec<Node>>,
     pub(super) consumed: Cell<bool>,
     pub(super) observed: RefCell<Vec<(StateId, Tensor)>>,
-    /// Of a meta tape.
+    /// The state of a meta tape.
     pub(super) meta: Option<Meta>,
-    /// Of a tape whose pass somebody follows.
+    /// The state of a pass that is captured, for feature maps and summaries.
     pub(super) capture: RefCell<Option<Capture>>,
+    /// Where the latest error arose.
+    pub(super) fault: RefCell<Option<Fault>>,
 }
 
 impl Tape {
-    /// A tape that records, in training mode; `rng` is where dropout and its kin take their numbers from.
+    /// Makes a tape in training mode that records; `rng` is the source of the random numbers of
+    /// dropout and stochastic depth.
     pub fn train(rng: Rng) -> Tape {
         Tape::new(Mode::Train, true, rng)
     }
 
-    /// A tape that records nothing, in evaluation mode.
+    /// Makes a tape in evaluation mode that records nothing.
     pub fn eval() -> Tape {
         Tape::new(Mode::Eval, false, Rng::seed(0))
     }
 
-    /// A tape on which nothing is computed: values have a shape and no numbers, and what a pass would take is added up. It records
-    /// in training mode and does not in evaluation mode. [`Module`](crate::nn::Module)'s `check`, `summary` and `plan` are made of it.
+    /// Makes a tape on which nothing is computed, as on PyTorch's meta device: values have a shape
+    /// and no elements, and the cost of the pass is added up. It records in training mode and does
+    /// not in evaluation mode.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::{Mode, Tape}};
     /// let tape = Tape::meta(Mode::Train);
     /// let x = tape.placeholder(&[1000, 1000, 1000])?;
     /// let y = x.relu().add(&x)?;
-    /// assert_eq!((&y.shape()[..], y.value().data().len()), (&[1000, 1000, 1000][..], 0));
+    /// assert!(y.shape() == [1000, 1000, 1000] && y.value().data().is_empty());
     /// assert!(y.add(&y.sum()).is_err());
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -96,36 +103,38 @@ impl Tape {
             observed: RefCell::default(),
             meta: None,
             capture: RefCell::default(),
+            fault: RefCell::default(),
         }
     }
 
-    /// The same tape with recording on or off: gradients in evaluation mode (saliency, frozen statistics), or statistics
-    /// in training mode without the memory of a recording.
+    /// Turns recording on or off: on for gradients in evaluation mode (saliency, frozen
+    /// statistics), off for statistics in training mode without the memory of a recording.
     pub fn recording(self, on: bool) -> Tape {
         Tape { recording: on, ..self }
     }
 
-    /// The mode.
+    /// Returns the mode.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether operations are recorded.
+    /// Returns whether operations are recorded.
     pub fn is_recording(&self) -> bool {
         self.recording
     }
 
-    /// A value without a gradient: images.
+    /// Puts a value without a gradient on the tape, such as images.
     pub fn input(&self, value: Tensor) -> Var<'_> {
         Var { value, node: None, id: None, recompute: None, tape: self }
     }
 
-    /// A value whose gradient is wanted: [`Updates::grad_of`](super::Updates::grad_of) reads it after `backward`.
+    /// Puts a value with a gradient on the tape (`requires_grad` in PyTorch). After `backward`,
+    /// [`Updates::grad_of`](super::Updates::grad_of) returns the gradient.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval().recording(true);
-    /// let x = tape.watch(Tensor::new([2], vec![3.0, 4.0])?);
+    /// let x = tape.watch(Tensor::new([2], [3.0, 4.0])?);
     /// let updates = x.mul(&x)?.sum().backward()?;
     /// assert_eq!(updates.grad_of(&x).unwrap().data(), [6.0, 8.0]);
     /// # Ok::<(), skipgrad::Error>(())
@@ -134,7 +143,8 @@ impl Tape {
         self.leaf(value, StateId::fresh())
     }
 
-    /// The value of a parameter. No gradient flows to a parameter that is not trainable.
+    /// Puts the value of a parameter on the tape. No gradient flows to a parameter that is not
+    /// trainable.
     pub fn param(&self, param: &Param) -> Var<'_> {
         if param.is_trainable() {
             self.leaf(param.value().clone(), param.id())
@@ -148,7 +158,8 @@ impl Tape {
         Var { value, node, id: Some(id), recompute: None, tape: self }
     }
 
-    /// Asks for a buffer's new value; it becomes part of the [`Updates`](super::Updates), unless the buffer is frozen.
+    /// Records the new value of a buffer. It becomes part of the [`Updates`](super::Updates),
+    /// unless the buffer is frozen.
     pub fn observe(&self, buffer: &Buffer, value: Tensor) {
         if buffer.is_frozen() {
             return;
@@ -157,7 +168,7 @@ impl Tape {
         self.observed.borrow_mut().push((buffer.id(), value));
     }
 
-    /// A stream of random numbers of its own for one operation.
+    /// Returns a new stream of random numbers for one operation.
     pub fn rng(&self) -> Rng {
         self.rng.borrow_mut().split()
     }
@@ -174,13 +185,13 @@ impl Tape {
 pub struct Var<'t> {
     pub(super) value: Tensor,
     pub(super) node: Option<usize>,
-    /// Of a parameter or a watched value; on a meta tape, of any.
+    /// The identity of a parameter or a watched value, and on a meta tape of every value.
     pub(super) id: Option<StateId>,
     pub(super) recompute: Option<Recompute>,
     pub(super) tape: &'t Tape,
 }
 
-/// The value, and whether a gradient flows back from it.
+/// Shows the value and whether it is recorded.
 impl fmt::Debug for Var<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Var").field("value", &self.value).field("recorded", &self.node.is_some()).finish()
@@ -188,37 +199,39 @@ impl fmt::Debug for Var<'_> {
 }
 
 impl<'t> Var<'t> {
-    /// The value.
+    /// Returns the value.
     pub fn value(&self) -> &Tensor {
         &self.value
     }
 
-    /// The sizes of its axes.
+    /// Returns the shape of the value.
     pub fn shape(&self) -> &Shape {
         self.value.shape()
     }
 
-    /// The tape it is on.
+    /// Returns the tape that the value is on.
     pub fn tape(&self) -> &'t Tape {
         self.tape
     }
 
-    /// Whether a gradient flows back from it.
+    /// Returns whether a gradient flows back from the value.
     pub fn is_recorded(&self) -> bool {
         self.node.is_some()
     }
 
-    /// The value of a loss; see [`Tensor::item`].
+    /// Returns the only element, such as that of a loss; see [`Tensor::item`].
     pub fn item(&self) -> f32 {
         self.value.item()
     }
 
-    /// The index of the largest element of each row; see [`Tensor::argmax`].
+    /// Returns the index of the largest element of each row; see [`Tensor::argmax`].
     pub fn argmax(&self) -> Vec<usize> {
         self.value.argmax()
     }
 
-    /// The same value, whose gradient [`Updates::grad_of`](super::Updates::grad_of) reads after `backward`, wherever else it flows.
+    /// Returns the same value with its gradient retained: after `backward`,
+    /// [`Updates::grad_of`](super::Updates::grad_of) returns the gradient of this intermediate
+    /// value.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -239,24 +252,30 @@ impl<'t> Var<'t> {
         Var { node, id: Some(id), ..self }
     }
 
-    /// The same value without its history: no gradient flows through.
+    /// Returns the same value without its history: no gradient flows through it.
     pub fn detach(&self) -> Var<'t> {
         self.tape.input(self.value.clone())
     }
 
-    /// The entry point that every operation goes through, the library's and a user's.
+    /// Runs an operation. Every operation, of the library and of a user, is defined by a call of
+    /// this function, as by a `torch.autograd.Function`.
     ///
-    /// `shape` is the output's. `forward` gets the inputs' values and returns the output and the rule for the gradients:
-    /// a closure from the output's gradient, and which inputs need one, to theirs. What the rule captures is what training
-    /// remembers of this operation. Check the inputs before: `forward` cannot fail. On a meta tape it is not called; what it would
-    /// take, [`Var::costs`] may say.
+    /// `shape` is the shape of the output. `forward` gets the values of the inputs and returns the
+    /// output and the backward function: a closure that gets the gradient of the output and a flag
+    /// for each input, whether it needs a gradient, and returns the gradients of the inputs (`None`
+    /// where none is needed). The tensors that the closure captures are saved for backward.
+    ///
+    /// Check the inputs before the call: `forward` cannot fail. On a meta tape `forward` is not
+    /// called; [`Var::costs`] declares what it would cost.
     ///
     /// ```
     /// use skipgrad::{Rng, Tensor, autograd::{Tape, Var}};
     /// /// Element-wise cube: dx = 3 x^2 dy.
     /// fn cube<'t>(x: &Var<'t>) -> Var<'t> {
     ///     Var::op("cube", [x], *x.shape(), |[x]| {
-    ///         let y = Tensor::build(*x.shape(), |y| y.iter_mut().zip(x.data()).for_each(|(y, x)| *y = x * x * x));
+    ///         let y = Tensor::build(*x.shape(), |y| {
+    ///             y.iter_mut().zip(x.data()).for_each(|(y, x)| *y = x * x * x);
+    ///         });
     ///         let x = x.clone();
     ///         (y, move |mut dy: Tensor, _| {
     ///             dy.data_mut().iter_mut().zip(x.data()).for_each(|(d, x)| *d *= 3.0 * x * x);
@@ -272,7 +291,8 @@ impl<'t> Var<'t> {
     /// ```
     ///
     /// # Panics
-    /// If `forward` returns a value of another shape, or the inputs are on different tapes.
+    /// Panics if `forward` returns a value of another shape, if the inputs are on different tapes,
+    /// or if memory runs out.
     #[track_caller]
     pub fn op<const N: usize, B>(
         name: &'static str,
@@ -289,7 +309,8 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// [`Var::op`] for a number of inputs that is known only at run time, such as a concatenation's.
+    /// Runs an operation with a number of inputs that is known only at run time, such as a
+    /// concatenation; see [`Var::op`].
     ///
     /// # Panics
     /// As [`Var::op`], and if there is no input.

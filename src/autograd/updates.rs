@@ -1,4 +1,4 @@
-//! What a pass asks for.
+//! The result of a pass.
 
 use super::{
     param::{Buffer, Param, StateId},
@@ -7,9 +7,11 @@ use super::{
 use crate::Tensor;
 use std::collections::BTreeMap;
 
-/// The end of a pass as a value: gradients of parameters, new values of buffers. An optimizer applies it.
+/// The result of a pass: gradients of parameters and new values of buffers. An optimizer applies
+/// it.
 ///
-/// Updates can cross threads, so shards of a batch run on tapes of their own and hand theirs back:
+/// Updates can be sent to other threads, so the shards of a batch can run in parallel, each with
+/// its own tape:
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::{Param, Tape, Updates}};
@@ -34,7 +36,7 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// Of one pass; a buffer observed twice keeps the later value.
+    /// Makes the updates of one pass; a buffer that was observed twice gets the later value.
     pub(super) fn of(observed: Vec<(StateId, Tensor)>) -> Updates {
         Updates { gradients: BTreeMap::new(), observed: observed.into_iter().collect(), passes: 1 }
     }
@@ -43,33 +45,37 @@ impl Updates {
         add(&mut self.gradients, id, gradient);
     }
 
-    /// The gradient of a parameter, if the loss depends on it.
+    /// Returns the gradient of a parameter, if the loss depends on it.
     pub fn grad(&self, param: &Param) -> Option<&Tensor> {
         self.gradients.get(&param.id())
     }
 
-    /// The gradient with respect to a watched input (or a parameter's `Var`).
+    /// Returns the gradient of a watched input, of a value with [`Var::retain_grad`], or of a
+    /// parameter's `Var`.
     pub fn grad_of(&self, input: &Var<'_>) -> Option<&Tensor> {
         self.gradients.get(&input.id?)
     }
 
-    /// The new value of a buffer, if the pass observed one.
+    /// Returns the new value of a buffer, if the pass observed one.
     pub fn observed(&self, buffer: &Buffer) -> Option<&Tensor> {
         self.observed.get(&buffer.id())
     }
 
-    /// Takes a parameter's gradient out.
+    /// Removes and returns the gradient of a parameter.
     pub fn take_grad(&mut self, param: &Param) -> Option<Tensor> {
         self.gradients.remove(&param.id())
     }
 
-    /// Takes a buffer's new value out.
+    /// Removes and returns the new value of a buffer.
     pub fn take_observed(&mut self, buffer: &Buffer) -> Option<Tensor> {
         self.observed.remove(&buffer.id())
     }
 
-    /// The mean of the gradients and of the observations of shards, summed in the order given; a parameter that a shard
-    /// did not reach counts as zero there.
+    /// Returns the mean of the gradients and of the observations of shards, summed in the order
+    /// given. The gradient of a parameter that a shard did not use counts as zero there.
+    ///
+    /// # Panics
+    /// As [`Updates::accumulate`].
     pub fn mean(shards: Vec<Updates>) -> Updates {
         let share = 1.0 / shards.len().max(1) as f32;
         let mut sum = Updates::default();
@@ -80,8 +86,11 @@ impl Updates {
         sum
     }
 
-    /// Adds the gradients of another pass, as micro-batches of one step do: scale by `1 / passes` after the last for
-    /// the mean. Observations become the mean over the passes so far.
+    /// Adds the gradients of another pass, for a step of several micro-batches. For the mean, scale
+    /// by `1 / passes` after the last one. Observations become the mean over the passes so far.
+    ///
+    /// # Panics
+    /// Panics if the two have gradients of different shapes for one parameter.
     pub fn accumulate(&mut self, other: Updates) {
         for (id, gradient) in other.gradients {
             add(&mut self.gradients, id, gradient);
@@ -103,13 +112,13 @@ impl Updates {
         self.gradients.values_mut().for_each(|gradient| gradient.scale(alpha));
     }
 
-    /// The Euclidean norm of all gradients together.
+    /// Returns the Euclidean norm of all gradients together.
     pub fn global_norm(&self) -> f32 {
         self.gradients.values().map(Tensor::sum_of_squares).sum::<f64>().sqrt() as f32
     }
 
-    /// Scales all gradients so that their common norm is at most `max`; returns the norm before.
-    /// A norm that is not finite scales nothing: the caller sees it in what is returned.
+    /// Scales all gradients so that their norm together is at most `max`, and returns the norm
+    /// before. If that norm is not finite, nothing is scaled.
     pub fn clip_global_norm(&mut self, max: f32) -> f32 {
         let norm = self.global_norm();
         if norm.is_finite() && norm > max {

@@ -1,4 +1,4 @@
-//! What evaluation keeps of a block: its weights, folded and packed, until something that they were made of changes.
+//! Folded and packed weights, which evaluation uses until something that they were made of changes.
 
 use crate::{
     Result,
@@ -8,12 +8,13 @@ use crate::{
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What was folded, and of what. A copy begins without.
+/// The folded weights of a block, and what they were made of. A copy of the block begins without
+/// any.
 #[derive(Debug)]
 pub(super) struct Folding<F>(Mutex<Option<(Vec<Origin>, Arc<F>)>>);
 
-/// All that the folded weights of a convolution and a norm depend on: the revisions of weight, bias, gamma, beta, mean and
-/// variance, and the settings.
+/// Everything that the folded weights of a convolution and a norm depend on: the versions of
+/// weight, bias, gamma, beta, mean and variance, and the settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Origin {
     versions: [Option<Version>; 6],
@@ -48,27 +49,28 @@ impl<F> Clone for Folding<F> {
 }
 
 impl<F> Folding<F> {
-    /// What was folded of these origins, or is now.
-    pub(super) fn of(
+    /// Returns the weights that were folded from these origins, or folds them now.
+    pub(super) fn get_or_fold(
         &self,
         origins: impl Iterator<Item = Origin> + Clone,
         fold: impl FnOnce() -> Result<Arc<F>>,
     ) -> Result<Arc<F>> {
-        let mut kept = self.lock();
-        if let Some((of, folded)) = &*kept
+        let mut cached = self.lock();
+        if let Some((of, folded)) = &*cached
             && of.iter().copied().eq(origins.clone())
         {
             return Ok(folded.clone());
         }
-        Ok(kept.insert((origins.collect(), fold()?)).1.clone())
+        log::debug!("folding the normalizations of {} convolutions", origins.clone().count());
+        Ok(cached.insert((origins.collect(), fold()?)).1.clone())
     }
 
-    /// Forgets it, so that an update finds weights that nobody shares.
+    /// Drops the folded weights, so that an update finds parameters that nothing else shares.
     pub(super) fn clear(&self) {
         *self.lock() = None;
     }
 
-    /// What a thread that panicked left behind is whole: it is replaced in one step.
+    /// Locks the weights. A thread that panicked leaves them whole: they are replaced in one step.
     fn lock(&self) -> MutexGuard<'_, Option<(Vec<Origin>, Arc<F>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

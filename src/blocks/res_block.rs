@@ -1,15 +1,18 @@
 //! A stage of a residual network.
 
-use super::{BasicBlock, BlockOptions, Bottleneck, PreActBlock, PreActNames, ShortcutKind};
+use super::{
+    BasicBlock, Bottleneck, PreActBlock, ShortcutKind,
+    residual::{BlockOptions, bottleneck_setters, residual_setters, shortcut_setter},
+};
 use crate::{
     At, Error, Result, Rng,
-    autograd::{State, StateMut, StateRef, Var},
+    autograd::{State, Var},
     nn::{Module, init::Fan},
-    state,
 };
 
-/// Which residual block a stage is made of.
+/// The kind of residual block that a stage is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BlockKind {
     /// [`BasicBlock`].
     Basic,
@@ -22,7 +25,7 @@ pub enum BlockKind {
 }
 
 impl BlockKind {
-    /// The output has this many times the channels of the block's 3x3 convolutions.
+    /// Returns the ratio of output channels to the channels of the block's 3x3 convolutions.
     pub const fn expansion(self) -> usize {
         match self {
             BlockKind::Basic | BlockKind::PreActBasic => 1,
@@ -30,48 +33,45 @@ impl BlockKind {
         }
     }
 
-    /// Whether its norms come before the convolutions: then one more follows the last block, and none the stem's convolution.
+    /// Returns whether the norms come before the convolutions. Then one more norm follows the last
+    /// block, and none the stem's convolution.
     pub const fn is_preact(self) -> bool {
         matches!(self, BlockKind::PreActBasic | BlockKind::PreActBottleneck)
     }
 }
 
 /// One block of a stage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, State)]
+#[non_exhaustive]
 pub enum ResidualUnit {
-    /// Two 3x3 convolutions.
+    /// A block of [`BlockKind::Basic`].
     Basic(Box<BasicBlock>),
-    /// 1x1, 3x3, 1x1.
+    /// A block of [`BlockKind::Bottleneck`].
     Bottleneck(Box<Bottleneck>),
-    /// The same with norms and ReLUs in front of the convolutions.
+    /// A block of [`BlockKind::PreActBasic`] or [`BlockKind::PreActBottleneck`].
     PreAct(Box<PreActBlock>),
 }
 
 impl ResidualUnit {
-    /// A block of this kind from `inputs` to `outputs` channels.
-    ///
-    /// # Errors
-    /// As [`BasicBlock::new`], [`Bottleneck::new`] and [`PreActBlock::basic`].
-    pub fn new(
+    fn new(
         kind: BlockKind,
-        [inputs, outputs]: [usize; 2],
+        [in_channels, out_channels]: [usize; 2],
         options: &BlockOptions,
         rng: &mut Rng,
     ) -> Result<ResidualUnit> {
-        Ok(match kind {
+        let preact = match kind {
             BlockKind::Basic => {
-                ResidualUnit::Basic(Box::new(BasicBlock::new(inputs, outputs, options, rng)?))
+                let block = BasicBlock::with(in_channels, out_channels, options, rng)?;
+                return Ok(ResidualUnit::Basic(Box::new(block)));
             }
             BlockKind::Bottleneck => {
-                ResidualUnit::Bottleneck(Box::new(Bottleneck::new(inputs, outputs, options, rng)?))
+                let block = Bottleneck::with(in_channels, out_channels, options, rng)?;
+                return Ok(ResidualUnit::Bottleneck(Box::new(block)));
             }
-            BlockKind::PreActBasic => {
-                ResidualUnit::PreAct(Box::new(PreActBlock::basic(inputs, outputs, options, rng)?))
-            }
-            BlockKind::PreActBottleneck => {
-                ResidualUnit::PreAct(Box::new(PreActBlock::bottleneck(inputs, outputs, options, rng)?))
-            }
-        })
+            BlockKind::PreActBasic => PreActBlock::basic(in_channels, out_channels),
+            BlockKind::PreActBottleneck => PreActBlock::bottleneck(in_channels, out_channels),
+        };
+        Ok(ResidualUnit::PreAct(Box::new(preact.options(*options).build(rng)?)))
     }
 }
 
@@ -85,143 +85,99 @@ impl Module for ResidualUnit {
     }
 }
 
-impl State for ResidualUnit {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, StateRef<'_>)) {
-        match self {
-            ResidualUnit::Basic(block) => block.visit(path, f),
-            ResidualUnit::Bottleneck(block) => block.visit(path, f),
-            ResidualUnit::PreAct(block) => block.visit(path, f),
-        }
-    }
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
-        match self {
-            ResidualUnit::Basic(block) => block.visit_mut(path, f),
-            ResidualUnit::Bottleneck(block) => block.visit_mut(path, f),
-            ResidualUnit::PreAct(block) => block.visit_mut(path, f),
-        }
-    }
-}
-
-/// A stage of a residual network, a bracket with its `x n` in He et al. 2015, table 1: the first block strides and changes
-/// the channels, the others keep the shape.
+/// A stage of a residual network, a bracket with its `x n` in He et al. 2015, table 1: the first
+/// block strides and changes the channels, the others keep the shape.
 ///
-/// State: the blocks by index, `0.conv1.weight` and so on.
+/// Its state is that of the blocks, named by index: `0.conv1.weight` and so on.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::ResBlock, nn::Module};
 /// let stage = ResBlock::basic(16, 32, 3).stride(2).build(&mut Rng::seed(0))?;
 /// let tape = Tape::eval();
-/// assert_eq!(stage.forward(&tape.input(Tensor::zeros([1, 8, 8, 16])?))?.shape()[..], [1, 4, 4, 32]);
+/// let y = stage.forward(&tape.input(Tensor::zeros([1, 8, 8, 16])?))?;
+/// assert_eq!(y.shape(), [1, 4, 4, 32]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, State)]
 pub struct ResBlock {
     /// The blocks, first to last.
+    #[state(flatten)]
     pub blocks: Vec<ResidualUnit>,
-}
-state!(ResBlock { ..blocks });
-
-impl ResBlock {
-    /// Begins a stage of so many [`BasicBlock`]s, the first from `inputs` to `outputs` channels.
-    pub fn basic(inputs: usize, outputs: usize, blocks: usize) -> ResBlockBuilder {
-        ResBlockBuilder::new(BlockKind::Basic, inputs, outputs, blocks)
-    }
-
-    /// Begins a stage of so many [`Bottleneck`]s, the first from `inputs` to `outputs` channels (a multiple of four).
-    pub fn bottleneck(inputs: usize, outputs: usize, blocks: usize) -> ResBlockBuilder {
-        ResBlockBuilder::new(BlockKind::Bottleneck, inputs, outputs, blocks)
-    }
 }
 
 impl Module for ResBlock {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let mut blocks = self.blocks.iter().enumerate();
-        blocks.try_fold(x.clone(), |x, (i, block)| x.tape().scope(i, || block.forward(&x)))
+        x.tape().enter(self, || self.blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x)))
     }
 }
 
-/// A stage to be: see [`ResBlock::basic`] and [`ResBlock::bottleneck`].
+impl ResBlock {
+    /// Begins a stage of `num_blocks` [`BasicBlock`]s.
+    pub fn basic(in_channels: usize, out_channels: usize, num_blocks: usize) -> ResBlockBuilder {
+        ResBlock::builder(BlockKind::Basic, in_channels, out_channels, num_blocks)
+    }
+
+    /// Begins a stage of `num_blocks` [`Bottleneck`]s; the number of output channels is a multiple
+    /// of four.
+    pub fn bottleneck(in_channels: usize, out_channels: usize, num_blocks: usize) -> ResBlockBuilder {
+        ResBlock::builder(BlockKind::Bottleneck, in_channels, out_channels, num_blocks)
+    }
+
+    /// Begins a stage of `num_blocks` blocks of any kind.
+    pub fn builder(
+        kind: BlockKind,
+        in_channels: usize,
+        out_channels: usize,
+        num_blocks: usize,
+    ) -> ResBlockBuilder {
+        let options = BlockOptions::default();
+        ResBlockBuilder { kind, in_channels, out_channels, num_blocks, options, drop_path: [0.0; 2] }
+    }
+}
+
+/// The settings of a [`ResBlock`]; see [`ResBlock::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "`build` makes the stage"]
 pub struct ResBlockBuilder {
     kind: BlockKind,
-    inputs: usize,
-    outputs: usize,
-    blocks: usize,
+    in_channels: usize,
+    out_channels: usize,
+    num_blocks: usize,
     options: BlockOptions,
     drop_path: [f32; 2],
 }
 
 impl ResBlockBuilder {
-    /// A stage of `blocks` blocks of this kind, the first from `inputs` to `outputs` channels.
-    pub fn new(kind: BlockKind, inputs: usize, outputs: usize, blocks: usize) -> ResBlockBuilder {
-        let options = BlockOptions::default();
-        ResBlockBuilder { kind, inputs, outputs, blocks, options, drop_path: [0.0; 2] }
-    }
+    residual_setters!();
+    shortcut_setter!();
+    bottleneck_setters!();
 
-    /// The stride of the first block; 1 if nothing is said.
-    pub fn stride(mut self, stride: usize) -> Self {
-        self.options.stride = stride;
-        self
-    }
-
-    /// What the first block's shortcut does if the shape changes; a projection if nothing is said.
-    pub fn shortcut(mut self, kind: ShortcutKind) -> Self {
-        self.options.shortcut = kind;
-        self
-    }
-
-    /// Whether each block begins as its shortcut: see [`BlockOptions::zero_init_residual`].
-    pub fn zero_init_residual(mut self, yes: bool) -> Self {
-        self.options.zero_init_residual = yes;
-        self
-    }
-
-    /// Stochastic depth: the probability that training skips a block, rising from the first block's to the last's in equal
-    /// steps.
+    /// Sets the probabilities of stochastic depth: that training skips the first block for a
+    /// sample, and that it skips the last; in between they rise in equal steps.
     pub fn drop_path(mut self, first: f32, last: f32) -> Self {
         self.drop_path = [first, last];
-        self
-    }
-
-    /// How the convolutions are initialized; by fan-out if nothing is said.
-    pub fn fan(mut self, fan: Fan) -> Self {
-        self.options.fan = fan;
-        self
-    }
-
-    /// Groups of the 3x3 convolutions and the channels of each: see [`BlockOptions::groups`] and
-    /// [`BlockOptions::width_per_group`].
-    pub fn groups(mut self, groups: usize, width_per_group: usize) -> Self {
-        (self.options.groups, self.options.width_per_group) = (groups, width_per_group);
-        self
-    }
-
-    /// What the parts of pre-activation blocks are called.
-    pub fn names(mut self, names: PreActNames) -> Self {
-        self.options.names = names;
         self
     }
 
     /// Makes the stage.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a number is zero, a probability none, or the shortcut cannot be had; the error's path begins
-    /// with the block's index.
+    /// [`Error::Argument`] if a number is zero, a probability is not in [0, 1), or a setting is not
+    /// one of this kind of block; the error's path begins with the block's index.
     pub fn build(self, rng: &mut Rng) -> Result<ResBlock> {
-        if self.blocks == 0 {
+        if self.num_blocks == 0 {
             return Err(Error::argument("res_block", "blocks", "at least 1", 0));
         }
         let [first, last] = self.drop_path;
-        let step = (last - first) / (self.blocks - 1).max(1) as f32;
+        let step = (last - first) / (self.num_blocks - 1).max(1) as f32;
         let block = |i: usize| {
             let drop_path = first + i as f32 * step;
-            let (inputs, stride) =
-                if i == 0 { (self.inputs, self.options.stride) } else { (self.outputs, 1) };
+            let (in_channels, stride) =
+                if i == 0 { (self.in_channels, self.options.stride) } else { (self.out_channels, 1) };
             let options = BlockOptions { stride, drop_path, ..self.options };
-            ResidualUnit::new(self.kind, [inputs, self.outputs], &options, rng).at(i)
+            ResidualUnit::new(self.kind, [in_channels, self.out_channels], &options, rng).at(i)
         };
-        Ok(ResBlock { blocks: (0..self.blocks).map(block).collect::<Result<_>>()? })
+        Ok(ResBlock { blocks: (0..self.num_blocks).map(block).collect::<Result<_>>()? })
     }
 }
 
@@ -257,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_block() {
+    fn errors_name_the_block() {
         let error = |stage: ResBlockBuilder| stage.build(&mut Rng::seed(0)).unwrap_err().to_string();
         assert_eq!(error(ResBlock::basic(4, 4, 0)), "res_block: blocks: expected at least 1, found 0");
         assert_eq!(

@@ -1,37 +1,23 @@
 //! The two residual blocks of He et al. 2015, figure 5.
 
-use super::{ConvNorm, PreActNames, Shortcut, ShortcutKind};
+use super::{ConvNorm, Shortcut, ShortcutKind};
 use crate::{
     Error, Result, Rng,
-    autograd::{Mode, Var},
-    nn::{Module, conv1x1, conv3x3, init::Fan},
+    autograd::{Mode, State, Var},
+    nn::{Conv2dBuilder, Module, conv1x1, conv3x3, init::Fan},
     ops::expect_drop_probability,
-    state,
 };
 
-/// How a residual block is made; the default is stride 1, projection shortcuts, gamma 1, nothing dropped, fan-out, one
-/// group.
+/// The settings of a residual block.
 #[derive(Clone, Copy, Debug)]
-pub struct BlockOptions {
-    /// Of the block's first 3x3 convolution, in rows and in columns.
-    pub stride: usize,
-    /// What the shortcut does where the shape changes.
-    pub shortcut: ShortcutKind,
-    /// Whether the last norm's gamma begins at 0, so that the block begins as its shortcut (Goyal et al. 2017, section 5.1).
-    pub zero_init_residual: bool,
-    /// The probability in [0, 1) that training skips the block for a sample (Huang et al. 2016, "Deep networks with
-    /// stochastic depth").
-    pub drop_path: f32,
-    /// How the convolutions are initialized.
-    pub fan: Fan,
-    /// Groups of a bottleneck's 3x3 convolution (Xie et al. 2017, "Aggregated residual transformations for deep neural networks",
-    /// their cardinality C); other blocks have 1.
-    pub groups: usize,
-    /// Channels of each group of a bottleneck's 3x3 convolution where the block has 256 outputs, and in proportion elsewhere:
-    /// 64, with 32 groups 4 (ResNeXt, their d), twice that for a wide network; other blocks have 64.
-    pub width_per_group: usize,
-    /// What a pre-activation block's parts are called.
-    pub names: PreActNames,
+pub(super) struct BlockOptions {
+    pub(super) stride: usize,
+    pub(super) shortcut: ShortcutKind,
+    pub(super) zero_init_residual: bool,
+    pub(super) drop_path: f32,
+    pub(super) fan: Fan,
+    pub(super) groups: usize,
+    pub(super) width_per_group: usize,
 }
 
 impl Default for BlockOptions {
@@ -44,140 +30,291 @@ impl Default for BlockOptions {
             fan: Fan::default(),
             groups: 1,
             width_per_group: 64,
-            names: PreActNames::default(),
         }
     }
 }
 
-/// Two 3x3 convolutions and the way around them (He et al. 2015, figure 5 left): `relu(F(x) + shortcut(x))`.
+/// The setters that the builders of all residual blocks have.
+macro_rules! residual_setters {
+    () => {
+        /// Sets the stride of the block's first 3x3 convolution, in rows and in columns; 1 by
+        /// default.
+        pub fn stride(mut self, stride: usize) -> Self {
+            self.options.stride = stride;
+            self
+        }
+
+        /// Sets whether the block begins as its shortcut, its last scale being zero (Goyal et al.
+        /// 2017, section 5.1).
+        pub fn zero_init_residual(mut self, yes: bool) -> Self {
+            self.options.zero_init_residual = yes;
+            self
+        }
+
+        /// Sets how the convolutions are initialized; by fan-out by default.
+        pub fn fan(mut self, fan: Fan) -> Self {
+            self.options.fan = fan;
+            self
+        }
+    };
+    (drop_path) => {
+        $crate::blocks::residual::residual_setters!();
+
+        /// Sets the probability in [0, 1) that training skips the block for a sample (Huang et al.
+        /// 2016, "Deep networks with stochastic depth"); 0 by default.
+        pub fn drop_path(mut self, probability: f32) -> Self {
+            self.options.drop_path = probability;
+            self
+        }
+    };
+}
+pub(super) use residual_setters;
+
+/// The setter of a builder whose block may have any kind of shortcut.
+macro_rules! shortcut_setter {
+    () => {
+        /// Sets the kind of the shortcut where the shape changes; a projection by default.
+        pub fn shortcut(mut self, kind: ShortcutKind) -> Self {
+            self.options.shortcut = kind;
+            self
+        }
+    };
+}
+pub(super) use shortcut_setter;
+
+/// The setters of a builder whose block may be a bottleneck.
+macro_rules! bottleneck_setters {
+    () => {
+        /// Sets the number of groups of a bottleneck's 3x3 convolution, the cardinality of Xie et
+        /// al. 2017, "Aggregated residual transformations for deep neural networks"; 1 by default.
+        pub fn groups(mut self, groups: usize) -> Self {
+            self.options.groups = groups;
+            self
+        }
+
+        /// Sets the channels of each group of a bottleneck's 3x3 convolution where the block has
+        /// 256 output channels, and in proportion elsewhere: 64 by default, 4 with 32 groups
+        /// (ResNeXt), 128 in a wide network.
+        pub fn width_per_group(mut self, width: usize) -> Self {
+            self.options.width_per_group = width;
+            self
+        }
+    };
+}
+pub(super) use bottleneck_setters;
+
+/// Two 3x3 convolutions and a shortcut (He et al. 2015, figure 5 left): `relu(F(x) + shortcut(x))`.
 ///
-/// `[N, H, W, in]` to `[N, H/stride, W/stride, out]`, rounded up. State: `conv1`, `bn1`, `conv2`, `bn2`, `downsample`.
+/// Maps `[N, H, W, in]` to `[N, H/stride, W/stride, out]`, rounded up. Its state is `conv1`, `bn1`,
+/// `conv2`, `bn2` and `downsample`.
 ///
 /// ```
-/// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::{BasicBlock, BlockOptions}, nn::Module};
+/// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::BasicBlock, nn::Module};
 /// let mut rng = Rng::seed(0);
-/// let options = BlockOptions { zero_init_residual: true, ..Default::default() };
-/// let block = BasicBlock::new(4, 4, &options, &mut rng)?;
+/// let block = BasicBlock::builder(4, 4).zero_init_residual(true).build(&mut rng)?;
 /// let tape = Tape::train(Rng::seed(1));
 /// let x = tape.input(Tensor::uniform([2, 5, 5, 4], 0.0, 1.0, &mut rng)?);
 /// assert_eq!(block.forward(&x)?.value(), x.value());
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, State)]
 pub struct BasicBlock {
-    /// The first convolution, which strides.
+    /// The first convolution, which strides, and its norm.
+    #[state(flatten(conv = "conv1", norm = "bn1"))]
     pub conv1: ConvNorm,
-    /// The second convolution.
+    /// The second convolution and its norm.
+    #[state(flatten(conv = "conv2", norm = "bn2"))]
     pub conv2: ConvNorm,
-    /// The way around.
+    /// The shortcut.
     pub downsample: Shortcut,
-    /// See [`BlockOptions::drop_path`].
+    /// The probability in [0, 1) that training skips the block for a sample.
+    #[state(skip)]
     pub drop_path: f32,
-}
-state!(BasicBlock { ..conv1, ..conv2, downsample });
-
-impl BasicBlock {
-    /// A block from `inputs` to `outputs` channels.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if a number is zero, the shortcut cannot be had, or the options are of more than one group.
-    pub fn new(inputs: usize, outputs: usize, options: &BlockOptions, rng: &mut Rng) -> Result<BasicBlock> {
-        let BlockOptions { stride, shortcut, drop_path, fan, .. } = *options;
-        refuse_groups("basic_block", options)?;
-        let conv1 = ConvNorm::new(conv3x3(inputs, outputs).stride(stride).fan(fan), rng)?;
-        let conv2 = last(ConvNorm::new(conv3x3(outputs, outputs).fan(fan), rng)?, options)?;
-        Ok(BasicBlock {
-            conv1: conv1.named("conv1", "bn1"),
-            conv2: conv2.named("conv2", "bn2"),
-            downsample: Shortcut::new(shortcut, [inputs, outputs], stride, fan, rng)?,
-            drop_path,
-        })
-    }
 }
 
 impl Module for BasicBlock {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let y = self.conv1.relu(x)?;
-        let shortcut = x.tape().scope("downsample", || self.downsample.forward(x))?;
-        rejoin(&self.conv2, &y, &shortcut, self.drop_path)
+        x.tape().enter(self, || {
+            let y = self.conv1.forward_relu(x)?;
+            let shortcut = forward_shortcut(&self.downsample, x)?;
+            join_shortcut(&self.conv2, &y, &shortcut, self.drop_path)
+        })
     }
 }
 
-/// A 1x1 convolution to a quarter of the output's channels (more in a wide network, see [`BlockOptions::width_per_group`]), a 3x3, a 1x1 back, and the way around them (He et al. 2015,
-/// figure 5 right). The stride is the 3x3's, as in torchvision and fb.resnet.torch, not the first 1x1's as in the paper.
-///
-/// `[N, H, W, in]` to `[N, H/stride, W/stride, out]`, rounded up. State: `conv1`, `bn1`, `conv2`, `bn2`, `conv3`, `bn3`,
-/// `downsample`.
-///
-/// ```
-/// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::{BlockOptions, Bottleneck}, nn::Module};
-/// let options = BlockOptions { stride: 2, ..Default::default() };
-/// let block = Bottleneck::new(8, 16, &options, &mut Rng::seed(0))?;
-/// assert_eq!(block.export()["conv2.weight"].shape()[..], [4, 4, 3, 3]);
-/// let tape = Tape::eval();
-/// assert_eq!(block.forward(&tape.input(Tensor::zeros([2, 7, 7, 8])?))?.shape()[..], [2, 4, 4, 16]);
-/// # Ok::<(), skipgrad::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Bottleneck {
-    /// 1x1, to fewer channels.
-    pub conv1: ConvNorm,
-    /// 3x3, which strides.
-    pub conv2: ConvNorm,
-    /// 1x1, to all channels.
-    pub conv3: ConvNorm,
-    /// The way around.
-    pub downsample: Shortcut,
-    /// See [`BlockOptions::drop_path`].
-    pub drop_path: f32,
-}
-state!(Bottleneck { ..conv1, ..conv2, ..conv3, downsample });
-
-impl Bottleneck {
-    /// The output has this many times the channels of the 3x3 convolution.
-    pub const EXPANSION: usize = 4;
-
-    /// A block from `inputs` to `outputs` channels.
+impl BasicBlock {
+    /// Makes a block of stride 1 with the default settings.
     ///
     /// # Errors
-    /// As [`BasicBlock::new`], and if `outputs` is no multiple of [`Bottleneck::EXPANSION`].
-    pub fn new(inputs: usize, outputs: usize, options: &BlockOptions, rng: &mut Rng) -> Result<Bottleneck> {
+    /// As [`BasicBlockBuilder::build`].
+    pub fn new(in_channels: usize, out_channels: usize, rng: &mut Rng) -> Result<BasicBlock> {
+        BasicBlock::builder(in_channels, out_channels).build(rng)
+    }
+
+    /// Begins a block with settings other than those of [`BasicBlock::new`].
+    pub fn builder(in_channels: usize, out_channels: usize) -> BasicBlockBuilder {
+        BasicBlockBuilder { in_channels, out_channels, options: BlockOptions::default() }
+    }
+
+    pub(super) fn with(
+        in_channels: usize,
+        out_channels: usize,
+        options: &BlockOptions,
+        rng: &mut Rng,
+    ) -> Result<BasicBlock> {
         let BlockOptions { stride, shortcut, drop_path, fan, .. } = *options;
-        let groups = options.groups;
-        let width = bottleneck_width(outputs, options)?;
-        let conv1 = ConvNorm::new(conv1x1(inputs, width).fan(fan), rng)?;
-        let conv2 = ConvNorm::new(conv3x3(width, width).stride(stride).groups(groups).fan(fan), rng)?;
-        let conv3 = last(ConvNorm::new(conv1x1(width, outputs).fan(fan), rng)?, options)?;
-        Ok(Bottleneck {
-            conv1: conv1.named("conv1", "bn1"),
-            conv2: conv2.named("conv2", "bn2"),
-            conv3: conv3.named("conv3", "bn3"),
-            downsample: Shortcut::new(shortcut, [inputs, outputs], stride, fan, rng)?,
+        expect_no_groups("basic_block", options)?;
+        Ok(BasicBlock {
+            conv1: ConvNorm::new(conv3x3(in_channels, out_channels).stride(stride).fan(fan), rng)?,
+            conv2: last_conv(conv3x3(out_channels, out_channels), options, rng)?,
+            downsample: Shortcut::new(shortcut, [in_channels, out_channels], stride, fan, rng)?,
             drop_path,
         })
     }
 }
 
-impl Module for Bottleneck {
-    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let y = self.conv2.relu(&self.conv1.relu(x)?)?;
-        let shortcut = x.tape().scope("downsample", || self.downsample.forward(x))?;
-        rejoin(&self.conv3, &y, &shortcut, self.drop_path)
+/// The settings of a [`BasicBlock`]; see [`BasicBlock::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "`build` makes the block"]
+pub struct BasicBlockBuilder {
+    in_channels: usize,
+    out_channels: usize,
+    options: BlockOptions,
+}
+
+impl BasicBlockBuilder {
+    residual_setters!(drop_path);
+    shortcut_setter!();
+
+    /// Makes the block.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a number is zero, the drop probability is not in [0, 1), or the
+    /// shortcut would have to drop channels.
+    pub fn build(self, rng: &mut Rng) -> Result<BasicBlock> {
+        BasicBlock::with(self.in_channels, self.out_channels, &self.options, rng)
     }
 }
 
-/// The channels of a bottleneck's 3x3 convolution.
-pub(super) fn bottleneck_width(outputs: usize, options: &BlockOptions) -> Result<usize> {
-    if !outputs.is_multiple_of(Bottleneck::EXPANSION) {
-        return Err(Error::argument("bottleneck", "outputs", "a multiple of 4", outputs));
+/// A 1x1 convolution to fewer channels, a 3x3, a 1x1 to all channels, and a shortcut (He et al.
+/// 2015, figure 5 right).
+///
+/// The 3x3 has a quarter of the output channels, or more in a wide network; see
+/// [`BottleneckBuilder::width_per_group`]. The stride is that of the 3x3, as in torchvision and
+/// fb.resnet.torch, and not that of the first 1x1, as in the paper.
+///
+/// Maps `[N, H, W, in]` to `[N, H/stride, W/stride, out]`, rounded up. Its state is `conv1`, `bn1`,
+/// `conv2`, `bn2`, `conv3`, `bn3` and `downsample`.
+///
+/// ```
+/// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, blocks::Bottleneck, nn::Module};
+/// let block = Bottleneck::builder(8, 16).stride(2).build(&mut Rng::seed(0))?;
+/// assert_eq!(block.export()["conv2.weight"].shape(), [4, 4, 3, 3]);
+/// let tape = Tape::eval();
+/// let y = block.forward(&tape.input(Tensor::zeros([2, 7, 7, 8])?))?;
+/// assert_eq!(y.shape(), [2, 4, 4, 16]);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+#[derive(Clone, Debug, State)]
+pub struct Bottleneck {
+    /// The 1x1 convolution to fewer channels, and its norm.
+    #[state(flatten(conv = "conv1", norm = "bn1"))]
+    pub conv1: ConvNorm,
+    /// The 3x3 convolution, which strides, and its norm.
+    #[state(flatten(conv = "conv2", norm = "bn2"))]
+    pub conv2: ConvNorm,
+    /// The 1x1 convolution to all channels, and its norm.
+    #[state(flatten(conv = "conv3", norm = "bn3"))]
+    pub conv3: ConvNorm,
+    /// The shortcut.
+    pub downsample: Shortcut,
+    /// The probability in [0, 1) that training skips the block for a sample.
+    #[state(skip)]
+    pub drop_path: f32,
+}
+
+impl Module for Bottleneck {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        x.tape().enter(self, || {
+            let y = self.conv2.forward_relu(&self.conv1.forward_relu(x)?)?;
+            let shortcut = forward_shortcut(&self.downsample, x)?;
+            join_shortcut(&self.conv3, &y, &shortcut, self.drop_path)
+        })
     }
-    // Of a group first, rounded down, as torchvision does.
-    let of_group = (outputs / Bottleneck::EXPANSION).saturating_mul(options.width_per_group) / 64;
+}
+
+impl Bottleneck {
+    /// The ratio of output channels to the channels of the 3x3 convolution.
+    pub const EXPANSION: usize = 4;
+
+    /// Makes a block of stride 1 with the default settings.
+    ///
+    /// # Errors
+    /// As [`BottleneckBuilder::build`].
+    pub fn new(in_channels: usize, out_channels: usize, rng: &mut Rng) -> Result<Bottleneck> {
+        Bottleneck::builder(in_channels, out_channels).build(rng)
+    }
+
+    /// Begins a block with settings other than those of [`Bottleneck::new`].
+    pub fn builder(in_channels: usize, out_channels: usize) -> BottleneckBuilder {
+        BottleneckBuilder { in_channels, out_channels, options: BlockOptions::default() }
+    }
+
+    pub(super) fn with(
+        in_channels: usize,
+        out_channels: usize,
+        options: &BlockOptions,
+        rng: &mut Rng,
+    ) -> Result<Bottleneck> {
+        let BlockOptions { stride, shortcut, drop_path, fan, groups, .. } = *options;
+        let width = bottleneck_width(out_channels, options)?;
+        let conv2 = conv3x3(width, width).stride(stride).groups(groups).fan(fan);
+        Ok(Bottleneck {
+            conv1: ConvNorm::new(conv1x1(in_channels, width).fan(fan), rng)?,
+            conv2: ConvNorm::new(conv2, rng)?,
+            conv3: last_conv(conv1x1(width, out_channels), options, rng)?,
+            downsample: Shortcut::new(shortcut, [in_channels, out_channels], stride, fan, rng)?,
+            drop_path,
+        })
+    }
+}
+
+/// The settings of a [`Bottleneck`]; see [`Bottleneck::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "`build` makes the block"]
+pub struct BottleneckBuilder {
+    in_channels: usize,
+    out_channels: usize,
+    options: BlockOptions,
+}
+
+impl BottleneckBuilder {
+    residual_setters!(drop_path);
+    shortcut_setter!();
+    bottleneck_setters!();
+
+    /// Makes the block.
+    ///
+    /// # Errors
+    /// As [`BasicBlockBuilder::build`], and if the number of output channels is not a multiple of
+    /// [`Bottleneck::EXPANSION`].
+    pub fn build(self, rng: &mut Rng) -> Result<Bottleneck> {
+        Bottleneck::with(self.in_channels, self.out_channels, &self.options, rng)
+    }
+}
+
+/// Returns the channels of a bottleneck's 3x3 convolution.
+pub(super) fn bottleneck_width(out_channels: usize, options: &BlockOptions) -> Result<usize> {
+    if !out_channels.is_multiple_of(Bottleneck::EXPANSION) {
+        return Err(Error::argument("bottleneck", "outputs", "a multiple of 4", out_channels));
+    }
+    // The width of a group is rounded down before it is multiplied, as in torchvision.
+    let of_group = (out_channels / Bottleneck::EXPANSION).saturating_mul(options.width_per_group) / 64;
     Ok(of_group.saturating_mul(options.groups))
 }
 
-/// Refuses what only a bottleneck has.
-pub(super) fn refuse_groups(op: &'static str, options: &BlockOptions) -> Result<()> {
+/// Rejects the settings that only a bottleneck has.
+pub(super) fn expect_no_groups(op: &'static str, options: &BlockOptions) -> Result<()> {
     match (options.groups, options.width_per_group) {
         (1, 64) => Ok(()),
         (1, width) => Err(Error::argument(op, "width_per_group", "64, it is a bottleneck's", width)),
@@ -185,8 +322,9 @@ pub(super) fn refuse_groups(op: &'static str, options: &BlockOptions) -> Result<
     }
 }
 
-/// The block's last convolution as the options want it.
-fn last(mut conv: ConvNorm, options: &BlockOptions) -> Result<ConvNorm> {
+/// Makes the block's last convolution and its norm.
+fn last_conv(conv: Conv2dBuilder, options: &BlockOptions, rng: &mut Rng) -> Result<ConvNorm> {
+    let mut conv = ConvNorm::new(conv.fan(options.fan), rng)?;
     expect_drop_probability("drop_path", options.drop_path)?;
     if options.zero_init_residual {
         conv.norm.weight.value_mut().data_mut().fill(0.0);
@@ -194,10 +332,16 @@ fn last(mut conv: ConvNorm, options: &BlockOptions) -> Result<ConvNorm> {
     Ok(conv)
 }
 
-/// `relu(last(y) + shortcut)`, in training without `last(y)` for a random part of the samples.
-fn rejoin<'t>(last: &ConvNorm, y: &Var<'t>, shortcut: &Var<'t>, drop_path: f32) -> Result<Var<'t>> {
+/// Runs a shortcut, which may have no parameters that its name could be found by.
+fn forward_shortcut<'t>(downsample: &Shortcut, x: &Var<'t>) -> Result<Var<'t>> {
+    x.tape().scope("downsample", || downsample.forward(x))
+}
+
+/// Returns `relu(last(y) + shortcut)`, in training without `last(y)` for a random part of the
+/// samples.
+fn join_shortcut<'t>(last: &ConvNorm, y: &Var<'t>, shortcut: &Var<'t>, drop_path: f32) -> Result<Var<'t>> {
     if drop_path == 0.0 || y.tape().mode() == Mode::Eval {
-        return last.add_relu(y, shortcut);
+        return last.forward_add_relu(y, shortcut);
     }
     Ok(last.forward(y)?.drop_path(drop_path)?.add(shortcut)?.relu())
 }
@@ -214,8 +358,7 @@ mod tests {
     #[test]
     fn stochastic_depth_drops_whole_samples_in_training_only() {
         let mut rng = Rng::seed(5);
-        let options = BlockOptions { drop_path: 0.5, ..Default::default() };
-        let block = BasicBlock::new(4, 4, &options, &mut rng).unwrap();
+        let block = BasicBlock::builder(4, 4).drop_path(0.5).build(&mut rng).unwrap();
         let x = images(&mut rng);
         let tape = Tape::train(Rng::seed(0));
         let y = block.forward(&tape.input(x.clone())).unwrap();
@@ -231,38 +374,31 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_skips_always_is_refused() {
-        let options = BlockOptions { drop_path: 1.0, ..Default::default() };
-        assert!(BasicBlock::new(4, 4, &options, &mut Rng::seed(0)).is_err());
-        assert!(Bottleneck::new(4, 4, &options, &mut Rng::seed(0)).is_err());
+    fn a_block_that_is_always_skipped_is_rejected() {
+        assert!(BasicBlock::builder(4, 4).drop_path(1.0).build(&mut Rng::seed(0)).is_err());
+        assert!(Bottleneck::builder(4, 4).drop_path(1.0).build(&mut Rng::seed(0)).is_err());
     }
 
     #[test]
     fn cardinality_and_width() {
         let rng = &mut Rng::seed(0);
-        let options = BlockOptions { groups: 32, width_per_group: 4, ..Default::default() };
-        let block = Bottleneck::new(64, 256, &options, rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 4, 128]);
-        let block = Bottleneck::new(64, 512, &options, rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 8, 256]);
-        let wide = BlockOptions { width_per_group: 128, ..Default::default() };
-        let block = Bottleneck::new(64, 256, &wide, rng).unwrap();
-        assert_eq!(block.conv2.conv.weight.value().shape()[..], [3, 3, 128, 128]);
-        for refused in [options, wide] {
-            let error = BasicBlock::new(64, 64, &refused, rng).unwrap_err().to_string();
-            assert!(error.contains("a bottleneck's"), "{error}");
-        }
-        let nothing = BlockOptions { groups: 0, ..Default::default() };
-        assert!(Bottleneck::new(64, 256, &nothing, rng).is_err());
+        let grouped = |out| Bottleneck::builder(64, out).groups(32).width_per_group(4);
+        let block = grouped(256).build(rng).unwrap();
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 4, 128]);
+        let block = grouped(512).build(rng).unwrap();
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 8, 256]);
+        let block = Bottleneck::builder(64, 256).width_per_group(128).build(rng).unwrap();
+        assert_eq!(block.conv2.conv.weight.value().shape(), [3, 3, 128, 128]);
+        assert!(Bottleneck::builder(64, 256).groups(0).build(rng).is_err());
     }
 
     #[test]
     fn errors_say_which_convolution() {
-        let block = Bottleneck::new(8, 8, &BlockOptions::default(), &mut Rng::seed(0)).unwrap();
+        let block = Bottleneck::new(8, 8, &mut Rng::seed(0)).unwrap();
         let tape = Tape::eval();
         let error = block.forward(&tape.input(Tensor::zeros([1, 4, 4, 7]).unwrap())).err().unwrap();
         assert_eq!(error.path(), Some("conv1"));
-        let error = Bottleneck::new(8, 10, &BlockOptions::default(), &mut Rng::seed(0)).unwrap_err();
+        let error = Bottleneck::new(8, 10, &mut Rng::seed(0)).unwrap_err();
         assert_eq!(error.to_string(), "bottleneck: outputs: expected a multiple of 4, found 10");
     }
 }

@@ -241,19 +241,19 @@ fn append<const L: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::testing::TempDir;
     use std::fs;
+    use tempfile::TempDir;
 
     /// A folder of CIFAR files.
     struct Folder(TempDir);
 
     impl Folder {
         fn new() -> Folder {
-            Folder(TempDir::new("cifar"))
+            Folder(TempDir::new().unwrap())
         }
 
         fn path(&self) -> &Path {
-            &self.0.0
+            self.0.path()
         }
 
         /// Creates six files of `count` records. In file f, record r has the label (f + r) % 10,

@@ -30,7 +30,7 @@ use std::{
 /// let data = ImageFolder::open(&root, 32)?; // root/cat/0.png, root/dog/0.png, ...
 /// assert_eq!(data.classes(), ["cat", "dog"]);
 /// let batch = Loader::new(data.clone(), 8).epoch(0)?.next().unwrap()?;
-/// assert_eq!(batch.images.shape()[..], [4, 32, 32, 3]);
+/// assert_eq!(batch.images.shape(), [4, 32, 32, 3]);
 /// assert_eq!(batch.labels, [0, 0, 0, 1]);
 /// assert!(data.unreadable()[0].0.ends_with("dog/1.png"));
 /// # std::fs::remove_dir_all(&root).unwrap();
@@ -272,19 +272,20 @@ fn is_image(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Loader, testing::TempDir};
+    use crate::data::Loader;
     use image::{Rgb, RgbImage};
+    use tempfile::TempDir;
 
     /// The root of an image folder.
     struct Root(TempDir);
 
     impl Root {
-        fn new(name: &str) -> Root {
-            Root(TempDir::new(name))
+        fn new() -> Root {
+            Root(TempDir::new().unwrap())
         }
 
         fn path(&self) -> &Path {
-            &self.0.0
+            self.0.path()
         }
 
         fn image(&self, path: &str, gray: u8) {
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn classes_and_images_are_sorted() {
-        let root = Root::new("sorted");
+        let root = Root::new();
         for path in ["b/2.PNG", "b/10.jpeg", "b/deep/er/0.jpg", "a b/x.png", "C/x.png"] {
             root.image(path, 0);
         }
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn pixels_are_in_0_to_1() {
-        let root = Root::new("pixels");
+        let root = Root::new();
         root.image("a/0.png", 51);
         let mut pixels = [0.0; 48];
         assert_eq!(ImageFolder::open(root.path(), 4).unwrap().read(0, &mut pixels).unwrap(), 0);
@@ -329,7 +330,7 @@ mod tests {
 
     #[test]
     fn unreadable_images_are_skipped_and_listed_or_an_error_if_strict() {
-        let root = Root::new("unreadable");
+        let root = Root::new();
         for i in 0..6 {
             root.image(&format!("a/{i}.png"), i);
         }
@@ -362,7 +363,7 @@ mod tests {
 
     #[test]
     fn folders_without_classes_or_images_are_an_error() {
-        let root = Root::new("empty");
+        let root = Root::new();
         let open = |size| ImageFolder::open(root.path(), size).unwrap_err().to_string();
         assert!(open(8).contains("content: expected a folder for each class, found none"));
         root.image("b/0.png", 0);

@@ -152,7 +152,7 @@ impl Preset {
     /// # let path = std::env::temp_dir().join(format!("skipgrad-read-{}.png", std::process::id()));
     /// # image::RgbImage::from_pixel(500, 400, image::Rgb([255, 0, 0])).save(&path).unwrap();
     /// let image = Preset::imagenet().apply_file(&path)?; // a red image
-    /// assert_eq!(image.shape()[..], [224, 224, 3]);
+    /// assert_eq!(image.shape(), [224, 224, 3]);
     /// assert!((image.data()[0] - (1.0 - 0.485) / 0.229).abs() < 1e-6);
     /// # std::fs::remove_file(&path).unwrap();
     /// # Ok::<(), skipgrad::Error>(())
@@ -171,7 +171,7 @@ impl Preset {
     /// ```
     /// use skipgrad::data::Preset;
     /// let image = image::DynamicImage::new_luma16(40, 50);
-    /// assert_eq!(Preset::cifar10().apply_image(&image)?.shape()[..], [32, 32, 3]);
+    /// assert_eq!(Preset::cifar10().apply_image(&image)?.shape(), [32, 32, 3]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn apply_image(&self, image: &DynamicImage) -> Result<Tensor> {

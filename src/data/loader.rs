@@ -37,7 +37,7 @@ const SHUFFLE_STREAM: u64 = u64::MAX;
 ///     .drop_last(true);
 /// assert_eq!((train.num_batches(), test.num_batches()), (3, 1));
 /// for batch in train.epoch(0)? {
-///     assert_eq!(batch?.images.shape()[..], [32, 32, 32, 3]);
+///     assert_eq!(batch?.images.shape(), [32, 32, 32, 3]);
 /// }
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -67,8 +67,8 @@ impl Loader {
         }
     }
 
-    /// Shuffles the images in every epoch. The random transforms depend on the same seed, which is 0
-    /// for a loader that does not shuffle.
+    /// Shuffles the images in every epoch. The random transforms depend on the same seed, which is
+    /// 0 for a loader that does not shuffle.
     #[must_use]
     pub fn shuffle(self, seed: u64) -> Loader {
         Loader { shuffle: true, seed, ..self }

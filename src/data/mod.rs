@@ -62,6 +62,3 @@ pub use random_resized_crop::RandomResizedCrop;
 pub use splits::Splits;
 pub use synthetic_shapes::SyntheticShapes;
 pub use transform::{Compose, Transform};
-
-#[cfg(test)]
-mod testing;

@@ -59,7 +59,7 @@ impl Normalize {
     /// ```
     /// use skipgrad::{Tensor, data::{Images, Normalize}};
     /// let images =
-    ///     Images::new(Tensor::new([2, 1, 1, 1], vec![0.25, 0.75])?, vec![0, 0], ["gray"])?;
+    ///     Images::new(Tensor::new([2, 1, 1, 1], [0.25, 0.75])?, vec![0, 0], ["gray"])?;
     /// assert_eq!(Normalize::fit(&images)?, Normalize::new([0.5], [0.25]));
     /// # Ok::<(), skipgrad::Error>(())
     /// ```

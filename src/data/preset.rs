@@ -14,13 +14,13 @@ use crate::{Error, Result, Rng, Shape, Tensor};
 /// use skipgrad::{Tensor, data::Preset};
 /// let preset = Preset::imagenet();
 /// let image = preset.apply(&Tensor::full([300, 400, 3], 0.485)?)?;
-/// assert_eq!(image.shape()[..], [224, 224, 3]);
+/// assert_eq!(image.shape(), [224, 224, 3]);
 /// assert!(image.data()[0].abs() < 1e-5, "red has the mean 0.485");
 /// assert_eq!(preset.classes[281], "tabby");
 ///
 /// // The same preprocessing for larger images and other classes.
 /// let own = Preset::imagenet().resize_size(256).crop_size([256, 256]).classes(["cat", "dog"]);
-/// assert_eq!(own.apply(&Tensor::zeros([300, 400, 3])?)?.shape()[..], [256, 256, 3]);
+/// assert_eq!(own.apply(&Tensor::zeros([300, 400, 3])?)?.shape(), [256, 256, 3]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -176,7 +176,7 @@ mod tests {
     fn a_wide_image_costs_no_more_than_its_center() {
         let preset = Preset::imagenet().normalize(Normalize::new([0.0], [1.0]));
         let image = preset.apply(&Tensor::from_fn([1, 16_384, 1], |i| i as f32 / 16_384.0).unwrap()).unwrap();
-        assert_eq!(image.shape()[..], [224, 224, 1]);
+        assert_eq!(image.shape(), [224, 224, 1]);
         assert!((image.data()[0] - 0.5).abs() < 1e-3);
         let one = preset.apply(&Tensor::full([1, 1, 1], 0.25).unwrap()).unwrap();
         assert!(one.data().iter().all(|&x| x == 0.25));

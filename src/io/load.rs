@@ -28,15 +28,15 @@ use std::{
 /// # let path = std::env::temp_dir().join(file_name);
 /// let mut rng = Rng::seed(0);
 /// let small = ResNetConfig::cifar_paper(8, 1000)?;
-/// let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..small };
+/// let config = small.stages([(4, 1), (8, 1)]);
 /// io::save(&ResNet::new(&config, &mut rng)?, &path)?;
 ///
 /// // For three classes, and for images of one channel.
-/// let mut model = ResNet::new(&ResNetConfig { classes: 3, channels: 1, ..config }, &mut rng)?;
+/// let mut model = ResNet::new(&config.classes(3).channels(1), &mut rng)?;
 /// let error = io::load(&mut model, &path).unwrap_err().to_string();
-/// assert!(error.contains("linear.weight: expected [3, 8], found [1000, 8]"));
+/// assert!(error.contains("fc.weight: expected [3, 8], found [1000, 8]"));
 /// let report = LoadOptions::new().new_head().adapt_channels().load(&mut model, &path)?;
-/// assert_eq!(report.missing_keys, ["linear.weight", "linear.bias"]);
+/// assert_eq!(report.missing_keys, ["fc.weight", "fc.bias"]);
 /// assert_eq!(report.adapted_channels, Some([3, 1]));
 /// # std::fs::remove_file(&path).unwrap();
 /// # Ok::<(), skipgrad::Error>(())

@@ -26,7 +26,7 @@ pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()>
 /// let mut rng = Rng::seed(0);
 /// let model = DenseNet::bc(10, 4, 5, &mut rng)?;
 /// io::save_as(&model, &path, KeyStyle::Keras)?;
-/// assert_eq!(io::read(&path)?["conv1_conv/kernel"].shape()[..], [3, 3, 3, 8]);
+/// assert_eq!(io::read(&path)?["conv1_conv/kernel"].shape(), [3, 3, 3, 8]);
 /// let mut other = DenseNet::bc(10, 4, 5, &mut rng)?;
 /// io::load(&mut other, &path)?;
 /// assert_eq!(other.export(), model.export());

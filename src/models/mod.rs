@@ -1,29 +1,32 @@
-//! The networks of the papers: tables and what assembles them from [`blocks`](crate::blocks).
+//! The networks of the papers: their tables, and the code that assembles them from
+//! [`blocks`](crate::blocks).
 //!
-//! By type, where it is known, or by name, where a user chooses:
+//! A network is made by its type, where that is known, or by name, where a user chooses:
 //!
 //! ```
-//! use skipgrad::{Rng, Tensor, autograd::{State, Tape}, models::{self, Model, ModelOptions, ResNet}, nn::Module};
+//! use skipgrad::models::{self, Model, ModelOptions, ResNet};
+//! use skipgrad::{Rng, Tensor, autograd::{State, Tape}, nn::Module};
 //! let mut rng = Rng::seed(0);
 //! let resnet = ResNet::cifar_paper(20, 10, &mut rng)?;
 //! assert_eq!(resnet.num_parameters(), 269_722);
 //!
-//! let dense = models::build("densenet40_k12", &ModelOptions { channels: 1, ..ModelOptions::classes(5) }, &mut rng)?;
+//! let dense = models::build("densenet40_k12", &ModelOptions::classes(5).channels(1), &mut rng)?;
 //! let tape = Tape::eval();
 //! let images = tape.input(Tensor::zeros([2, 8, 8, 1])?);
-//! assert_eq!(dense.forward(&images)?.shape()[..], [2, 5]);
-//! assert_eq!(dense.forward_features(&images)?.shape()[..], [2, 2, 2, 448]);
+//! assert_eq!(dense.forward(&images)?.shape(), [2, 5]);
+//! assert_eq!(dense.forward_features(&images)?.shape(), [2, 2, 2, 448]);
 //!
 //! let error = models::build("resnet19", &ModelOptions::default(), &mut rng).err().unwrap();
-//! assert!(error.to_string().starts_with("unknown model \"resnet19\"; known are: resnet18, resnet34, "));
+//! let expected = "unknown model \"resnet19\"; known are: resnet18, resnet34, ";
+//! assert!(error.to_string().starts_with(expected));
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
 mod densenet;
 mod resnet;
 
-pub use densenet::{DenseNet, DenseNetConfig};
-pub use resnet::{Naming, ResNet, ResNetConfig};
+pub use densenet::{DenseFeatures, DenseNet, DenseNetConfig, DenseStage};
+pub use resnet::{ResNet, ResNetConfig};
 
 use crate::{
     Error, Result, Rng,
@@ -32,27 +35,29 @@ use crate::{
     nn::{Linear, Module},
 };
 
-/// A network that classifies images: maps, their mean over the pixels, a linear classifier.
+/// A network that classifies images: feature maps, their mean over the pixels, and a linear
+/// classifier.
 ///
-/// [`Module::forward`] gives the logits, `[N, H, W, channels]` to `[N, classes]`.
+/// [`Module::forward`] maps images `[N, H, W, channels]` to logits `[N, classes]`.
 pub trait Model: Module {
-    /// The maps before pooling and classifier, `[N, H', W', features]`.
+    /// Returns the maps before pooling and classifier, `[N, H', W', features]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the path of the layer, if the images have other channels or are too small.
+    /// [`Error::Argument`], with the path of the layer, if the images have other channels or are
+    /// too small.
     fn forward_features<'t>(&self, x: &Var<'t>) -> Result<Var<'t>>;
 
-    /// The classifier.
+    /// Returns the classifier.
     fn classifier(&self) -> &Linear;
 
-    /// The classifier, to be replaced: for other classes than the weights were trained on.
+    /// Returns the classifier, to be replaced for other classes than the weights were trained on.
     ///
     /// ```
     /// use skipgrad::{Rng, models::{Model, ResNet}, nn::Linear};
     /// let mut rng = Rng::seed(0);
     /// let mut model = ResNet::cifar_paper(20, 10, &mut rng)?;
     /// *model.classifier_mut() = Linear::new(64, 7, &mut rng)?;
-    /// assert_eq!(model.classifier().outputs(), 7);
+    /// assert_eq!(model.classifier().out_features(), 7);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     fn classifier_mut(&mut self) -> &mut Linear;
@@ -70,22 +75,31 @@ impl<M: Model + ?Sized> Model for Box<M> {
     }
 }
 
-/// What [`build`] takes beside the name. The default: 1000 classes, 3 channels, and what the papers have.
+/// The options of [`build`]. The defaults are 1000 classes, 3 channels, and the settings of the
+/// papers.
+///
+/// ```
+/// use skipgrad::{blocks::StemKind, models::ModelOptions};
+/// let options = ModelOptions::classes(10).stem(StemKind::Cifar).drop_path(0.1);
+/// assert_eq!((options.classes, options.channels), (10, 3));
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ModelOptions {
     /// The number of classes.
     pub classes: usize,
-    /// The number of the images' channels.
+    /// The number of channels of the images.
     pub channels: usize,
-    /// Another stem than the name says, such as [`StemKind::Cifar`] for an ImageNet network on small images. A DenseNet's
-    /// is bare there.
+    /// Another stem than the network's own, such as [`StemKind::Cifar`] for an ImageNet network on
+    /// small images, which in a DenseNet is [`StemKind::Bare`].
     pub stem: Option<StemKind>,
-    /// ResNets: whether each block begins as its shortcut; see [`BlockOptions`](crate::blocks::BlockOptions).
+    /// For ResNets: whether each block begins as its shortcut; see
+    /// [`ResBlockBuilder::zero_init_residual`](crate::blocks::ResBlockBuilder::zero_init_residual).
     pub zero_init_residual: bool,
-    /// ResNets: the probability in [0, 1) that training skips the last block; the others' rises to it in equal steps from
-    /// the first (Huang et al. 2016, figure 2).
+    /// For ResNets: the probability in [0, 1) that training skips the last block; it rises in equal
+    /// steps from the first (Huang et al. 2016, figure 2).
     pub drop_path: f32,
-    /// DenseNets: the probability in [0, 1) with which training drops a layer's new values.
+    /// For DenseNets: the probability in [0, 1) with which training drops a layer's new values.
     pub dropout: f32,
 }
 
@@ -96,7 +110,7 @@ impl Default for ModelOptions {
 }
 
 impl ModelOptions {
-    /// The default with another number of classes.
+    /// Returns the default options for this number of classes.
     pub fn classes(classes: usize) -> ModelOptions {
         ModelOptions {
             classes,
@@ -107,18 +121,43 @@ impl ModelOptions {
             dropout: 0.0,
         }
     }
+
+    /// Sets the number of channels of the images.
+    pub fn channels(self, channels: usize) -> ModelOptions {
+        ModelOptions { channels, ..self }
+    }
+
+    /// Sets another stem than the network's own.
+    pub fn stem(self, stem: StemKind) -> ModelOptions {
+        ModelOptions { stem: Some(stem), ..self }
+    }
+
+    /// Sets whether each block of a ResNet begins as its shortcut.
+    pub fn zero_init_residual(self, zero_init_residual: bool) -> ModelOptions {
+        ModelOptions { zero_init_residual, ..self }
+    }
+
+    /// Sets the probability that training skips the last block of a ResNet.
+    pub fn drop_path(self, drop_path: f32) -> ModelOptions {
+        ModelOptions { drop_path, ..self }
+    }
+
+    /// Sets the probability with which training drops the new values of a DenseNet's layers.
+    pub fn dropout(self, dropout: f32) -> ModelOptions {
+        ModelOptions { dropout, ..self }
+    }
 }
 
-/// The names that [`build`] knows.
+/// Returns the names that [`build`] knows.
 pub fn names() -> Vec<&'static str> {
     resnet::names().chain(densenet::names()).collect()
 }
 
-/// The network of this name with fresh weights.
+/// Makes the network of this name, with random weights.
 ///
 /// # Errors
-/// [`Error::UnknownName`] that lists the names; [`Error::Argument`] for zero classes or channels, a probability that is
-/// none, or an option of the other family.
+/// [`Error::UnknownName`], which lists the names, or [`Error::Argument`] if classes or channels are
+/// zero, a probability is not in [0, 1), or an option is one of the other family.
 pub fn build(name: &str, options: &ModelOptions, rng: &mut Rng) -> Result<Box<dyn Model>> {
     if let Some(config) = ResNetConfig::named(name) {
         return Ok(Box::new(ResNet::new(&config.with(options)?, rng)?));
@@ -129,8 +168,7 @@ pub fn build(name: &str, options: &ModelOptions, rng: &mut Rng) -> Result<Box<dy
     Err(Error::UnknownName { kind: "model", name: name.to_string(), known: names() })
 }
 
-/// Mean over the pixels, then the classifier: the head of both families.
-fn classify<'t>(maps: &Var<'t>, classifier: &Linear, name: &'static str) -> Result<Var<'t>> {
-    let pooled = maps.global_avg_pool()?;
-    maps.tape().scope(name, || classifier.forward(&pooled))
+/// Returns the logits of feature maps: the classifier of their mean over the pixels.
+fn classify<'t>(maps: &Var<'t>, classifier: &Linear) -> Result<Var<'t>> {
+    classifier.forward(&maps.global_avg_pool()?)
 }

@@ -1,12 +1,15 @@
 //! Layers without state that keep or flatten the shape.
 
 use super::Module;
-use crate::{Result, autograd::Var, ops::expect_drop_probability, state};
+use crate::{
+    Result,
+    autograd::{State, Var},
+    ops::expect_drop_probability,
+};
 
-/// The larger of each element and zero.
-#[derive(Clone, Copy, Debug, Default)]
+/// The rectified linear unit: the larger of each element and zero.
+#[derive(Clone, Copy, Debug, Default, State)]
 pub struct Relu;
-state!(Relu {});
 
 impl Module for Relu {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
@@ -14,10 +17,9 @@ impl Module for Relu {
     }
 }
 
-/// `[N, ...]` to `[N, rest]`, channels fastest.
-#[derive(Clone, Copy, Debug, Default)]
+/// Flattens `[N, ...]` to `[N, rest]`, channels fastest.
+#[derive(Clone, Copy, Debug, Default, State)]
 pub struct Flatten;
-state!(Flatten {});
 
 impl Module for Flatten {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
@@ -25,7 +27,8 @@ impl Module for Flatten {
     }
 }
 
-/// In training, each element is zero with probability `p` and else scaled by `1 / (1 - p)`; in evaluation, nothing happens.
+/// Dropout: in training, sets each element to zero with probability `p` and scales the others by
+/// `1 / (1 - p)`; in evaluation, returns its input.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, nn::{Dropout, Module}};
@@ -37,14 +40,14 @@ impl Module for Flatten {
 /// assert!((200..300).contains(&dropped));
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, State)]
 pub struct Dropout {
+    #[state(skip)]
     p: f32,
 }
-state!(Dropout {});
 
 impl Dropout {
-    /// Drops with probability `p` in 0..1.
+    /// Makes a layer that drops elements with probability `p` in [0, 1).
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for another `p`.

@@ -3,25 +3,25 @@
 use super::Module;
 use crate::{
     Result, Tensor,
-    autograd::{Buffer, Mode, Param, Tape, Var},
-    ops::{BatchNorm, Moments},
-    state,
+    autograd::{Buffer, Mode, Param, State, Tape, Var},
+    ops::{BatchNorm, Moments, Statistics},
 };
 
-/// Normalizes each channel of `[N, H, W, C]` to mean 0 and variance 1, then scales and shifts it (Ioffe and Szegedy 2015,
-/// algorithm 1): see [`Var::batch_norm`].
+/// Normalizes each channel of `[N, H, W, C]` to mean 0 and variance 1, then scales and shifts it
+/// (Ioffe and Szegedy 2015, algorithm 1); see [`Var::batch_norm`].
 ///
-/// In training the moments are the batch's, and the tape observes new running moments: `(1 - momentum) * old + momentum *
-/// batch`, the variance unbiased there, as PyTorch does. In evaluation the running moments normalize and nothing is observed, and in
-/// training, too, where `running_mean` is frozen, as fine-tuning with small batches wants it
-/// ([`State::freeze_statistics`](crate::autograd::State::freeze_statistics), for a layer or a whole model).
+/// In training, the moments are those of the batch, and the tape observes new running moments, `(1
+/// - momentum) * old + momentum * batch`, of the unbiased variance, as PyTorch does. In evaluation,
+/// the running moments normalize and nothing is observed. So it is in training, too, where
+/// `running_mean` is frozen, as fine-tuning with small batches needs it; see
+/// [`State::freeze_statistics`](crate::autograd::State::freeze_statistics).
 ///
-/// State: `weight`, `bias`, `running_mean`, `running_var`, each `[C]`.
+/// Its state is `weight`, `bias`, `running_mean` and `running_var`, each `[C]`.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, nn::{BatchNorm2d, Module}};
 /// let norm = BatchNorm2d::new(1)?;
-/// let x = Tensor::new([2, 1, 1, 1], vec![3.0, 7.0])?;
+/// let x = Tensor::new([2, 1, 1, 1], [3.0, 7.0])?;
 ///
 /// let tape = Tape::train(Rng::seed(0));
 /// let y = norm.forward(&tape.input(x.clone()))?;
@@ -34,114 +34,112 @@ use crate::{
 /// assert!((norm.forward(&tape.input(x))?.value().data()[1] - 7.0).abs() < 1e-4);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, State)]
 pub struct BatchNorm2d {
-    /// The scale, gamma in the paper; begins at 1.
+    /// The scale, gamma in the paper; it begins at 1.
     pub weight: Param,
-    /// The shift, beta in the paper; begins at 0.
+    /// The shift, beta in the paper; it begins at 0.
     pub bias: Param,
-    /// The mean that evaluation uses; begins at 0.
+    /// The mean that evaluation uses; it begins at 0.
     pub running_mean: Buffer,
-    /// The variance that evaluation uses; begins at 1.
+    /// The variance that evaluation uses; it begins at 1.
     pub running_var: Buffer,
-    /// Added to the variance under the root; 1e-5.
+    /// The number added to the variance under the root, 1e-5 by default.
+    #[state(skip)]
     pub eps: f32,
-    /// The weight of a new observation in the running moments; 0.1.
+    /// The weight of a new observation in the running moments, 0.1 by default.
+    #[state(skip)]
     pub momentum: f32,
 }
-state!(BatchNorm2d { weight, bias, running_mean, running_var });
+
+impl Module for BatchNorm2d {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        self.forward_fused(x, Fused::default())
+    }
+}
 
 impl BatchNorm2d {
-    /// For this many channels.
+    /// Makes a normalization of `num_channels` channels, with the default settings.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) or [`Error::OutOfMemory`](crate::Error::OutOfMemory) for an absurd
-    /// number.
-    pub fn new(channels: usize) -> Result<BatchNorm2d> {
-        Ok(BatchNorm2d {
-            weight: Param::new(Tensor::full([channels], 1.0)?),
-            bias: Param::new(Tensor::zeros([channels])?),
-            running_mean: Buffer::new(Tensor::zeros([channels])?),
-            running_var: Buffer::new(Tensor::full([channels], 1.0)?),
-            eps: 1e-5,
-            momentum: 0.1,
-        })
+    /// As [`BatchNorm2dBuilder::build`].
+    pub fn new(num_channels: usize) -> Result<BatchNorm2d> {
+        BatchNorm2d::builder(num_channels).build()
     }
 
-    /// The number of channels.
+    /// Begins a normalization with settings other than those of [`BatchNorm2d::new`].
+    ///
+    /// ```
+    /// use skipgrad::nn::BatchNorm2d;
+    /// let norm = BatchNorm2d::builder(64).eps(1e-3).momentum(0.01).build()?;
+    /// assert_eq!((norm.num_channels(), norm.eps), (64, 1e-3));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn builder(num_channels: usize) -> BatchNorm2dBuilder {
+        BatchNorm2dBuilder { num_channels, eps: 1e-5, momentum: 0.1 }
+    }
+
+    /// Returns the number of channels.
     pub fn num_channels(&self) -> usize {
         self.weight.value().shape().num_channels()
     }
 
-    /// The normalized input behind a ReLU, in one pass over memory.
+    /// Returns `relu(norm(x))`, in one pass over memory.
     ///
     /// # Errors
     /// As [`Module::forward`].
-    pub fn relu<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.apply(x, None, None, true)
+    pub fn forward_relu<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        self.forward_fused(x, Fused { relu: true, ..Fused::default() })
     }
 
-    /// [`BatchNorm2d::relu`], with the batch's moments if they are known: they must be those of the input.
-    ///
-    /// # Errors
-    /// As [`Module::forward`].
-    pub fn relu_with<'t>(&self, x: &Var<'t>, batch: Option<&Moments>) -> Result<Var<'t>> {
-        self.apply(x, batch, None, true)
-    }
-
-    /// `relu(norm(x) + shortcut)`, the end of a residual block, in one pass over memory.
+    /// Returns `relu(norm(x) + shortcut)`, the end of a residual block, in one pass over memory.
     ///
     /// # Errors
     /// As [`Module::forward`], and if the shapes differ.
-    pub fn add_relu<'t>(&self, x: &Var<'t>, shortcut: &Var<'t>) -> Result<Var<'t>> {
-        self.apply(x, None, Some(shortcut), true)
+    pub fn forward_add_relu<'t>(&self, x: &Var<'t>, shortcut: &Var<'t>) -> Result<Var<'t>> {
+        self.forward_fused(x, Fused { residual: Some(shortcut), relu: true, ..Fused::default() })
     }
 
-    /// Whether it normalizes with its running moments on this tape, rather than with the batch's.
-    pub fn is_constant(&self, tape: &Tape) -> bool {
-        self.running_mean.is_frozen() || tape.mode() == Mode::Eval
-    }
-
-    /// The norm as a part of this name: where somebody looks at its output, what follows is not done in the same pass over memory.
-    pub(crate) fn apply_as<'t>(
-        &self,
-        name: &str,
-        x: &Var<'t>,
-        batch: Option<&Moments>,
-        residual: Option<&Var<'t>>,
-        relu: bool,
-    ) -> Result<Var<'t>> {
+    /// Returns the normalized input and what follows it; in one pass over memory, unless the norm's
+    /// own output is captured.
+    pub(crate) fn forward_fused<'t>(&self, x: &Var<'t>, fused: Fused<'_, 't>) -> Result<Var<'t>> {
         let tape = x.tape();
-        if !tape.captures(name) {
-            return tape.scope(name, || self.apply(x, batch, residual, relu));
+        if !tape.captures(self) {
+            return tape.enter(self, || self.normalize(x, fused));
         }
-        let y = tape.scope(name, || self.apply(x, batch, None, false))?;
+        let Fused { moments, residual, relu } = fused;
+        let y = tape.enter(self, || self.normalize(x, Fused { moments, ..Fused::default() }))?;
         let y = residual.map_or(Ok(y.clone()), |residual| y.add(residual))?;
         Ok(if relu { y.relu() } else { y })
     }
 
-    /// The normalized input, with the batch's moments if they are known, and what follows in the same pass over memory.
-    fn apply<'t>(
-        &self,
-        x: &Var<'t>,
-        batch: Option<&Moments>,
-        residual: Option<&Var<'t>>,
-        relu: bool,
-    ) -> Result<Var<'t>> {
+    fn normalize<'t>(&self, x: &Var<'t>, fused: Fused<'_, 't>) -> Result<Var<'t>> {
         let tape = x.tape();
         let (gamma, beta) = (tape.param(&self.weight), tape.param(&self.bias));
-        let running = (self.running_mean.value(), self.running_var.value());
-        let given = self.is_constant(tape).then_some(running);
-        let options =
-            BatchNorm { eps: self.eps, given, batch, residual, relu, ..BatchNorm::new(&gamma, &beta) };
-        let (y, moments) = x.batch_norm(&options)?;
-        if given.is_none() {
+        let fixed = self.uses_running_moments(tape);
+        let statistics = match fused.moments {
+            _ if fixed => {
+                Statistics::Fixed { mean: self.running_mean.value(), var: self.running_var.value() }
+            }
+            Some(moments) => Statistics::Precomputed(moments),
+            None => Statistics::Batch,
+        };
+        let norm = BatchNorm::new(&gamma, &beta).eps(self.eps).statistics(statistics);
+        let (y, moments) = x.batch_norm(&norm.residual(fused.residual).relu(fused.relu))?;
+        if !fixed {
             self.observe(tape, &moments);
         }
         Ok(y)
     }
 
-    /// Has the tape observe new running moments, those of a batch that an operation normalized with on this layer's behalf.
+    /// Returns whether it normalizes with its running moments on this tape, rather than with those
+    /// of the batch.
+    pub fn uses_running_moments(&self, tape: &Tape) -> bool {
+        self.running_mean.is_frozen() || tape.mode() == Mode::Eval
+    }
+
+    /// Has the tape observe new running moments, from those of a batch that an operation normalized
+    /// on this layer's behalf.
     pub fn observe(&self, tape: &Tape, batch: &Moments) {
         let blend = |old: &Tensor, new: &Tensor, correction: f32| {
             let mut blend = old.clone();
@@ -155,16 +153,61 @@ impl BatchNorm2d {
     }
 }
 
-impl Module for BatchNorm2d {
-    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        self.apply(x, None, None, false)
+/// What is computed in the same pass over memory as a normalization.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Fused<'a, 't> {
+    /// The moments of the input, if they are known.
+    pub(crate) moments: Option<&'a Moments>,
+    /// What is added to the normalized input.
+    pub(crate) residual: Option<&'a Var<'t>>,
+    /// Whether a ReLU follows.
+    pub(crate) relu: bool,
+}
+
+/// The settings of a [`BatchNorm2d`]; see [`BatchNorm2d::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "`build` makes the normalization"]
+pub struct BatchNorm2dBuilder {
+    num_channels: usize,
+    eps: f32,
+    momentum: f32,
+}
+
+impl BatchNorm2dBuilder {
+    /// Sets the number added to the variance under the root; 1e-5 by default.
+    pub fn eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// Sets the weight of a new observation in the running moments; 0.1 by default.
+    pub fn momentum(mut self, momentum: f32) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Makes the normalization.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) or
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if the number of channels is too large.
+    pub fn build(self) -> Result<BatchNorm2d> {
+        let BatchNorm2dBuilder { num_channels, eps, momentum } = self;
+        Ok(BatchNorm2d {
+            weight: Param::new(Tensor::full([num_channels], 1.0)?),
+            bias: Param::new(Tensor::zeros([num_channels])?),
+            running_mean: Buffer::new(Tensor::zeros([num_channels])?),
+            running_var: Buffer::new(Tensor::full([num_channels], 1.0)?),
+            eps,
+            momentum,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Rng, autograd::State};
+    use crate::Rng;
 
     fn images() -> Tensor {
         Tensor::normal([3, 4, 5, 2], 2.0, &mut Rng::seed(8)).unwrap()
@@ -212,9 +255,11 @@ mod tests {
         let tape = Tape::train(Rng::seed(0));
         let (x, shortcut) = (tape.input(images()), tape.input(images()));
         let plain = norm.forward(&x).unwrap();
-        assert_eq!(norm.relu(&x).unwrap().value(), plain.relu().value());
+        assert_eq!(norm.forward_relu(&x).unwrap().value(), plain.relu().value());
         let sum = plain.add(&shortcut).unwrap().relu();
-        for (a, b) in norm.add_relu(&x, &shortcut).unwrap().value().data().iter().zip(sum.value().data()) {
+        for (a, b) in
+            norm.forward_add_relu(&x, &shortcut).unwrap().value().data().iter().zip(sum.value().data())
+        {
             assert!((a - b).abs() < 1e-5);
         }
     }

@@ -1,4 +1,4 @@
-//! What modules inside a network give.
+//! The outputs of modules inside of a network.
 
 use super::Module;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     autograd::{Tape, Var},
 };
 
-/// How many names an error suggests.
+/// The number of names that an error suggests.
 const SUGGESTED: usize = 5;
 
 pub(super) fn feature_maps<'t, M: Module + ?Sized>(
@@ -14,13 +14,13 @@ pub(super) fn feature_maps<'t, M: Module + ?Sized>(
     x: &Var<'t>,
     names: &[&str],
 ) -> Result<Vec<Var<'t>>> {
-    let meta = Tape::meta(x.tape().mode()).capture_all();
-    module.forward(&meta.placeholder(x.shape())?)?;
+    let meta = Tape::meta(x.tape().mode()).capture_all(module);
+    meta.placeholder(x.shape())?.apply(module)?;
     let module_paths = meta.module_paths();
     let paths = names.iter().map(|name| path(name, &module_paths)).collect::<Result<Vec<_>>>()?;
     let mut whole = None;
-    let found = x.tape().capture_outputs(&paths, || {
-        whole = Some(module.forward(x)?);
+    let found = x.tape().capture_outputs(module, &paths, || {
+        whole = Some(x.apply(module)?);
         Ok(())
     })?;
     let of_path = |(var, path): (Option<Var<'t>>, &String)| match path.is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn feature_maps<'t, M: Module + ?Sized>(
     found.into_iter().zip(&paths).map(of_path).collect()
 }
 
-/// The path of this name, or the one path that ends with it.
+/// Returns the path of this name, or the one path that ends with it.
 fn path(name: &str, module_paths: &[String]) -> Result<String> {
     if name.is_empty() || module_paths.iter().any(|path| path == name) {
         return Ok(name.to_string());
@@ -45,12 +45,12 @@ fn path(name: &str, module_paths: &[String]) -> Result<String> {
     }
 }
 
-/// Whether the last parts of a path are this name.
+/// Returns whether the last segments of a path are this name.
 fn ends_with(path: &str, name: &str) -> bool {
     path.strip_suffix(name).is_some_and(|above| above.ends_with('.'))
 }
 
-/// The paths at the least edit distance.
+/// Returns the paths at the least edit distance.
 fn nearest(name: &str, module_paths: &[String]) -> Vec<String> {
     let mut distances: Vec<(usize, &String)> =
         module_paths.iter().map(|path| (strsim::levenshtein(name, path), path)).collect();

@@ -1,24 +1,28 @@
-//! Where weights begin.
+//! Initial weights.
 
 use crate::{Error, Result, Rng, Tensor};
 
-/// Which side of a layer Kaiming's initialization keeps at variance 1 (He et al. 2015, "Delving deep into rectifiers").
+/// The side of a layer that Kaiming's initialization keeps at variance 1 (He et al. 2015, "Delving
+/// deep into rectifiers").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fan {
-    /// The activations on the way forward (equation 10): the number of inputs that an output sums.
+    /// The activations of the forward pass (equation 10): the number of inputs that an output sums.
     In,
-    /// The gradients on the way back (equation 14): the number of outputs that an input reaches at stride 1.
+    /// The gradients of the backward pass (equation 14): the number of outputs that an input
+    /// reaches at stride 1.
     #[default]
     Out,
 }
 
-/// A convolution's weight `[KH, KW, C/groups, OC]`, normal with mean 0 and variance `2 / fan`.
+/// Returns a convolution's weight `[KH, KW, C/groups, OC]`, normal with mean 0 and variance `2 /
+/// fan`.
 ///
-/// The fan is `KH * KW * C/groups` for [`Fan::In`] and `KH * KW * OC` for [`Fan::Out`], as in PyTorch's
-/// `kaiming_normal_`.
+/// The fan is `KH * KW * C/groups` for [`Fan::In`] and `KH * KW * OC` for [`Fan::Out`], as in
+/// PyTorch's `kaiming_normal_`.
 ///
 /// # Errors
-/// [`Error::Argument`] if an axis is zero or the shape absurd.
+/// [`Error::Argument`] if an axis is zero or the shape overflows.
 ///
 /// ```
 /// use skipgrad::{Rng, nn::init::{Fan, kaiming_conv}};
@@ -33,36 +37,36 @@ pub fn kaiming_conv(shape: [usize; 4], fan: Fan, rng: &mut Rng) -> Result<Tensor
         Fan::In => inputs,
         Fan::Out => outputs,
     };
-    refuse_empty("kaiming_conv", &shape)?;
+    expect_not_empty("kaiming_conv", &shape)?;
     Tensor::normal(shape, gain(height.saturating_mul(width).saturating_mul(channels)), rng)
 }
 
-/// A linear layer's weight `[in, out]`, normal with mean 0 and variance `2 / in`.
+/// Returns a linear layer's weight `[in, out]`, normal with mean 0 and variance `2 / in`.
 ///
 /// # Errors
 /// As [`kaiming_conv`].
 pub fn kaiming_linear(shape: [usize; 2], rng: &mut Rng) -> Result<Tensor> {
-    refuse_empty("kaiming_linear", &shape)?;
+    expect_not_empty("kaiming_linear", &shape)?;
     Tensor::normal(shape, gain(shape[0]), rng)
 }
 
-/// Uniform in `±1 / sqrt(fan_in)`: what PyTorch gives a linear layer's weight and bias.
+/// Returns a tensor that is uniform in `±1 / sqrt(fan_in)`, as PyTorch's linear layers begin.
 ///
 /// # Errors
-/// [`Error::Argument`] if `fan_in` or an axis is zero or the shape absurd.
+/// [`Error::Argument`] if `fan_in` or an axis is zero, or the shape overflows.
 pub fn uniform_fan_in(shape: &[usize], fan_in: usize, rng: &mut Rng) -> Result<Tensor> {
-    refuse_empty("uniform_fan_in", shape)?;
-    refuse_empty("uniform_fan_in", &[fan_in])?;
+    expect_not_empty("uniform_fan_in", shape)?;
+    expect_not_empty("uniform_fan_in", &[fan_in])?;
     let bound = 1.0 / (fan_in as f32).sqrt();
     Tensor::uniform(shape, -bound, bound, rng)
 }
 
-/// The standard deviation that a ReLU's halving of the variance asks for.
+/// Returns the standard deviation that makes up for a ReLU, which halves the variance.
 fn gain(fan: usize) -> f32 {
     (2.0 / fan as f32).sqrt()
 }
 
-fn refuse_empty(op: &'static str, shape: &[usize]) -> Result<()> {
+fn expect_not_empty(op: &'static str, shape: &[usize]) -> Result<()> {
     if shape.contains(&0) {
         return Err(Error::argument(op, "shape", "positive sizes", format_args!("{shape:?}")));
     }

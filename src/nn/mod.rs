@@ -1,28 +1,33 @@
 //! Layers: named state and its initialization; the arithmetic is in [`ops`](crate::ops).
 //!
-//! A [`Module`] maps a value to a value and does not change while it does: what training learns comes back as
-//! [`Updates`](crate::autograd::Updates). A network of one's own is a struct of modules, with
-//! [`state!`](crate::state) for the names and `forward` for the arithmetic, or a [`Sequential`]:
+//! A [`Module`] maps a value to a value and does not change while it does: what training learns
+//! comes back as [`Updates`](crate::autograd::Updates). A network of your own is a struct of
+//! modules, with `#[derive(State)]` for the names and `forward` for the arithmetic, or a
+//! [`Sequential`]:
 //!
 //! ```
-//! use skipgrad::{Result, Rng, Tensor, autograd::{State, Tape, Var}, nn::{Conv2d, Linear, Module}, state};
+//! use skipgrad::{Result, Rng, Tensor, autograd::{State, Tape, Var}, nn::{Conv2d, Linear, Module}};
 //!
+//! #[derive(State)]
 //! struct Tiny { conv: Conv2d, fc: Linear }
-//! state!(Tiny { conv, fc });
 //!
 //! impl Module for Tiny {
 //!     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-//!         let maps = self.conv.forward(x)?.relu();
-//!         self.fc.forward(&maps.global_avg_pool()?)
+//!         x.apply(&self.conv)?.relu().global_avg_pool()?.apply(&self.fc)
 //!     }
 //! }
 //!
 //! let mut rng = Rng::seed(0);
-//! let net = Tiny { conv: Conv2d::builder(3, 8, 3).padding(1).build(&mut rng)?, fc: Linear::new(8, 10, &mut rng)? };
+//! let conv = Conv2d::builder(3, 8, 3).padding(1).build(&mut rng)?;
+//! let net = Tiny { conv, fc: Linear::new(8, 10, &mut rng)? };
 //! assert_eq!(net.num_parameters(), 3 * 3 * 3 * 8 + 8 * 10 + 10);
 //! let tape = Tape::eval();
-//! let logits = net.forward(&tape.input(Tensor::zeros([2, 5, 6, 3])?))?;
-//! assert_eq!(logits.shape()[..], [2, 10]);
+//! let logits = tape.input(Tensor::zeros([2, 5, 6, 3])?).apply(&net)?;
+//! assert_eq!(logits.shape(), [2, 10]);
+//!
+//! // Errors say where they arose, by the names of the fields.
+//! let error = tape.input(Tensor::zeros([2, 5, 6, 4])?).apply(&net).unwrap_err();
+//! assert_eq!(error.path(), Some("conv"));
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
@@ -38,9 +43,10 @@ mod sequential;
 mod summary;
 
 pub use activation::{Dropout, Flatten, Relu};
-pub use batch_norm::BatchNorm2d;
+pub(crate) use batch_norm::Fused;
+pub use batch_norm::{BatchNorm2d, BatchNorm2dBuilder};
 pub use conv::{Conv2d, Conv2dBuilder, Pair, conv1x1, conv3x3};
-pub use linear::Linear;
+pub use linear::{Linear, LinearBuilder};
 pub use plan::Plan;
 pub use pool::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 pub use sequential::Sequential;
@@ -51,40 +57,83 @@ use crate::{
     autograd::{Mode, State, Var},
 };
 
-/// A layer, a block, a network: something with named state that maps a value to a value.
+/// A layer, a block or a network: named state, and a function of a value.
 ///
-/// The mode of the tape decides between training and evaluation; see [`Tape`](crate::autograd::Tape). A container runs a child
-/// under the child's name, by [`Tape::scope`](crate::autograd::Tape::scope), so that an error says where in the network it
-/// arose, and [`Module::feature_maps`] finds what the child gave.
+/// The tape's mode decides between training and evaluation; see [`Tape`](crate::autograd::Tape).
+/// [`Var::apply`] runs a module so that errors carry its path and [`ModuleExt::feature_maps`] finds
+/// its output. The layers, blocks and models of this crate see to that themselves.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a module",
+    label = "this has no `forward`",
+    note = "a module of your own derives `State` and implements `Module`"
+)]
 pub trait Module: State + Send + Sync {
-    /// The output for an input `[N, H, W, C]`, or `[N, C]` behind the pooling.
+    /// Returns the output for an input `[N, H, W, C]`, or `[N, C]` after the pooling.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if the input does not fit.
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>>;
+}
 
-    /// What modules inside give when this one runs on `x`, in the order of `names`: paths as in weights files (`layer3`,
-    /// `layer2.0.conv1`), or their last parts where only one path ends so (`denseblock2` for `features.denseblock2`), and `""`
-    /// for this module's own output. Maps are `[N, H, W, C]`. Of a module that runs more than once it is the last output.
-    ///
-    /// A value is the module's own output, also where evaluation otherwise folds it into what follows, and it lies on the tape of
-    /// `x`: on one that records, gradients flow through it, and [`Updates::grad_of`](crate::autograd::Updates::grad_of) tells its own.
+impl<M: Module + ?Sized> Module for Box<M> {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        (**self).forward(x)
+    }
+}
+
+impl<'t> Var<'t> {
+    /// Returns the output of a module for this value: [`Module::forward`], such that an error
+    /// carries the path of the module, and that the output can be captured; see
+    /// [`Tape::enter`](crate::autograd::Tape::enter).
     ///
     /// # Errors
-    /// [`Error::UnknownModule`](crate::Error::UnknownModule), with the nearest names, before anything is computed; otherwise as
-    /// [`Module::forward`].
+    /// Returns those of the module.
     ///
     /// ```
-    /// use skipgrad::{Rng, Tensor, autograd::Tape, models::ResNet, nn::Module};
+    /// use skipgrad::{Rng, Tensor, autograd::Tape, nn::{BatchNorm2d, conv3x3}};
+    /// let conv = conv3x3(3, 8).build(&mut Rng::seed(0))?;
+    /// let tape = Tape::eval();
+    /// let x = tape.input(Tensor::zeros([1, 4, 4, 3])?);
+    /// let y = x.apply(&conv)?.apply(&BatchNorm2d::new(8)?)?.relu();
+    /// assert_eq!(y.shape(), [1, 4, 4, 8]);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn apply(&self, module: &(impl Module + ?Sized)) -> Result<Var<'t>> {
+        self.tape().enter(module, || module.forward(self))
+    }
+}
+
+/// What can be asked of any [`Module`]: whether it fits an input, what it consists of, how much
+/// memory it takes, and what its parts return.
+pub trait ModuleExt: Module {
+    /// Returns the outputs of modules inside of this one as it runs on `x`, in the order of
+    /// `names`.
+    ///
+    /// A name is a path as in weights files (`layer3`, `layer2.0.conv1`), or its last segments
+    /// where only one path ends so (`denseblock2` for `features.denseblock2`), or `""` for the
+    /// module's own output. Maps are `[N, H, W, C]`. A module that runs more than once gives its
+    /// last output.
+    ///
+    /// Each is the module's own output, even where evaluation otherwise folds it into what follows,
+    /// and lies on the tape of `x`: on a tape that records, gradients flow through it, and
+    /// [`Updates::grad_of`](crate::autograd::Updates::grad_of) returns its own.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModule`](crate::Error::UnknownModule), with the nearest names, before
+    /// anything is computed; otherwise those of [`Module::forward`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, autograd::Tape, models::ResNet, nn::ModuleExt};
     /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
     /// let images = Tensor::zeros([2, 32, 32, 3])?;
     /// let tape = Tape::eval();
-    /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer2", "layer3.0.conv1", "linear"])?;
-    /// assert_eq!(maps[0].shape()[..], [2, 16, 16, 32]);
-    /// assert_eq!(maps[1].shape()[..], [2, 8, 8, 64]);
+    /// let names = ["layer2", "layer3.0.conv1", "fc"];
+    /// let maps = model.feature_maps(&tape.input(images.clone()), &names)?;
+    /// assert_eq!(maps[0].shape(), [2, 16, 16, 32]);
+    /// assert_eq!(maps[1].shape(), [2, 8, 8, 64]);
     ///
     /// let tape = Tape::eval().recording(true);
-    /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer3", "linear"])?;
+    /// let maps = model.feature_maps(&tape.input(images.clone()), &["layer3", "fc"])?;
     /// let updates = maps[1].sum().backward()?;
     /// assert_eq!(updates.grad_of(&maps[0]).unwrap().shape(), maps[0].shape());
     ///
@@ -96,15 +145,17 @@ pub trait Module: State + Send + Sync {
         feature_maps::feature_maps(self, x, names)
     }
 
-    /// Whether a training pass of an input of this shape would go through, without computing anything.
+    /// Checks whether a training pass of an input of this shape succeeds, without computing
+    /// anything.
     ///
     /// # Errors
-    /// [`Error::Faults`](crate::Error::Faults), which lists every operation that refuses its arguments, with the path of its
-    /// module and both shapes. Behind a fault the pass goes on with the shape that the output would have if all fitted. A fault
-    /// that no operation reports, but a module itself, ends the list.
+    /// [`Error::Faults`](crate::Error::Faults), which lists every operation that rejects its
+    /// arguments, with the path of its module and both shapes. After a fault, the pass goes on with
+    /// the shape that the output would have had. An error that arises outside of operations ends
+    /// the list.
     ///
     /// ```
-    /// use skipgrad::{Rng, nn::{conv3x3, Linear, GlobalAvgPool, Module, Sequential}};
+    /// use skipgrad::{Rng, nn::{conv3x3, Linear, GlobalAvgPool, ModuleExt, Sequential}};
     /// let mut rng = Rng::seed(0);
     /// let net = Sequential::new()
     ///     .named("first", conv3x3(3, 8).build(&mut rng)?)?
@@ -114,7 +165,8 @@ pub trait Module: State + Send + Sync {
     /// assert_eq!(
     ///     net.check(&[1, 32, 32, 3]).unwrap_err().to_string(),
     ///     "2 faults: \
-    ///     second: conv2d: input: expected [N, H, W, 16] for the weight [3, 3, 16, 32], found [1, 32, 32, 8]; \
+    ///     second: conv2d: input: expected [N, H, W, 16] for the weight [3, 3, 16, 32], \
+    ///     found [1, 32, 32, 8]; \
     ///     head: linear: weight: expected [32, out], found [8, 10]",
     /// );
     /// # Ok::<(), skipgrad::Error>(())
@@ -123,13 +175,14 @@ pub trait Module: State + Send + Sync {
         plan::check(self, shape)
     }
 
-    /// What a training pass of an input of this shape is made of, operation by operation, without computing anything.
+    /// Lists the operations of a training pass of an input of this shape, without computing
+    /// anything.
     ///
     /// # Errors
-    /// As [`Module::forward`].
+    /// Returns those of [`Module::forward`].
     ///
     /// ```
-    /// use skipgrad::{Rng, models::ResNet, nn::Module};
+    /// use skipgrad::{Rng, models::ResNet, nn::ModuleExt};
     /// let summary = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?.summary(&[1, 32, 32, 3])?;
     /// println!("{summary}");
     /// assert_eq!((summary.parameters, summary.multiply_adds), (269_722, 40_551_040));
@@ -140,15 +193,15 @@ pub trait Module: State + Send + Sync {
         summary::summary(self, shape)
     }
 
-    /// The memory that a pass of an input of this shape takes, without computing anything: in training forward and backward from a
-    /// number, in evaluation the first pass. What kernels use besides, and only while they run, is not in it: a few MiB for every
-    /// thread.
+    /// Returns the memory that a pass of an input of this shape takes, without computing anything:
+    /// in training a forward and a backward pass, in evaluation the first pass. It leaves out a few
+    /// MiB for every thread, which kernels use while they run.
     ///
     /// # Errors
-    /// As [`Module::forward`].
+    /// Returns those of [`Module::forward`].
     ///
     /// ```
-    /// use skipgrad::{Rng, autograd::Mode, models::ResNet, nn::Module};
+    /// use skipgrad::{Rng, autograd::Mode, models::ResNet, nn::ModuleExt};
     /// let model = ResNet::imagenet(18, 1000, &mut Rng::seed(0))?;
     /// let plan = model.plan(&[32, 224, 224, 3], Mode::Train)?;
     /// let with_momentum = plan.peak(1);
@@ -159,13 +212,14 @@ pub trait Module: State + Send + Sync {
         plan::plan(self, shape, mode)
     }
 
-    /// The largest number of inputs of a shape whose plan `fits`, at most 2^20; 0 if there is none.
+    /// Returns the largest batch of inputs of a shape whose plan `fits`: at most 2^20, and 0 if
+    /// there is none.
     ///
     /// # Errors
-    /// As [`Module::plan`].
+    /// Returns those of [`ModuleExt::plan`].
     ///
     /// ```
-    /// use skipgrad::{Rng, autograd::Mode, models::ResNet, nn::Module};
+    /// use skipgrad::{Rng, autograd::Mode, models::ResNet, nn::ModuleExt};
     /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
     /// let budget = 256 << 20;
     /// let batch = model.largest_batch(&[32, 32, 3], Mode::Train, &|plan| plan.peak(1) <= budget)?;
@@ -178,8 +232,4 @@ pub trait Module: State + Send + Sync {
     }
 }
 
-impl<M: Module + ?Sized> Module for Box<M> {
-    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        (**self).forward(x)
-    }
-}
+impl<M: Module + ?Sized> ModuleExt for M {}

@@ -1,4 +1,4 @@
-//! A look before the run: what does not fit, and how much memory a pass takes.
+//! Errors and memory of a pass, found without computing anything.
 
 use super::Module;
 use crate::{
@@ -6,35 +6,39 @@ use crate::{
     autograd::{Mode, StateRef, Tape},
 };
 
-/// The memory that a pass takes, in bytes as [`memory::stats`](crate::memory::stats) counts them: see [`Module::plan`].
+/// The memory that a pass takes, in bytes as [`memory::stats`](crate::memory::stats) counts them;
+/// see [`ModuleExt::plan`](super::ModuleExt::plan).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
-    /// Parameters and buffers.
+    /// The parameters and buffers.
     pub model: usize,
-    /// The parameters that are trained: what an optimizer keeps one or two numbers for each number of.
+    /// The parameters that are trained, of which an optimizer keeps up to two copies.
     pub trained: usize,
-    /// What there is when forward ends beside the model, the images and the output: in training the activations that backward
-    /// keeps, in evaluation packed weights, which stay.
+    /// What exists at the end of the forward pass besides the model, the images and the output: in
+    /// training the activations that the backward pass needs, in evaluation packed weights, which
+    /// stay.
     pub kept: usize,
-    /// The most that the pass holds at once beside the model: images, activations, gradients, in evaluation packed weights.
+    /// The peak of the pass without the model: images, activations, gradients, and in evaluation
+    /// packed weights.
     pub pass: usize,
 }
 
 impl Plan {
-    /// The most that is held at once, with an optimizer that keeps so many numbers for each trained one: 0 for plain SGD, 1 with
-    /// momentum, 2 for AdamW.
+    /// Returns the peak of a training step with an optimizer that keeps `optimizer` tensors for
+    /// each parameter: 0 for plain SGD, 1 with momentum, 2 for AdamW.
     pub fn peak(&self, optimizer: usize) -> usize {
         self.model + optimizer * self.trained + self.pass
     }
 }
 
-/// All errors of a pass: each run forgives those known and finds one more.
+/// Finds all errors of a pass: each run recovers from those known and finds one more.
 pub(super) fn check<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result<()> {
     let mut faults = vec![];
     loop {
         let tape = Tape::meta(Mode::Train).with_error_recovery(faults.len());
-        match module.forward(&tape.placeholder(shape)?) {
-            // What no operation refused cannot be forgiven: it is the last one known, again.
+        match tape.placeholder(shape)?.apply(module) {
+            // An error that no operation raised cannot be recovered from: it is the last one again.
             Err(_) if tape.recoveries() > 0 => break,
             Err(fault) => faults.push(fault),
             Ok(_) => break,
@@ -57,7 +61,7 @@ pub(super) fn plan<M: Module + ?Sized>(module: &M, shape: &[usize], mode: Mode) 
     let tape = Tape::meta(mode);
     let images = tape.placeholder(shape)?;
     let [before, _] = tape.bytes();
-    let y = module.forward(&images)?;
+    let y = images.apply(module)?;
     let [after, _] = tape.bytes();
     let output = if y.value().is_unique() { y.value().bytes() } else { 0 };
     if y.is_recorded() {

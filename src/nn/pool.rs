@@ -1,9 +1,13 @@
 //! Pooling layers.
 
 use super::{Module, Pair};
-use crate::{Result, autograd::Var, ops::Pool2dOptions, state};
+use crate::{
+    Result,
+    autograd::{State, Var},
+    ops::Pool2dOptions,
+};
 
-/// The largest value of each window of `[N, H, W, C]`: see [`Var::max_pool2d`].
+/// Max-pooling, the largest value of each window of `[N, H, W, C]`; see [`Var::max_pool2d`].
 ///
 /// ```
 /// use skipgrad::{Tensor, autograd::Tape, nn::{MaxPool2d, Module}};
@@ -13,26 +17,26 @@ use crate::{Result, autograd::Var, ops::Pool2dOptions, state};
 /// assert_eq!(y.value().data(), [5.0, 7.0, 13.0, 15.0]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, State)]
 pub struct MaxPool2d {
-    /// Window, stride, padding.
+    /// Window, stride and padding.
+    #[state(skip)]
     pub options: Pool2dOptions,
 }
-state!(MaxPool2d {});
 
 impl MaxPool2d {
-    /// Windows of this size, side by side.
+    /// Makes a pooling over windows of this size, side by side.
     pub fn new(kernel: impl Into<Pair>) -> MaxPool2d {
         MaxPool2d { options: side_by_side(kernel.into()) }
     }
 
-    /// Steps of the window in pixels.
+    /// Sets the steps of the window, in pixels; by default the size of the window.
     pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
         self.options.stride = stride.into().0;
         self
     }
 
-    /// Pixels of minus infinity on both sides.
+    /// Sets the padding on both sides, in pixels of minus infinity.
     pub fn padding(mut self, padding: impl Into<Pair>) -> Self {
         self.options.padding = padding.into().0;
         self
@@ -45,7 +49,7 @@ impl Module for MaxPool2d {
     }
 }
 
-/// The mean of each window of `[N, H, W, C]`: see [`Var::avg_pool2d`].
+/// Average pooling, the mean of each window of `[N, H, W, C]`; see [`Var::avg_pool2d`].
 ///
 /// ```
 /// use skipgrad::{Tensor, autograd::Tape, nn::{AvgPool2d, Module}};
@@ -54,28 +58,40 @@ impl Module for MaxPool2d {
 /// assert_eq!(y.value().data(), [2.5, 4.5, 10.5, 12.5]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, State)]
 pub struct AvgPool2d {
     /// Window, stride, padding, and whether padding counts.
+    #[state(skip)]
     pub options: Pool2dOptions,
 }
-state!(AvgPool2d {});
 
 impl AvgPool2d {
-    /// Windows of this size, side by side.
+    /// Makes a pooling over windows of this size, side by side.
     pub fn new(kernel: impl Into<Pair>) -> AvgPool2d {
         AvgPool2d { options: side_by_side(kernel.into()) }
     }
 
-    /// Steps of the window in pixels.
+    /// Sets the steps of the window, in pixels; by default the size of the window.
     pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
         self.options.stride = stride.into().0;
         self
     }
 
-    /// Zero pixels on both sides, which count in the mean unless `count_include_pad` is switched off.
+    /// Sets the padding on both sides, in zero pixels.
     pub fn padding(mut self, padding: impl Into<Pair>) -> Self {
         self.options.padding = padding.into().0;
+        self
+    }
+
+    /// Sets whether padding counts in the mean; it does by default.
+    pub fn count_include_pad(mut self, count: bool) -> Self {
+        self.options.count_include_pad = count;
+        self
+    }
+
+    /// Sets whether a last window may reach beyond the edge, so that no pixel is left out.
+    pub fn ceil_mode(mut self, ceil: bool) -> Self {
+        self.options.ceil_mode = ceil;
         self
     }
 }
@@ -90,10 +106,9 @@ fn side_by_side(Pair(kernel): Pair) -> Pool2dOptions {
     Pool2dOptions { kernel, stride: kernel, ..Pool2dOptions::default() }
 }
 
-/// The mean of each map: `[N, H, W, C]` to `[N, C]`.
-#[derive(Clone, Copy, Debug, Default)]
+/// Global average pooling, the mean of each map: `[N, H, W, C]` to `[N, C]`.
+#[derive(Clone, Copy, Debug, Default, State)]
 pub struct GlobalAvgPool;
-state!(GlobalAvgPool {});
 
 impl Module for GlobalAvgPool {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {

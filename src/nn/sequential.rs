@@ -1,4 +1,4 @@
-//! Modules in a row.
+//! Modules one after the other.
 
 use super::Module;
 use crate::{
@@ -6,10 +6,11 @@ use crate::{
     autograd::{State, StateMut, StateRef, Var, join},
 };
 
-/// Modules applied one after the other, named by their index or as given.
+/// Modules that run one after the other, named by their index or as given.
 ///
 /// ```
-/// use skipgrad::{Rng, Tensor, autograd::{State, Tape}, nn::{conv3x3, Flatten, Linear, MaxPool2d, Module, Relu, Sequential}};
+/// use skipgrad::nn::{Flatten, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3};
+/// use skipgrad::{Rng, Tensor, autograd::{State, Tape}};
 /// let mut rng = Rng::seed(0);
 /// let net = Sequential::new()
 ///     .push(conv3x3(1, 4).build(&mut rng)?)
@@ -20,7 +21,7 @@ use crate::{
 /// assert_eq!(net.export().into_keys().collect::<Vec<_>>(), ["0.weight", "fc.bias", "fc.weight"]);
 ///
 /// let tape = Tape::eval();
-/// assert_eq!(net.forward(&tape.input(Tensor::zeros([2, 8, 8, 1])?))?.shape()[..], [2, 10]);
+/// assert_eq!(net.forward(&tape.input(Tensor::zeros([2, 8, 8, 1])?))?.shape(), [2, 10]);
 /// let error = net.forward(&tape.input(Tensor::zeros([2, 6, 8, 1])?)).err().unwrap();
 /// assert_eq!(error.path(), Some("fc"));
 /// # Ok::<(), skipgrad::Error>(())
@@ -31,18 +32,18 @@ pub struct Sequential {
 }
 
 impl Sequential {
-    /// An empty row, which changes nothing.
+    /// Makes an empty sequence, which returns its input.
     pub fn new() -> Sequential {
         Sequential::default()
     }
 
-    /// Adds a module at the end; its name is its index.
+    /// Appends a module, whose name is its index.
     pub fn push(mut self, module: impl Module + 'static) -> Sequential {
         self.children.push((self.children.len().to_string(), Box::new(module)));
         self
     }
 
-    /// Adds a module at the end under a name of its own.
+    /// Appends a module under a name of its own.
     ///
     /// # Errors
     /// [`Error::Argument`] if the name is empty, a number (those are the indices) or taken.
@@ -68,8 +69,11 @@ impl State for Sequential {
 
 impl Module for Sequential {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
-        let mut children = self.children.iter();
-        children.try_fold(x.clone(), |x, (name, child)| x.tape().scope(name, || child.forward(&x)))
+        let tape = x.tape();
+        tape.enter(self, || {
+            let mut children = self.children.iter();
+            children.try_fold(x.clone(), |x, (name, child)| tape.scope(name, || x.apply(child)))
+        })
     }
 }
 

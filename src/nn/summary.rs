@@ -7,35 +7,41 @@ use crate::{
 };
 use std::{collections::BTreeMap, fmt};
 
-/// A network's operations in training, and their sums: see [`Module::summary`]. It shows as a table.
+/// A network's operations in training, and their sums; see
+/// [`ModuleExt::summary`](super::ModuleExt::summary). It is displayed as a table.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Summary {
-    /// The input's shape.
+    /// The shape of the input.
     pub input: Shape,
-    /// In the order of a pass.
+    /// The operations, in the order of a pass.
     pub layers: Vec<LayerSummary>,
-    /// Trained numbers of the whole network, as [`State::num_parameters`](crate::autograd::State::num_parameters).
+    /// The number of elements of all parameters, as
+    /// [`State::num_parameters`](crate::autograd::State::num_parameters).
     pub parameters: usize,
-    /// Products that convolutions and linear maps add to a sum, by their definition. Winograd's algorithm multiplies less.
+    /// The multiply-adds of convolutions and linear maps by their definition. Winograd's algorithm
+    /// takes fewer.
     pub multiply_adds: u64,
-    /// Bytes that exist between forward and backward, without the input.
+    /// The bytes that exist between the forward and the backward pass, without the input.
     pub memory: usize,
 }
 
 /// An operation of a network.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LayerSummary {
-    /// The path of the module whose parameters it reads, in the names of weights files; empty if it reads none.
+    /// The path of the module whose parameters it reads, in the names of weights files; empty if it
+    /// reads none.
     pub name: String,
-    /// What is computed: `conv2d`.
+    /// The operation, such as `conv2d`.
     pub operation: &'static str,
-    /// The output's shape.
+    /// The shape of the output.
     pub output: Shape,
-    /// Numbers of the parameters that no operation read before.
+    /// The number of elements of the parameters that no operation has read before.
     pub parameters: usize,
-    /// See [`Summary::multiply_adds`].
+    /// Its part of [`Summary::multiply_adds`].
     pub multiply_adds: u64,
-    /// Bytes that it made and that exist between forward and backward.
+    /// The bytes that it makes and that exist between the forward and the backward pass.
     pub memory: usize,
 }
 
@@ -51,7 +57,7 @@ pub(super) fn summary<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result
     });
     let tape = Tape::meta(Mode::Train);
     let input = tape.placeholder(shape)?;
-    module.forward(&input)?;
+    input.apply(module)?;
     let layers: Vec<LayerSummary> = tape
         .operations()
         .into_iter()
@@ -73,7 +79,7 @@ pub(super) fn summary<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result
     })
 }
 
-/// The path that all paths begin with.
+/// Returns the path that all paths begin with.
 fn common<'a>(mut paths: impl Iterator<Item = &'a String>) -> String {
     let Some(first) = paths.next() else { return String::new() };
     let mut parts: Vec<&str> = first.split('.').collect();
@@ -123,7 +129,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// In groups of three digits; nothing for 0.
+/// Formats a number in groups of three digits, and 0 as nothing.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =

@@ -75,9 +75,9 @@ pub fn encode<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> Result<Vec<u
 }
 
 fn model<M: Module + ?Sized>(module: &M, [height, width, channels]: [usize; 3]) -> Result<ModelProto> {
-    let tape = Tape::meta(Mode::Eval).capture_all();
+    let tape = Tape::meta(Mode::Eval).capture_all(module);
     let x = tape.placeholder(&[1, height, width, channels])?;
-    let y = module.forward(&x)?;
+    let y = x.apply(module)?;
     let mut graph = Graph::new(module, x.id());
     for (operation, _) in tape.operations() {
         translate::translate(&mut graph, &operation)?;
@@ -108,7 +108,6 @@ mod tests {
         models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
         nn::{Conv2d, Linear, MaxPool2d, Relu, Sequential},
         ops::{BatchNorm, Padding},
-        state,
     };
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -200,7 +199,7 @@ mod tests {
         for tensor in &graph.initializer {
             let expected = &state[&tensor.name];
             let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
-            assert_eq!(dims, expected.shape()[..], "{}", tensor.name);
+            assert_eq!(dims, expected.shape(), "{}", tensor.name);
             let numbers = tensor.raw_data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
             assert!(numbers.eq(expected.data().iter().copied()), "{}", tensor.name);
         }
@@ -231,7 +230,7 @@ mod tests {
 
     #[test]
     fn dense_blocks_are_what_the_paper_defines() {
-        let config = DenseNetConfig { layers: vec![2, 3], ..DenseNetConfig::bc(10, 4, 5).unwrap() };
+        let config = DenseNetConfig::bc(10, 4, 5).unwrap().layers([2, 3]);
         let graph = graph(&DenseNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
         let counts = counts(&graph);
         assert_eq!((counts["Concat"], counts["Conv"], counts["BatchNormalization"]), (5, 12, 12));
@@ -245,11 +244,8 @@ mod tests {
 
     #[test]
     fn shortcuts_without_parameters() {
-        let config = ResNetConfig {
-            stages: vec![(4, 1), (7, 1)],
-            shortcut: ShortcutKind::Pad,
-            ..ResNetConfig::cifar_paper(8, 3).unwrap()
-        };
+        let config =
+            ResNetConfig::cifar_paper(8, 3).unwrap().stages([(4, 1), (7, 1)]).shortcut(ShortcutKind::Pad);
         let graph = graph(&ResNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
         let every = node(&graph, "layer2.0.downsample.AveragePool");
         assert_eq!((ints(every, "kernel_shape"), ints(every, "strides")), (&[1, 1][..], &[2, 2][..]));
@@ -263,9 +259,9 @@ mod tests {
     #[test]
     fn rounded_padding_is_written_as_numbers() {
         let rng = &mut Rng::seed(0);
-        let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).pad(Padding::Same).dilation([2, 9]).with_bias();
+        let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).padding(Padding::Same).dilation([2, 9]).bias(true);
         let mut pool = MaxPool2d::new(2);
-        pool.options.ceil = true;
+        pool.options.ceil_mode = true;
         let net = Sequential::new().push(conv.build(rng).unwrap()).push(pool);
         let graph = graph(&net, [7, 6, 3]);
         let conv = node(&graph, "0.Conv");
@@ -280,8 +276,8 @@ mod tests {
         let graph_of_nothing = graph(&Sequential::new(), [2, 2, 3]);
         assert_eq!(counts(&graph_of_nothing), [("Identity", 1)].into());
 
+        #[derive(State)]
         struct Twice(Linear);
-        state!(Twice {});
         impl Module for Twice {
             fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
                 let once = self.0.forward(&x.flatten()?)?;
@@ -295,8 +291,8 @@ mod tests {
     }
 
     /// A module that records some operations on its input, and applies ReLU.
-    struct Records(fn(&Var<'_>) -> Result<()>);
-    state!(Records {});
+    #[derive(State)]
+    struct Records(#[state(skip)] fn(&Var<'_>) -> Result<()>);
 
     impl Module for Records {
         fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {

@@ -135,8 +135,8 @@ impl Translator<'_> {
     }
 
     fn batch_norm(&mut self) -> Result<String> {
-        let &Normalized { eps, ref given, relu } = self.settings()?;
-        let Some([mean, var]) = given.clone() else {
+        let &Normalized { eps, ref fixed, relu } = self.settings()?;
+        let Some([mean, var]) = fixed.clone() else {
             return Err(unsupported(
                 "statistics",
                 "running ones, as in evaluation",

@@ -8,15 +8,18 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The element-wise sum of two values of the same shape: the shortcut of a residual block.
+    /// Returns the element-wise sum of two values of the same shape, such as the end of a residual
+    /// block.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the shapes differ; nothing is broadcast.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the shapes differ; nothing is
+    /// broadcast.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let (a, b) = (tape.input(Tensor::new([2], vec![1.0, 2.0])?), tape.input(Tensor::full([2], 10.0)?));
+    /// let a = tape.input(Tensor::new([2], [1.0, 2.0])?);
+    /// let b = tape.input(Tensor::full([2], 10.0)?);
     /// assert_eq!(a.add(&b)?.value().data(), [11.0, 12.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -28,7 +31,7 @@ impl<'t> Var<'t> {
             let sum = Tensor::build(*a.shape(), |y| kernels::add(Isa::active(), a.data(), b.data(), y));
             (sum, |dy: Tensor, needs: [bool; 2]| [needs[0].then(|| dy.clone()), needs[1].then_some(dy)])
         })
-        .costs(|| Cost { gradients: vec![GradientMemory::Shared; 2], ..Cost::default() }))
+        .costs(|| Cost { gradients: vec![GradientMemory::View; 2], ..Cost::default() }))
     }
 }
 

@@ -1,23 +1,25 @@
-//! Values beside each other along the last axis, the channels: `y = [x0, x1, ...]`, the connection of a DenseNet (Huang et al.
-//! 2017, equation 2). Backward keeps the channels of each: every gradient is a slice of dy.
+//! Concatenation along the last axis, the channels: `y = [x0, x1, ...]`, the connection of a
+//! DenseNet (Huang et al. 2017, equation 2). Backward keeps the numbers of channels: every gradient
+//! is a slice of dy.
 
 use crate::{
-    Error, Result, Shape, Tensor,
+    Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Var},
     kernels::{self, Isa},
 };
 
 impl<'t> Var<'t> {
-    /// Concatenates values that agree in all axes but the last, which becomes the sum of theirs.
+    /// Concatenates values along the last axis; all other axes must be the same.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no input, an input has no axis, or the other axes differ.
+    /// [`Error::Argument`] if there is no input; [`Error::ShapeMismatch`] if an input has no axis
+    /// or the other axes differ.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::{Tape, Var}};
     /// let tape = Tape::eval();
-    /// let a = tape.input(Tensor::new([2, 1], vec![1.0, 2.0])?);
-    /// let b = tape.input(Tensor::new([2, 2], vec![10.0, 20.0, 30.0, 40.0])?);
+    /// let a = tape.input(Tensor::new([2, 1], [1.0, 2.0])?);
+    /// let b = tape.input(Tensor::new([2, 2], [10.0, 20.0, 30.0, 40.0])?);
     /// assert_eq!(Var::concat(&[&a, &b])?.value().data(), [1.0, 10.0, 20.0, 2.0, 30.0, 40.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -53,15 +55,15 @@ fn output_shape(inputs: &[&Var<'_>]) -> Result<Shape> {
         return Err(Error::argument("concat", "inputs", "at least one", "none"));
     };
     let Some((&first_channels, outer)) = first.shape().split_last() else {
-        return Err(Error::argument("concat", "inputs", "[..., C]", first.shape()));
+        return Err(Error::shape("concat", "inputs", ["...", "C"], first.shape()));
     };
     let mut channels = first_channels;
     for input in &inputs[1..] {
         channels = match input.shape().split_last() {
             Some((&more, axes)) if axes == outer => channels.saturating_add(more),
             _ => {
-                let axes: String = outer.iter().map(|size| format!("{size}, ")).collect();
-                return Err(Error::argument("concat", "inputs", format_args!("[{axes}C]"), input.shape()));
+                let expected = ShapePattern::from(outer).named("C");
+                return Err(Error::shape("concat", "inputs", expected, input.shape()));
             }
         };
     }

@@ -1,11 +1,13 @@
 //! Cross entropy of logits with targets, the mean over the batch, as PyTorch's `cross_entropy`:
 //!
 //! ```text
-//! loss = -1/N Σ_n Σ_k t[n, k] log_softmax(x[n, ·])[k]      dx = (softmax(x) Σ_k t - t) dloss / N
+//! loss = -1/N Σ_n Σ_k t[n, k] log_softmax(x[n, ·])[k]
+//! dx = (softmax(x) Σ_k t - t) dloss / N
 //! ```
 //!
-//! with t one-hot for class indices, and smoothed to (1 - s) t + s / K (Szegedy et al. 2016, section 7). The forward pass has
-//! everything that the gradient needs at hand, so it computes it too, and that is what backward keeps.
+//! where t is one-hot for class indices, and smoothed to (1 - s) t + s / K (Szegedy et al. 2016,
+//! section 7). Forward has loaded everything that the gradient needs, so it computes the gradient,
+//! too, and saves it for backward.
 
 use crate::{
     Error, Result, Shape, Tensor,
@@ -13,8 +15,8 @@ use crate::{
     kernels::{self, Isa},
 };
 
-/// What [`Var::cross_entropy`] compares logits `[N, K]` with. Made from labels, `&[usize]` or `&Vec<usize>`, or from a
-/// `&Tensor` of weights.
+/// The targets of [`Var::cross_entropy`] for logits `[N, K]`: labels, from `&[usize]` or
+/// `&Vec<usize>`, or class probabilities, from a `&Tensor`.
 ///
 /// ```
 /// use skipgrad::{Tensor, autograd::Tape, ops::Targets};
@@ -37,44 +39,44 @@ enum Kind<'a> {
 }
 
 impl<'a> Targets<'a> {
-    /// The class of each row, N of them, each below K.
+    /// Makes targets from the class of each row, N of them, each below K.
     pub fn classes(labels: &'a [usize]) -> Targets<'a> {
         Targets { kind: Kind::Classes(labels), smoothing: 0.0 }
     }
 
-    /// A weight for each class of each row, `[N, K]`; usually those of a row add up to 1 (mixed images, a teacher's
-    /// probabilities). No gradient flows into them.
+    /// Makes targets from a weight for each class of each row, `[N, K]`. Usually the weights of a
+    /// row add up to 1 (mixed images, the probabilities of a teacher). No gradient flows into them.
     pub fn soft(weights: &'a Tensor) -> Targets<'a> {
         Targets { kind: Kind::Soft(weights), smoothing: 0.0 }
     }
 
-    /// The same targets t smoothed to (1 - smoothing) t + smoothing / K, with smoothing in [0, 1).
+    /// Smooths the targets t to (1 - smoothing) t + smoothing / K, with smoothing in [0, 1).
     pub fn smoothed(self, smoothing: f32) -> Targets<'a> {
         Targets { smoothing, ..self }
     }
 
-    /// As the kernel takes it; refuses what does not fit logits of `[rows, classes]`.
+    /// Checks the targets for logits of `[rows, classes]`, and converts them for the kernel.
     fn check(self, rows: usize, classes: usize) -> Result<kernels::Target<'a>> {
-        let refuse = |argument, expected: String, found: String| {
+        let invalid = |argument, expected: String, found: String| {
             Err(Error::argument("cross_entropy", argument, expected, found))
         };
         if !(0.0..1.0).contains(&self.smoothing) {
-            return refuse("smoothing", "a number in [0, 1)".into(), self.smoothing.to_string());
+            return invalid("smoothing", "a number in [0, 1)".into(), self.smoothing.to_string());
         }
         match self.kind {
             Kind::Classes(labels) if labels.len() != rows => {
-                refuse("labels", format!("{rows}, one for each row"), labels.len().to_string())
+                invalid("labels", format!("{rows}, one for each row"), labels.len().to_string())
             }
             Kind::Classes(labels) => match labels.iter().position(|&label| label >= classes) {
-                Some(row) => refuse(
+                Some(row) => invalid(
                     "labels",
                     format!("classes below {classes}"),
                     format!("{} in row {row}", labels[row]),
                 ),
                 None => Ok(kernels::Target::Classes(labels)),
             },
-            Kind::Soft(weights) if weights.shape()[..] != [rows, classes] => {
-                refuse("targets", format!("[{rows}, {classes}]"), weights.shape().to_string())
+            Kind::Soft(weights) if weights.shape() != [rows, classes] => {
+                Err(Error::shape("cross_entropy", "targets", [rows, classes], weights.shape()))
             }
             Kind::Soft(weights) => Ok(kernels::Target::Weights(weights.data())),
         }
@@ -106,22 +108,24 @@ impl<'a> From<&'a Tensor> for Targets<'a> {
 }
 
 impl<'t> Var<'t> {
-    /// The mean over the rows of logits `[N, K]` of their cross entropy with the targets, of shape `[]`, in nats.
+    /// Returns the cross entropy of logits `[N, K]` with the targets, the mean over the rows, of
+    /// shape `[]`, in nats.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the input is not `[N, K]` with at least one row and class, there are not N labels, a label is not below K,
-    /// soft targets are not `[N, K]`, or the smoothing is not in [0, 1).
+    /// [`Error::ShapeMismatch`] if the input or soft targets are not `[N, K]`; [`Error::Argument`]
+    /// if there is no row or no class, there are not N labels, a label is not below K, or the
+    /// smoothing is not in [0, 1).
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let logits = tape.input(Tensor::new([1, 2], vec![0.0, 3f32.ln()])?);
+    /// let logits = tape.input(Tensor::new([1, 2], [0.0, 3f32.ln()])?);
     /// assert!((logits.cross_entropy(&[0])?.item() - 4f32.ln()).abs() < 1e-6);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn cross_entropy<'a>(&self, targets: impl Into<Targets<'a>>) -> Result<Var<'t>> {
         let [rows, classes] = self.shape()[..] else {
-            return Err(Error::argument("cross_entropy", "logits", "[N, K]", self.shape()));
+            return Err(Error::shape("cross_entropy", "logits", ["N", "K"], self.shape()));
         };
         if rows == 0 || classes == 0 {
             let expected = "at least one row and one class";
@@ -142,8 +146,8 @@ impl<'t> Var<'t> {
             })
         })
         .costs(|| Cost {
-            makes: vec![*self.shape()],
-            gradients: vec![GradientMemory::Made],
+            saved_intermediates: vec![*self.shape()],
+            gradients: vec![GradientMemory::Intermediate],
             ..Cost::default()
         }))
     }
@@ -218,13 +222,13 @@ mod tests {
     #[test]
     fn huge_logits_give_finite_losses() {
         let tape = Tape::eval();
-        let x = tape.input(Tensor::new([1, 2], vec![1e5, -1e5]).unwrap());
+        let x = tape.input(Tensor::new([1, 2], [1e5, -1e5]).unwrap());
         assert_eq!(x.cross_entropy(&[1]).unwrap().item(), 2e5);
         assert_eq!(x.cross_entropy(&[0]).unwrap().item(), 0.0);
     }
 
     #[test]
-    fn refusals_name_the_argument() {
+    fn errors_name_the_argument() {
         let tape = Tape::eval();
         let x = tape.input(logits(1.0));
         let message = |targets: Targets| x.cross_entropy(targets).unwrap_err().to_string();

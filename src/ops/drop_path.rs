@@ -1,5 +1,6 @@
-//! Stochastic depth (Huang et al. 2016) sample by sample: `y[n] = x[n] m[n] / (1 - p)`, where each m is 0 with probability p,
-//! else 1; on the residual branch of a block it drops the whole block for a sample. Backward keeps the factor of each sample.
+//! Stochastic depth (Huang et al. 2016) sample by sample: `y[n] = x[n] m[n] / (1 - p)`, where each
+//! m is 0 with probability p and 1 otherwise. On the residual branch of a block it drops the whole
+//! block for a sample. Backward keeps the factor of each sample.
 
 use super::expect_drop_probability;
 use crate::{
@@ -9,25 +10,24 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// Sets each sample of `[N, ...]` to 0 with probability `p` and scales the others by 1 / (1 - p). The identity in evaluation
-    /// mode.
-    ///
-    /// The random numbers are the tape's.
+    /// Sets each sample of `[N, ...]` to 0 with probability `p` and scales the others by 1 / (1 -
+    /// p). In evaluation mode it is the identity. The random numbers come from the tape.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `p` is not in [0, 1) or there is no axis.
+    /// [`Error::Argument`] if `p` is not in [0, 1); [`Error::ShapeMismatch`] if there is no axis.
     ///
     /// ```
     /// use skipgrad::{Rng, Tensor, autograd::Tape};
     /// let tape = Tape::train(Rng::seed(0));
     /// let y = tape.input(Tensor::full([100, 2], 1.0)?).drop_path(0.5)?;
-    /// assert!(y.value().data().chunks(2).all(|sample| sample == [0.0, 0.0] || sample == [2.0, 2.0]));
+    /// let mut samples = y.value().data().chunks(2);
+    /// assert!(samples.all(|sample| sample == [0.0, 0.0] || sample == [2.0, 2.0]));
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn drop_path(&self, p: f32) -> Result<Var<'t>> {
         expect_drop_probability("drop_path", p)?;
         let Some(&samples) = self.shape().first() else {
-            return Err(Error::argument("drop_path", "input", "[N, ...]", self.shape()));
+            return Err(Error::shape("drop_path", "input", ["N", "..."], self.shape()));
         };
         if p == 0.0 || self.tape().mode() == Mode::Eval {
             return Ok(self.clone());
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_argument() {
+    fn errors_name_the_argument() {
         let tape = Tape::eval();
         let x = tape.input(Tensor::scalar(0.0));
         assert!(x.drop_path(1.0).unwrap_err().to_string().contains("p: expected a probability in [0, 1)"));

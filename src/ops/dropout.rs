@@ -1,5 +1,6 @@
-//! Dropout (Srivastava et al. 2014) with the survivors scaled in training, as PyTorch: `y = x m / (1 - p)`, where each m is 0
-//! with probability p, else 1. Backward keeps a seed, from which the same m are drawn again: dx = dy m / (1 - p).
+//! Dropout (Srivastava et al. 2014), scaled in training as in PyTorch: `y = x m / (1 - p)`, where
+//! each m is 0 with probability p and 1 otherwise. Backward keeps a seed, from which the same m are
+//! drawn again: dx = dy m / (1 - p).
 
 use super::expect_drop_probability;
 use crate::{
@@ -8,13 +9,13 @@ use crate::{
 };
 use rayon::prelude::*;
 
-/// Numbers with a random stream of their own, so that the threads do not change what is dropped.
+/// The number of elements per random stream, so that the number of threads does not change the
+/// result.
 const BLOCK: usize = 1 << 14;
 
 impl<'t> Var<'t> {
-    /// Sets each element to 0 with probability `p` and scales the others by 1 / (1 - p). The identity in evaluation mode.
-    ///
-    /// The random numbers are the tape's.
+    /// Sets each element to 0 with probability `p` and scales the others by 1 / (1 - p). In
+    /// evaluation mode it is the identity. The random numbers come from the tape.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if `p` is not in [0, 1).
@@ -44,7 +45,7 @@ impl<'t> Var<'t> {
     }
 }
 
-/// Drops and scales in place; the same elements for the same seed.
+/// Drops and scales elements in place; the same seed drops the same elements.
 pub(super) fn drop_elements(p: f32, seed: u64, x: &mut Tensor) {
     let scale = 1.0 / (1.0 - p);
     x.data_mut().par_chunks_mut(BLOCK).enumerate().for_each(|(block, x)| {

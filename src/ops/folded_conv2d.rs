@@ -1,16 +1,19 @@
-//! A convolution with the normalization behind it folded into its weights, for evaluation: where mean and variance are
-//! constants, `norm(conv(x, w))` is `conv(x, w scale) + shift` with
+//! A convolution with the batch normalization that follows it folded into its weight, for
+//! evaluation. Where mean and variance are constants, `norm(conv(x, w))` is `conv(x, w scale) +
+//! shift` with
 //!
 //! ```text
 //! scale = gamma / sqrt(var + eps)      shift = beta + (bias - mean) scale
 //! ```
 //!
-//! a number a channel each. The folded weights are brought into the order that the kernels read when they are first needed,
-//! and used from then on; shift, a residual and a ReLU are added before a result leaves the cache.
+//! for each output channel. The folded weights are packed into the order that the kernels read,
+//! once, when they are first needed. The shift, a residual and a ReLU are applied while a result is
+//! in the cache.
 //!
-//! Backward keeps y, if there is a ReLU: with g = dy where it let through, dresidual = g, and dx is g convolved with the folded
-//! weights turned round. What is folded can not be trained; [`Var::conv2d`] and [`Var::batch_norm`] with given statistics are the
-//! same function with all gradients, which also is what the tests hold this one to.
+//! Backward keeps y, if there is a ReLU. With g = dy where the ReLU passed a positive value and 0
+//! elsewhere, dresidual = g, and dx is g convolved with the folded weights rotated by 180 degrees.
+//! Folded weights cannot be trained: [`Var::conv2d`] and [`Var::batch_norm`] with fixed statistics
+//! are the same function with all gradients, and the tests compare the two.
 
 mod weight;
 
@@ -25,22 +28,22 @@ use crate::{
 };
 use std::{iter, sync::Arc};
 
-/// Constants to normalize with, `[C]` each.
+/// The constants of a batch normalization in evaluation, `[C]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct Normalization<'a> {
-    /// The factor.
+    /// The scale.
     pub gamma: &'a Tensor,
-    /// The offset.
+    /// The shift.
     pub beta: &'a Tensor,
-    /// What is subtracted before.
+    /// The running mean.
     pub mean: &'a Tensor,
-    /// Whose root, of it and eps, is divided by.
+    /// The running variance.
     pub var: &'a Tensor,
-    /// What is added to the variance, at least 0.
+    /// The constant that is added to the variance, at least 0.
     pub eps: f32,
 }
 
-/// A convolution and a normalization as one. Threads may share it.
+/// A convolution and a batch normalization as one operation, for evaluation. Threads may share it.
 ///
 /// ```
 /// use skipgrad::{Tensor, autograd::Tape, ops::{Conv2dOptions, FoldedConv2d, Normalization}};
@@ -49,7 +52,7 @@ pub struct Normalization<'a> {
 /// let weight = Tensor::full([1, 1, 1, 1], 2.0)?;
 /// let conv = FoldedConv2d::new(&weight, None, Conv2dOptions::default(), norm)?;
 /// let tape = Tape::eval();
-/// let x = tape.input(Tensor::new([1, 1, 2, 1], vec![6.0, 1.0])?);
+/// let x = tape.input(Tensor::new([1, 1, 2, 1], [6.0, 1.0])?);
 /// let y = conv.apply(&x, None, true)?; // relu(3 (2 x - 10) / 2 + 0.5)
 /// assert_eq!(y.value().data(), [3.5, 0.0]);
 /// # Ok::<(), skipgrad::Error>(())
@@ -61,11 +64,12 @@ pub struct FoldedConv2d {
 }
 
 impl FoldedConv2d {
-    /// Of a convolution with the weight `[KH, KW, C/groups, OC]` and perhaps a bias `[OC]`, and a normalization of its output.
-    /// The weight is shared, not copied.
+    /// Folds a convolution with the weight `[KH, KW, C/groups, OC]` and the bias `[OC]`, if there
+    /// is one, and a normalization of its output. The weight is shared, not copied.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the weight has not four axes, a vector is not `[OC]`, or eps is negative.
+    /// [`Error::ShapeMismatch`] if the weight does not have four axes or a vector is not `[OC]`;
+    /// [`Error::Argument`] if eps is negative.
     pub fn new(
         weight: &Tensor,
         bias: Option<&Tensor>,
@@ -73,7 +77,7 @@ impl FoldedConv2d {
         norm: Normalization<'_>,
     ) -> Result<Arc<FoldedConv2d>> {
         let &[_, _, _, channels] = &weight.shape()[..] else {
-            return Err(Error::argument("conv2d", "weight", "[KH, KW, C/groups, OC]", weight.shape()));
+            return Err(Error::shape("conv2d", "weight", ["KH", "KW", "C/groups", "OC"], weight.shape()));
         };
         if let Some(bias) = bias {
             expect_vector("conv2d", "bias", channels, bias.shape())?;
@@ -90,14 +94,15 @@ impl FoldedConv2d {
             let scaled = bias.data().iter().zip(scale.data()).map(|(bias, scale)| bias * scale);
             shift.data_mut().iter_mut().zip(scaled).for_each(|(shift, bias)| *shift += bias);
         }
+        log::debug!("folded the normalization after a convolution with {} into its weight", weight.shape());
         Ok(Arc::new(FoldedConv2d { weight: FoldedWeight::new(weight, Some(scale), options), shift }))
     }
 
-    /// `norm(conv(x))` of `[N, H, W, C]`, plus a residual of the result's shape, `[N, OH, OW, OC]`, and behind a ReLU, if they
-    /// are wanted.
+    /// Computes `norm(conv(x))` of `[N, H, W, C]`: `[N, OH, OW, OC]`, then adds the residual, which
+    /// has the shape of the result, if there is one, and applies a ReLU, if `relu`.
     ///
     /// # Errors
-    /// As [`Var::conv2d`], and if the residual has another shape.
+    /// As [`Var::conv2d`], and [`Error::ShapeMismatch`] if the residual has another shape.
     pub fn apply<'t>(
         self: &Arc<Self>,
         x: &Var<'t>,
@@ -130,10 +135,10 @@ impl FoldedConv2d {
         .costs(|| Cost {
             multiply_adds: multiply_adds(&shape, self.weight.shape()),
             saves_output: relu,
-            forward: vec![*self.weight.shape()],
-            backward: vec![*self.weight.shape()],
+            forward_workspace: vec![*self.weight.shape()],
+            backward_workspace: vec![*self.weight.shape()],
             gradients: vec![GradientMemory::New, GradientMemory::InPlace],
-            packs: vec![packed_shape],
+            packed_weights: vec![packed_shape],
             ..Cost::default()
         }))
     }
@@ -159,13 +164,9 @@ mod tests {
     fn it_is_the_convolution_and_the_normalization() {
         let mut rng = Rng::seed(1);
         let options = [
-            (Conv2dOptions { padding: Padding::Same, ..Default::default() }, [3, 3, 20, 24], 16),
-            (
-                Conv2dOptions { padding: Padding::Same, algorithm: Algorithm::Direct, ..Default::default() },
-                [3, 3, 20, 24],
-                16,
-            ),
-            (Conv2dOptions { stride: [2, 1], groups: 4, ..Default::default() }, [2, 3, 5, 8], 7),
+            (Conv2dOptions::new().padding(Padding::Same), [3, 3, 20, 24], 16),
+            (Conv2dOptions::new().padding(Padding::Same).algorithm(Algorithm::Direct), [3, 3, 20, 24], 16),
+            (Conv2dOptions::new().stride([2, 1]).groups(4), [2, 3, 5, 8], 7),
             (Conv2dOptions::default(), [1, 1, 20, 3], 5),
         ];
         for (options, weight, edge) in options {
@@ -185,8 +186,11 @@ mod tests {
                     for relu in [false, true] {
                         let (gamma, beta) = (input(&gamma), input(&beta));
                         let given = Some((&mean, &var));
-                        let plain =
-                            BatchNorm { given, residual, relu, eps: 0.1, ..BatchNorm::new(&gamma, &beta) };
+                        let plain = BatchNorm::new(&gamma, &beta)
+                            .statistics(given)
+                            .residual(residual)
+                            .relu(relu)
+                            .eps(0.1);
                         let (want, _) = sums.batch_norm(&plain).unwrap();
                         let got = folded.apply(&input(&x), residual, relu).unwrap();
                         let again = folded.apply(&input(&x), residual, relu).unwrap();
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn what_does_not_fit_is_an_error() {
         let vector = Tensor::full([2], 1.0).unwrap();
         let norm = Normalization { gamma: &vector, beta: &vector, mean: &vector, var: &vector, eps: 0.0 };
         let error = |weight: &[usize], norm| {

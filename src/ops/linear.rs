@@ -1,36 +1,39 @@
-//! Fully connected layer, `y = x W + b`. Backward keeps x and W: dx = dy Wᵀ, dW = xᵀ dy, db = the sum of dy over the rows.
+//! Fully connected layer, `y = x W + b`. Backward keeps x and W: dx = dy Wᵀ, dW = xᵀ dy, and db
+//! is the sum of dy over the rows.
 
 use super::{expect_vector, matmul::product};
 use crate::{
-    Error, Result, Shape, Tensor,
+    Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Var},
     kernels::{self, Gemm, Isa},
 };
 
 impl<'t> Var<'t> {
-    /// `[..., in]` times the weight `[in, out]`, plus the bias `[out]` if there is one: `[..., out]`.
+    /// Multiplies `[..., in]` by the weight `[in, out]` and adds the bias `[out]`, if there is one:
+    /// `[..., out]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the input has no axis, the weight is not `[in, out]`, or the bias is not `[out]`.
+    /// [`Error::ShapeMismatch`] if the input has no axis, the weight is not `[in, out]`, or the
+    /// bias is not `[out]`.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let x = tape.input(Tensor::new([1, 2], vec![3.0, 4.0])?);
-    /// let weight = tape.input(Tensor::new([2, 1], vec![10.0, 1.0])?);
-    /// let bias = tape.input(Tensor::new([1], vec![0.5])?);
+    /// let x = tape.input(Tensor::new([1, 2], [3.0, 4.0])?);
+    /// let weight = tape.input(Tensor::new([2, 1], [10.0, 1.0])?);
+    /// let bias = tape.input(Tensor::new([1], [0.5])?);
     /// assert_eq!(x.linear(&weight, Some(&bias))?.value().data(), [34.5]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn linear(&self, weight: &Var<'t>, bias: Option<&Var<'t>>) -> Result<Var<'t>> {
         let Some((&inputs, outer)) = self.shape().split_last() else {
-            return Err(Error::argument("linear", "input", "[..., in]", self.shape()));
+            return Err(Error::shape("linear", "input", ["...", "in"], self.shape()));
         };
         let outputs = match weight.shape()[..] {
             [rows, outputs] if rows == inputs => outputs,
             _ => {
-                let expected = format_args!("[{inputs}, out]");
-                let error = Error::argument("linear", "weight", expected, weight.shape());
+                let expected = ShapePattern::from([inputs]).named("out");
+                let error = Error::shape("linear", "weight", expected, weight.shape());
                 let inferred_shape = Shape::new(&[outer, &[weight.shape().num_channels()]].concat()).ok();
                 return self.tape().recover(error, inferred_shape);
             }
@@ -59,12 +62,13 @@ impl<'t> Var<'t> {
         };
         Ok(y.costs(|| Cost {
             multiply_adds: shape.num_elements() as u64 * inputs as u64,
-            saves: [self, weight].map(|factor| factor.value().clone().into()).into(),
+            saved_inputs: [self, weight].map(|factor| factor.value().clone().into()).into(),
             ..Cost::default()
         }))
     }
 }
 
+/// The sizes of a linear layer.
 #[derive(Clone, Copy)]
 struct Linear {
     rows: usize,
@@ -86,12 +90,12 @@ impl Linear {
     }
 }
 
-/// The gradient of a bias, `[C]`: the sum of `dy` over all axes but the last.
+/// Returns the gradient of a bias, `[C]`: the sum of `dy` over all axes but the last.
 pub(super) fn column_sums(dy: &Tensor) -> Tensor {
     Tensor::build(channels_of(dy), |sums| kernels::column_sums(Isa::active(), dy.data(), sums))
 }
 
-/// The shape of one number a channel.
+/// Returns the shape of a vector with one element per channel.
 fn channels_of(x: &Tensor) -> Shape {
     match Shape::new(&[x.shape().num_channels()]) {
         Ok(shape) => shape,
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_argument() {
+    fn errors_name_the_argument() {
         let tape = Tape::eval();
         let zeros = |shape: &[usize]| tape.input(Tensor::zeros(shape).unwrap());
         let (x, weight) = (zeros(&[2, 3]), zeros(&[3, 4]));
@@ -128,6 +132,6 @@ mod tests {
         assert_eq!(message(&x, &[4, 3], &[4]), "linear: weight: expected [3, out], found [4, 3]");
         assert_eq!(message(&x, &[3, 4], &[3]), "linear: bias: expected [4], found [3]");
         assert_eq!(message(&zeros(&[]), &[3, 4], &[4]), "linear: input: expected [..., in], found []");
-        assert_eq!(x.linear(&weight, None).unwrap().shape()[..], [2, 4]);
+        assert_eq!(x.linear(&weight, None).unwrap().shape(), [2, 4]);
     }
 }

@@ -1,32 +1,35 @@
 //! Matrix product, `C = A B`. Backward keeps both factors: dA = dC Bᵀ, dB = Aᵀ dC.
 
 use crate::{
-    Error, Result, Shape, Tensor,
+    Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Var},
     kernels::{Gemm, Isa, gemm},
 };
 
 impl<'t> Var<'t> {
-    /// The product of the matrices `[M, K]` and `[K, N]`: `[M, N]`.
+    /// Returns the product of the matrices `[M, K]` and `[K, N]`: `[M, N]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if one is no matrix or the inner sizes differ.
+    /// [`Error::ShapeMismatch`] if one of the two is not a matrix or the inner sizes differ.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let a = tape.input(Tensor::new([1, 2], vec![3.0, 4.0])?);
-    /// let b = tape.input(Tensor::new([2, 1], vec![10.0, 1.0])?);
+    /// let a = tape.input(Tensor::new([1, 2], [3.0, 4.0])?);
+    /// let b = tape.input(Tensor::new([2, 1], [10.0, 1.0])?);
     /// assert_eq!(a.matmul(&b)?.value().data(), [34.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn matmul(&self, other: &Var<'t>) -> Result<Var<'t>> {
         let &[m, k] = &self.shape()[..] else {
-            return Err(Error::argument("matmul", "input", "[M, K]", self.shape()));
+            return Err(Error::shape("matmul", "input", ["M", "K"], self.shape()));
         };
         let n = match other.shape()[..] {
             [rows, n] if rows == k => n,
-            _ => return Err(Error::argument("matmul", "other", format_args!("[{k}, N]"), other.shape())),
+            _ => {
+                let expected = ShapePattern::from([k]).named("N");
+                return Err(Error::shape("matmul", "other", expected, other.shape()));
+            }
         };
         let shape = Shape::new(&[m, n])?;
         Ok(Var::op("matmul", [self, other], shape, |[a, b]| {
@@ -40,13 +43,13 @@ impl<'t> Var<'t> {
         })
         .costs(|| Cost {
             multiply_adds: shape.num_elements() as u64 * k as u64,
-            saves: [self, other].map(|factor| factor.value().clone().into()).into(),
+            saved_inputs: [self, other].map(|factor| factor.value().clone().into()).into(),
             ..Cost::default()
         }))
     }
 }
 
-/// The product of two tensors read as matrices of the given sizes.
+/// Returns the product of two tensors, read as matrices of the given sizes.
 pub(super) fn product(sizes: Gemm, a: &Tensor, b: &Tensor, shape: Shape) -> Tensor {
     Tensor::build(shape, |c| gemm(Isa::active(), sizes, a.data(), b.data(), c))
 }
@@ -86,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_size_that_would_fit() {
+    fn errors_name_the_size_that_would_fit() {
         let tape = Tape::eval();
         let zeros = |shape: &[usize]| tape.input(Tensor::zeros(shape).unwrap());
         let error = zeros(&[2, 3]).matmul(&zeros(&[2, 3])).unwrap_err();

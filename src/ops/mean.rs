@@ -7,12 +7,13 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The mean of all elements, of shape `[]`, added in a fixed order; NaN if there are none.
+    /// Returns the mean of all elements, of shape `[]`, summed in a fixed order; NaN if there are
+    /// none.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// assert_eq!(tape.input(Tensor::new([4], vec![1.0, 2.0, 3.0, 6.0])?).mean().item(), 3.0);
+    /// assert_eq!(tape.input(Tensor::new([4], [1.0, 2.0, 3.0, 6.0])?).mean().item(), 3.0);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mean(&self) -> Var<'t> {

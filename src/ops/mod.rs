@@ -1,7 +1,9 @@
-//! Operations on [`Var`](crate::autograd::Var): one file each, forward beside backward.
+//! Operations on [`Var`](crate::autograd::Var): one file each, with forward and backward side by
+//! side.
 //!
-//! Every file says what its backward keeps: that is what training remembers. Methods that can refuse their arguments return a
-//! [`Result`] and check everything before anything is computed.
+//! Every file says what its backward keeps, since that determines the memory of training. Methods
+//! whose arguments may not fit return a [`Result`], and check all arguments before they compute
+//! anything.
 
 mod add;
 mod batch_norm;
@@ -28,8 +30,8 @@ mod sum;
 
 #[cfg(feature = "onnx")]
 pub(crate) use batch_norm::Normalized;
-pub use batch_norm::{BatchNorm, Moments};
-pub use conv2d::{Algorithm, Conv2dOptions, Padding};
+pub use batch_norm::{BatchNorm, Moments, Statistics};
+pub use conv2d::{Algorithm, Conv2dOptions, Padding, Pair};
 pub use cross_entropy::Targets;
 pub use dense_block::{
     DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock,
@@ -41,21 +43,17 @@ pub(crate) use pool::Windows;
 
 use crate::{Error, Result, Shape};
 
-/// Refuses an argument that must have a given shape and has another.
+/// Checks that an argument has the expected shape.
 fn expect_shape(op: &'static str, argument: &'static str, expected: &Shape, found: &Shape) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(Error::argument(op, argument, expected, found)) }
+    if expected == found { Ok(()) } else { Err(Error::shape(op, argument, expected, found)) }
 }
 
-/// Refuses an argument that must be a vector of one number for each of `channels` and is not.
+/// Checks that an argument is a vector with one element per channel.
 fn expect_vector(op: &'static str, argument: &'static str, channels: usize, found: &Shape) -> Result<()> {
-    if found[..] == [channels] {
-        Ok(())
-    } else {
-        Err(Error::argument(op, argument, format_args!("[{channels}]"), found))
-    }
+    if found == [channels] { Ok(()) } else { Err(Error::shape(op, argument, [channels], found)) }
 }
 
-/// The sizes of an input `[N, H, W, C]`; refuses other shapes, and images without pixels.
+/// Checks that an input is `[N, H, W, C]` with at least one pixel, and returns its sizes.
 fn expect_images(op: &'static str, input: &Shape) -> Result<[usize; 4]> {
     let sizes = input.nhwc(op, "input")?;
     if sizes[1] == 0 || sizes[2] == 0 {
@@ -64,12 +62,12 @@ fn expect_images(op: &'static str, input: &Shape) -> Result<[usize; 4]> {
     Ok(sizes)
 }
 
-/// Refuses a term under the root of a normalization that is negative.
+/// Checks that the constant added to the variance of a normalization is not negative.
 fn expect_eps(op: &'static str, eps: f32) -> Result<()> {
     if eps >= 0.0 { Ok(()) } else { Err(Error::argument(op, "eps", "a number of at least 0", eps)) }
 }
 
-/// Refuses a probability of dropping that is not in [0, 1).
+/// Checks that a probability of dropping is in [0, 1).
 pub(crate) fn expect_drop_probability(op: &'static str, p: f32) -> Result<()> {
     if (0.0..1.0).contains(&p) { Ok(()) } else { Err(Error::argument(op, "p", "a probability in [0, 1)", p)) }
 }

@@ -1,5 +1,5 @@
-//! Mean squared error, `mean((x - t)²)` over all elements, as PyTorch's `mse_loss`. Backward keeps x - t:
-//! dx = 2 (x - t) dy / n, dt = -dx.
+//! Mean squared error, `mean((x - t)²)` over all elements, as PyTorch's `mse_loss`. Backward keeps
+//! x - t: dx = 2 (x - t) dy / n, dt = -dx.
 
 use super::expect_shape;
 use crate::{
@@ -9,15 +9,17 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The mean over all elements of (x - target)², of shape `[]`; the target has the shape of x and may have a gradient.
+    /// Returns the mean over all elements of (x - target)², of shape `[]`. The target has the
+    /// shape of x and may have a gradient.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the shapes differ.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the shapes differ.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let (x, t) = (tape.input(Tensor::new([2], vec![1.0, 5.0])?), tape.input(Tensor::full([2], 2.0)?));
+    /// let x = tape.input(Tensor::new([2], [1.0, 5.0])?);
+    /// let t = tape.input(Tensor::full([2], 2.0)?);
     /// assert_eq!(x.mse(&t)?.item(), 5.0);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -38,8 +40,8 @@ impl<'t> Var<'t> {
             })
         })
         .costs(|| Cost {
-            makes: vec![*self.shape()],
-            gradients: vec![GradientMemory::Made],
+            saved_intermediates: vec![*self.shape()],
+            gradients: vec![GradientMemory::Intermediate],
             ..Cost::default()
         }))
     }

@@ -8,15 +8,16 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The element-wise product of two values of the same shape.
+    /// Returns the element-wise product of two values of the same shape.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the shapes differ; nothing is broadcast.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the shapes differ; nothing is
+    /// broadcast.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let x = tape.input(Tensor::new([2], vec![3.0, -2.0])?);
+    /// let x = tape.input(Tensor::new([2], [3.0, -2.0])?);
     /// assert_eq!(x.mul(&x)?.value().data(), [9.0, 4.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -36,7 +37,7 @@ impl<'t> Var<'t> {
             })
         })
         .costs(|| Cost {
-            saves: [self, other].map(|factor| factor.value().clone().into()).into(),
+            saved_inputs: [self, other].map(|factor| factor.value().clone().into()).into(),
             gradients: match other.is_recorded() {
                 true => vec![GradientMemory::New, GradientMemory::InPlace],
                 false => vec![],

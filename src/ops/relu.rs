@@ -1,5 +1,5 @@
-//! Rectifier, `y = max(x, 0)` (Nair and Hinton 2010). Backward keeps y, which the next operation keeps anyway: dx = dy where
-//! y > 0, else 0.
+//! Rectified linear unit, `y = max(x, 0)` (Nair and Hinton 2010). Backward keeps y, which the next
+//! operation keeps anyway: dx = dy where y > 0, else 0.
 
 use crate::{
     Tensor,
@@ -8,12 +8,13 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// max(x, 0), element by element. The gradient at 0 is 0 and NaN stays NaN, as in PyTorch.
+    /// Returns max(x, 0), element by element. The gradient at 0 is 0 and NaN stays NaN, as in
+    /// PyTorch.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval().recording(true);
-    /// let x = tape.watch(Tensor::new([3], vec![-1.0, 0.0, 2.0])?);
+    /// let x = tape.watch(Tensor::new([3], [-1.0, 0.0, 2.0])?);
     /// let y = x.relu();
     /// assert_eq!(y.value().data(), [0.0, 0.0, 2.0]);
     /// assert_eq!(y.sum().backward()?.grad_of(&x).unwrap().data(), [0.0, 0.0, 1.0]);

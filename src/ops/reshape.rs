@@ -1,4 +1,5 @@
-//! The same elements in another shape. Nothing is copied, forward or backward; backward keeps the shape.
+//! The same elements in another shape. Nothing is copied, forward or backward; backward keeps the
+//! shape.
 
 use crate::{
     Error, Result, Shape, Tensor,
@@ -6,10 +7,11 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The same elements, row-major, in another shape.
+    /// Returns the same elements, in row-major order, in another shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the shape is absurd or has another number of elements.
+    /// [`Error::Argument`] if the shape is not valid (see [`Shape::new`]) or has another number of
+    /// elements.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -27,9 +29,10 @@ impl<'t> Var<'t> {
         Ok(self.reshaped("reshape", shape))
     }
 
-    /// `[N, ...]` to `[N, rest]`: all axes but the first become one, in row-major order.
+    /// Flattens `[N, ...]` to `[N, K]`: all axes but the first become one, in row-major order.
     ///
-    /// Channels are the last axis here, so the order differs from that of a network that flattens `[N, C, H, W]`.
+    /// Channels are the last axis, so the order differs from that of a network that flattens
+    /// `[N, C, H, W]`.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no axis.
@@ -38,7 +41,7 @@ impl<'t> Var<'t> {
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
     /// let x = tape.input(Tensor::zeros([2, 3, 4, 5])?);
-    /// assert_eq!(x.flatten()?.shape()[..], [2, 60]);
+    /// assert_eq!(x.flatten()?.shape(), [2, 60]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn flatten(&self) -> Result<Var<'t>> {
@@ -54,7 +57,7 @@ impl<'t> Var<'t> {
             (with_shape(x, shape), move |dy: Tensor, _| [Some(with_shape(&dy, before))])
         })
         .costs(|| Cost {
-            gradients: vec![GradientMemory::Shared],
+            gradients: vec![GradientMemory::View],
             view_of: Some(self.value().clone()),
             ..Cost::default()
         })
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_would_fit() {
+    fn errors_say_what_would_fit() {
         let tape = Tape::eval();
         let x = tape.input(Tensor::zeros([2, 3]).unwrap());
         let error = x.reshape([4]).unwrap_err();

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// Every element times the constant `alpha`.
+    /// Multiplies every element by the constant `alpha`.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// 1 / (1 + exp(-x)), element by element.
+    /// Returns 1 / (1 + exp(-x)), element by element.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn far_from_zero_it_saturates_and_stays_finite() {
         let tape = Tape::eval();
-        let x = tape.input(Tensor::new([4], vec![-1000.0, -3.0, 3.0, 1000.0]).unwrap());
+        let x = tape.input(Tensor::new([4], [-1000.0, -3.0, 3.0, 1000.0]).unwrap());
         let y = x.sigmoid();
         assert_eq!((y.value().data()[0], y.value().data()[3]), (0.0, 1.0));
         assert!((f64::from(y.value().data()[1]) - 1.0 / (1.0 + 3f64.exp())).abs() < 1e-8);

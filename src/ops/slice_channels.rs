@@ -1,5 +1,5 @@
-//! A range of the channels, and channels of zeros around all of them (the shortcut A of He et al. 2015, section 4.1). Each is
-//! the other's gradient; backward keeps shapes.
+//! A range of the channels, and padding with channels of zeros (shortcut A of He et al. 2015,
+//! section 4.1). Each is the gradient of the other; backward keeps shapes.
 
 use crate::{
     Error, Result, Shape, Tensor,
@@ -9,10 +9,11 @@ use crate::{
 use std::ops::Range;
 
 impl<'t> Var<'t> {
-    /// The channels `range` of `[..., C]`: `[..., range.len()]`.
+    /// Returns the channels `range` of `[..., C]`: `[..., range.len()]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the range is not inside the last axis, or there is no axis.
+    /// [`Error::Argument`] if the range is not inside the last axis; [`Error::ShapeMismatch`] if
+    /// there is no axis.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -38,10 +39,12 @@ impl<'t> Var<'t> {
         .settings(|| settings))
     }
 
-    /// `[..., C]` with `before` channels of zeros in front and `after` behind: `[..., before + C + after]`.
+    /// Adds `before` channels of zeros before and `after` channels of zeros after those of `[...,
+    /// C]`: `[..., before + C + after]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no axis or the result would be absurdly large.
+    /// [`Error::ShapeMismatch`] if there is no axis; [`Error::Argument`] if the size of the result
+    /// overflows.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
@@ -68,7 +71,7 @@ impl<'t> Var<'t> {
 fn split<'s>(op: &'static str, shape: &'s Shape) -> Result<(&'s [usize], usize)> {
     match shape.split_last() {
         Some((&channels, outer)) => Ok((outer, channels)),
-        None => Err(Error::argument(op, "input", "[..., C]", shape)),
+        None => Err(Error::shape(op, "input", ["...", "C"], shape)),
     }
 }
 
@@ -113,12 +116,12 @@ mod tests {
         let tape = Tape::eval();
         let x = tape.input(Tensor::from_fn([3, 4], |i| i as f32).unwrap());
         assert_eq!(x.pad_channels(3, 1).unwrap().slice_channels(3..7).unwrap().value(), x.value());
-        assert_eq!(x.slice_channels(2..2).unwrap().shape()[..], [3, 0]);
+        assert_eq!(x.slice_channels(2..2).unwrap().shape(), [3, 0]);
     }
 
     #[test]
     #[allow(clippy::reversed_empty_ranges)]
-    fn refusals_name_the_range() {
+    fn errors_name_the_range() {
         let tape = Tape::eval();
         let x = tape.input(Tensor::zeros([2, 4]).unwrap());
         let error = x.slice_channels(2..5).unwrap_err();

@@ -1,5 +1,5 @@
-//! Softmax over the last axis, `y = exp(x) / Σ exp(x)`, and its logarithm, `y = x - ln Σ exp(x)`; the largest of a row is
-//! subtracted first, so nothing overflows. Backward keeps y:
+//! Softmax over the last axis, `y = exp(x) / Σ exp(x)`, and its logarithm, `y = x - ln Σ exp(x)`.
+//! The maximum of a row is subtracted first, so nothing overflows. Backward keeps y:
 //!
 //! ```text
 //! softmax      dx = y (dy - Σ dy y)
@@ -12,21 +12,21 @@ use crate::{
     kernels::{self, Isa},
 };
 
-/// A kernel from rows of so many classes to rows.
+/// A kernel from rows of logits to rows of outputs; the number is that of classes.
 type Forward = fn(Isa, usize, &[f32], &mut [f32]);
-/// A kernel from outputs and their gradients to the gradients of the inputs.
+/// A kernel from rows of outputs and of their gradients to rows of gradients of the inputs.
 type Backward = fn(Isa, usize, &[f32], &[f32], &mut [f32]);
 
 impl<'t> Var<'t> {
-    /// exp(x) / Σ exp(x) over the last axis of `[..., K]`: probabilities that add up to 1.
+    /// Returns exp(x) / Σ exp(x) over the last axis of `[..., K]`: probabilities that add up to 1.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no axis.
+    /// [`Error::ShapeMismatch`] if there is no axis.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let y = tape.input(Tensor::new([1, 2], vec![0.0, 3f32.ln()])?).softmax()?;
+    /// let y = tape.input(Tensor::new([1, 2], [0.0, 3f32.ln()])?).softmax()?;
     /// assert!((y.value().data()[1] - 0.75).abs() < 1e-6);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -34,15 +34,16 @@ impl<'t> Var<'t> {
         self.along_rows("softmax", kernels::softmax, kernels::softmax_backward)
     }
 
-    /// The logarithm of [`Var::softmax`], exact where probabilities are too small for `f32`.
+    /// Returns the logarithm of [`Var::softmax`], which is exact where probabilities are too small
+    /// for `f32`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no axis.
+    /// [`Error::ShapeMismatch`] if there is no axis.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// let y = tape.input(Tensor::new([1, 2], vec![0.0, 500.0])?).log_softmax()?;
+    /// let y = tape.input(Tensor::new([1, 2], [0.0, 500.0])?).log_softmax()?;
     /// assert_eq!(y.value().data(), [-500.0, 0.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
@@ -52,7 +53,7 @@ impl<'t> Var<'t> {
 
     fn along_rows(&self, op: &'static str, forward: Forward, backward: Backward) -> Result<Var<'t>> {
         let Some(&classes) = self.shape().last() else {
-            return Err(Error::argument(op, "input", "[..., K]", self.shape()));
+            return Err(Error::shape(op, "input", ["...", "K"], self.shape()));
         };
         Ok(Var::op(op, [self], *self.shape(), |[x]| {
             let y = Tensor::build(*x.shape(), |y| forward(Isa::active(), classes, x.data(), y));
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn huge_logits_do_not_overflow() {
         let tape = Tape::eval();
-        let x = tape.input(Tensor::new([2], vec![1e30, -1e30]).unwrap());
+        let x = tape.input(Tensor::new([2], [1e30, -1e30]).unwrap());
         assert_eq!(x.softmax().unwrap().value().data(), [1.0, 0.0]);
         assert_eq!(x.log_softmax().unwrap().value().data()[0], 0.0);
     }
@@ -110,6 +111,6 @@ mod tests {
         let tape = Tape::eval();
         let error = tape.input(Tensor::scalar(0.0)).softmax().unwrap_err();
         assert_eq!(error.to_string(), "softmax: input: expected [..., K], found []");
-        assert_eq!(tape.input(Tensor::zeros([2, 0]).unwrap()).softmax().unwrap().shape()[..], [2, 0]);
+        assert_eq!(tape.input(Tensor::zeros([2, 0]).unwrap()).softmax().unwrap().shape(), [2, 0]);
     }
 }

@@ -7,12 +7,13 @@ use crate::{
 };
 
 impl<'t> Var<'t> {
-    /// The sum of all elements, of shape `[]`, added in `f64` in a fixed order and rounded once.
+    /// Returns the sum of all elements, of shape `[]`, computed in `f64` in a fixed order and
+    /// rounded once.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape};
     /// let tape = Tape::eval();
-    /// assert_eq!(tape.input(Tensor::new([3], vec![1e8, 1.0, -1e8])?).sum().item(), 1.0);
+    /// assert_eq!(tape.input(Tensor::new([3], [1e8, 1.0, -1e8])?).sum().item(), 1.0);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn sum(&self) -> Var<'t> {

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use skipgrad::{Rng, Tensor, autograd::{Param, Tape}, optim::{Optimizer, Schedule, Sgd}};
-//! let mut weight = Param::new(Tensor::new([2], vec![4.0, -2.0])?);
+//! let mut weight = Param::new(Tensor::new([2], [4.0, -2.0])?);
 //! let schedule = Schedule::cosine(0.4, 30);
 //! let mut sgd = Sgd::new(schedule.lr(0)).momentum(0.5);
 //! for step in 0..30 {
@@ -94,7 +94,7 @@ fn same_shape(argument: &'static str, expected: &Tensor, found: &Tensor) -> Resu
     if expected.shape() == found.shape() {
         return Ok(());
     }
-    Err(Error::argument("step", argument, expected.shape(), found.shape()))
+    Err(Error::shape("step", argument, expected.shape(), found.shape()))
 }
 
 /// Returns an error if a setting is not in `range`, which excludes its end.
@@ -133,15 +133,14 @@ mod tests {
     use crate::{
         Rng,
         autograd::{Buffer, Tape, Var},
-        state,
     };
 
+    #[derive(State)]
     struct Net {
         first: Param,
         second: Param,
         seen: Buffer,
     }
-    state!(Net { first, second, seen });
 
     fn net() -> Net {
         let scalar = |x| Tensor::full([2], x).unwrap();

@@ -146,7 +146,7 @@ impl Predictor {
     /// ```
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
         let logits =
-            install(|| self.model.forward(&Tape::eval().input(images.clone())).map(|y| y.value().clone()))?;
+            install(|| Tape::eval().input(images.clone()).apply(&self.model).map(|y| y.value().clone()))?;
         let classes = self.names.len();
         match logits.shape()[..] {
             [_, found] if found == classes => Ok(logits),

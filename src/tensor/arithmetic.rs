@@ -1,4 +1,5 @@
-//! What the engine and the optimizers need of tensors in place; everything differentiable is an op.
+//! In-place arithmetic for autograd and the optimizers; everything differentiable is an operation
+//! of `ops`.
 
 use super::Tensor;
 use crate::kernels::{self, Isa};
@@ -7,7 +8,7 @@ impl Tensor {
     /// Adds `alpha * x` to this tensor, element by element.
     ///
     /// # Panics
-    /// If the shapes differ.
+    /// Panics if the shapes differ.
     pub fn axpy(&mut self, alpha: f32, x: &Tensor) {
         assert_eq!(self.shape(), x.shape(), "axpy: the shapes must be equal");
         kernels::axpy(Isa::active(), alpha, x.data(), self.data_mut());
@@ -18,7 +19,7 @@ impl Tensor {
         kernels::scale_in_place(Isa::active(), alpha, self.data_mut());
     }
 
-    /// The sum of the squares of the elements, in `f64` and in a fixed order.
+    /// Returns the sum of the squares of the elements, in `f64` and in a fixed order.
     pub fn sum_of_squares(&self) -> f64 {
         kernels::sum_of_squares(Isa::active(), self.data())
     }

@@ -1,4 +1,5 @@
-//! To and from `ndarray`, which does everything that is not hot: permuting, slicing, printing.
+//! Conversion to and from `ndarray`, which does everything that need not be fast: permuting,
+//! printing.
 
 use super::{Shape, Tensor};
 use crate::{Error, Result};
@@ -6,7 +7,8 @@ use ndarray::{Array, ArrayD, ArrayViewD, Dimension, IxDyn};
 use std::fmt;
 
 impl Tensor {
-    /// The elements as an `ndarray` view, without copying; an empty one of a [meta](Tensor::is_meta) tensor.
+    /// Returns the elements as an `ndarray` view, without copying; an empty one of a
+    /// [meta](Tensor::is_meta) tensor.
     ///
     /// ```
     /// # use skipgrad::Tensor;
@@ -24,7 +26,8 @@ impl Tensor {
         }
     }
 
-    /// The axes in another order: axis `i` of the result is axis `order[i]` of this tensor.
+    /// Returns a copy with the axes in another order: axis `i` of the result is axis `order[i]` of
+    /// this tensor.
     ///
     /// # Errors
     /// [`Error::Argument`] if `order` is not a permutation of the axes.
@@ -44,13 +47,13 @@ impl Tensor {
             return Err(Error::argument("permute", "order", expected, format_args!("{order:?}")));
         }
         if self.is_meta() {
-            return Err(Error::argument("permute", "tensor", "one that has numbers", "a meta one"));
+            return Err(Error::argument("permute", "tensor", "a tensor with elements", "a meta tensor"));
         }
         Tensor::try_from(self.view().permuted_axes(order).to_owned())
     }
 }
 
-/// Copies; any memory layout.
+/// Copies an array of any memory layout.
 impl<D: Dimension> TryFrom<Array<f32, D>> for Tensor {
     type Error = Error;
     fn try_from(array: Array<f32, D>) -> Result<Tensor> {
@@ -60,21 +63,21 @@ impl<D: Dimension> TryFrom<Array<f32, D>> for Tensor {
     }
 }
 
-/// Copies.
+/// Copies the elements.
 impl From<&Tensor> for ArrayD<f32> {
     fn from(tensor: &Tensor) -> ArrayD<f32> {
         tensor.view().to_owned()
     }
 }
 
-/// The elements in nested brackets, long axes cut short.
+/// Shows the elements in nested brackets and abbreviates long axes.
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.view(), f)
     }
 }
 
-/// The shape and the elements, long axes cut short.
+/// Shows the shape and the elements, and abbreviates long axes.
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor {} {}", self.shape(), self.view())
@@ -100,14 +103,14 @@ mod tests {
     fn permuting_oihw_to_hwio_and_back() {
         let x = Tensor::from_fn([2, 3, 4, 5], |i| i as f32).unwrap();
         let y = x.permute(&[2, 3, 1, 0]).unwrap();
-        assert_eq!(y.shape()[..], [4, 5, 3, 2]);
+        assert_eq!(y.shape(), [4, 5, 3, 2]);
         assert_eq!(y.permute(&[3, 2, 0, 1]).unwrap(), x);
         assert!(x.permute(&[0, 0, 1, 2]).unwrap_err().to_string().contains("a permutation of the 4 axes"));
     }
 
     #[test]
     fn shown_to_a_person() {
-        let x = Tensor::new([1, 2], vec![1.5, -2.0]).unwrap();
+        let x = Tensor::new([1, 2], [1.5, -2.0]).unwrap();
         assert_eq!(x.to_string(), "[[1.5, -2]]");
         assert_eq!(format!("{x:?}"), "Tensor [1, 2] [[1.5, -2]]");
     }

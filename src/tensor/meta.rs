@@ -1,10 +1,11 @@
-//! Tensors without numbers, whose bytes are counted instead of taken.
+//! Tensors without elements, whose bytes are counted instead of allocated.
 
 use super::{Memory, Shape, Tensor};
 use skipgrad_kernels::memory::rounded;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What meta tensors would take of the pool, altogether and account by account. Copies share the counters.
+/// Counts the bytes that meta tensors would take of the pool, in total and for each tag. Clones
+/// share the counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MemoryTracker(Arc<Mutex<Counters>>);
 
@@ -12,40 +13,40 @@ pub(crate) struct MemoryTracker(Arc<Mutex<Counters>>);
 struct Counters {
     live: usize,
     peak: usize,
-    /// Bytes live of each account.
+    /// The live bytes of each tag.
     tags: Vec<usize>,
 }
 
 impl MemoryTracker {
-    /// An account of its own, for [`Tensor::meta`].
+    /// Returns a new tag, for [`Tensor::meta`].
     pub(crate) fn new_tag(&self) -> usize {
         let mut counters = self.counters();
         counters.tags.push(0);
         counters.tags.len() - 1
     }
 
-    /// Bytes live of an account.
+    /// Returns the live bytes of a tag.
     pub(crate) fn live_bytes_of(&self, tag: usize) -> usize {
         self.counters().tags.get(tag).copied().unwrap_or(0)
     }
 
-    /// Bytes live of all tags.
+    /// Returns the live bytes of all tags.
     pub(crate) fn live(&self) -> usize {
         self.counters().live
     }
 
-    /// The most that was live.
+    /// Returns the peak of the live bytes.
     pub(crate) fn peak(&self) -> usize {
         self.counters().peak
     }
 
-    /// The counters are whole whenever the lock is free.
+    /// Returns the counters, which are consistent whenever the lock is free.
     fn counters(&self) -> MutexGuard<'_, Counters> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Bytes on an account for as long as it exists.
+/// Bytes that count as live for as long as the value exists.
 #[derive(Debug)]
 pub(super) struct Entry {
     tracker: MemoryTracker,
@@ -65,7 +66,7 @@ impl Entry {
         Entry { tracker: tracker.clone(), tag, bytes }
     }
 
-    /// Another of as many bytes on the same account.
+    /// Makes another entry with the same size and tag.
     pub(super) fn again(&self) -> Entry {
         Entry::new(&self.tracker, self.tag, self.bytes)
     }
@@ -82,19 +83,19 @@ impl Drop for Entry {
 }
 
 impl Tensor {
-    /// A tensor of this shape without numbers, whose bytes count on an account.
+    /// Makes a tensor of this shape without elements, whose bytes count under a tag.
     pub(crate) fn meta(shape: Shape, tracker: &MemoryTracker, tag: usize) -> Tensor {
         let entry = Entry::new(tracker, tag, rounded(shape.num_elements()));
         Tensor { shape, memory: Memory::Counted(Arc::new(entry)) }
     }
 
-    /// Whether it has a shape and no numbers, as what is computed on a [meta tape](crate::autograd::Tape::meta) has:
-    /// [`Tensor::data`] is empty then.
+    /// Returns whether the tensor has a shape and no elements, as the values of a
+    /// [meta tape](crate::autograd::Tape::meta) do: [`Tensor::data`] is empty then.
     pub fn is_meta(&self) -> bool {
         matches!(self.memory, Memory::Counted(_))
     }
 
-    /// The account that it counts on.
+    /// Returns the tag of a meta tensor.
     pub(crate) fn tag(&self) -> Option<usize> {
         match &self.memory {
             Memory::Counted(entry) => Some(entry.tag),
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_tensor_can_be_shown() {
+    fn a_meta_tensor_can_be_displayed() {
         let tracker = MemoryTracker::default();
         let x = Tensor::meta(Shape::new(&[2, 3]).unwrap(), &tracker, tracker.new_tag());
         assert_eq!(format!("{x:?}"), "Tensor [2, 3] []");

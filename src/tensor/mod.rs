@@ -1,11 +1,13 @@
-//! Numbers in memory: [`Tensor`], its [`Shape`], and the recycled memory below it.
+//! Arrays of numbers: [`Tensor`], its [`Shape`], and the recycled memory of its elements.
 
 mod arithmetic;
 mod convert;
 mod meta;
+mod pattern;
 mod shape;
 
 pub(crate) use meta::MemoryTracker;
+pub use pattern::{Axis, ShapePattern};
 pub use shape::Shape;
 
 use crate::{Error, Result, Rng};
@@ -13,11 +15,12 @@ use meta::Entry;
 use skipgrad_kernels::memory::{Storage, rounded};
 use std::{ops::Range, sync::Arc};
 
-/// A contiguous, row-major array of `f32`. Cloning shares the memory; writing to shared memory copies it first.
+/// A contiguous, row-major array of `f32`. Clones share the memory; writing to shared memory copies
+/// it first.
 ///
 /// ```
 /// use skipgrad::Tensor;
-/// let x = Tensor::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 9.0, 6.0])?;
+/// let x = Tensor::new([2, 3], [1.0, 2.0, 3.0, 4.0, 9.0, 6.0])?;
 /// assert_eq!(x.argmax(), [2, 1]);
 /// assert_eq!(x.slice_rows(1..2)?.data(), [4.0, 9.0, 6.0]);
 /// # Ok::<(), skipgrad::Error>(())
@@ -28,29 +31,24 @@ pub struct Tensor {
     memory: Memory,
 }
 
-/// Where the elements are.
+/// The memory of the elements.
 #[derive(Clone)]
 enum Memory {
+    /// Elements in a buffer of the pool.
     Held(Arc<Storage>),
-    /// Nowhere: a meta tensor's.
+    /// The bytes of a meta tensor, which has no elements.
     Counted(Arc<Entry>),
 }
 
 impl Tensor {
-    /// A tensor of `shape` whose elements are `data`, the last axis fastest.
+    /// Makes a tensor of `shape` with a copy of `data`, an array, a slice or a vector, in row-major
+    /// order.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the shape is absurd or `data` has another number of elements.
-    pub fn new(shape: impl AsRef<[usize]>, data: Vec<f32>) -> Result<Tensor> {
-        Tensor::from_slice(shape, &data)
-    }
-
-    /// A tensor of `shape` with a copy of `data`.
-    ///
-    /// # Errors
-    /// As [`Tensor::new`].
-    pub fn from_slice(shape: impl AsRef<[usize]>, data: &[f32]) -> Result<Tensor> {
-        let shape = Shape::new(shape.as_ref())?;
+    /// [`Error::Argument`] if the shape is not valid (see [`Shape::new`]) or `data` has another
+    /// number of elements; [`Error::OutOfMemory`].
+    pub fn new(shape: impl AsRef<[usize]>, data: impl AsRef<[f32]>) -> Result<Tensor> {
+        let (shape, data) = (Shape::new(shape.as_ref())?, data.as_ref());
         if shape.num_elements() != data.len() {
             let expected = format!("{} elements for {shape}", shape.num_elements());
             return Err(Error::argument("tensor", "data", expected, data.len()));
@@ -58,15 +56,15 @@ impl Tensor {
         Tensor::try_build(shape, |out| out.copy_from_slice(data))
     }
 
-    /// All elements zero.
+    /// Makes a tensor of zeros.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an absurd shape, [`Error::OutOfMemory`].
+    /// [`Error::Argument`] if the shape is not valid (see [`Shape::new`]); [`Error::OutOfMemory`].
     pub fn zeros(shape: impl AsRef<[usize]>) -> Result<Tensor> {
         Tensor::full(shape, 0.0)
     }
 
-    /// All elements `value`.
+    /// Makes a tensor whose elements are all `value`.
     ///
     /// # Errors
     /// As [`Tensor::zeros`].
@@ -74,7 +72,7 @@ impl Tensor {
         Tensor::try_build(Shape::new(shape.as_ref())?, |out| out.fill(value))
     }
 
-    /// Each element from its flat index.
+    /// Makes a tensor whose elements are computed from their flat index.
     ///
     /// # Errors
     /// As [`Tensor::zeros`].
@@ -92,7 +90,7 @@ impl Tensor {
         })
     }
 
-    /// Normal with mean 0 and standard deviation `std`.
+    /// Makes a tensor of normally distributed elements with mean 0 and standard deviation `std`.
     ///
     /// # Errors
     /// As [`Tensor::zeros`].
@@ -100,7 +98,7 @@ impl Tensor {
         Tensor::from_fn(shape, |_| std * rng.normal())
     }
 
-    /// Uniform in [`low`, `high`).
+    /// Makes a tensor of elements distributed uniformly in [`low`, `high`).
     ///
     /// # Errors
     /// As [`Tensor::zeros`].
@@ -108,16 +106,22 @@ impl Tensor {
         Tensor::from_fn(shape, |_| low + (high - low) * rng.uniform())
     }
 
-    /// A single number, of shape `[]`.
+    /// Makes a tensor of one element, of shape `[]`.
+    ///
+    /// # Panics
+    /// Panics if memory runs out.
     pub fn scalar(value: f32) -> Tensor {
         Tensor::build(Shape::scalar(), |out| out[0] = value)
     }
 
-    /// A tensor that `fill` writes. The memory is recycled: what it holds before is unspecified, and `fill` must write
-    /// every element. This is how ops make their outputs: nothing is zeroed that is overwritten anyway.
+    /// Makes a tensor whose elements `fill` writes, as operations do for their outputs.
+    ///
+    /// The memory is recycled and not zeroed, so `fill` must write every element: the elements have
+    /// unspecified values before.
     ///
     /// # Panics
-    /// If the memory cannot be had; [`Tensor::zeros`] and its siblings return an error instead.
+    /// Panics if memory runs out; [`Tensor::zeros`] and the other constructors return an error
+    /// instead.
     pub fn build(shape: Shape, fill: impl FnOnce(&mut [f32])) -> Tensor {
         match Tensor::try_build(shape, fill) {
             Ok(tensor) => tensor,
@@ -133,12 +137,12 @@ impl Tensor {
         Ok(Tensor { shape, memory: Memory::Held(Arc::new(storage)) })
     }
 
-    /// The sizes of the axes.
+    /// Returns the sizes of the axes.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// The elements, the last axis fastest; none of a [meta](Tensor::is_meta) tensor.
+    /// Returns the elements in row-major order; a [meta](Tensor::is_meta) tensor has none.
     pub fn data(&self) -> &[f32] {
         match &self.memory {
             Memory::Held(storage) => storage,
@@ -146,7 +150,10 @@ impl Tensor {
         }
     }
 
-    /// The elements for writing. Copies them first if another tensor shares the memory.
+    /// Returns the elements for writing, after copying them if another tensor shares the memory.
+    ///
+    /// # Panics
+    /// Panics if memory runs out for the copy.
     pub fn data_mut(&mut self) -> &mut [f32] {
         if !self.is_unique() {
             match &self.memory {
@@ -165,7 +172,8 @@ impl Tensor {
         }
     }
 
-    /// Whether no other tensor shares the memory, so that [`Tensor::data_mut`] copies nothing.
+    /// Returns whether no other tensor shares the memory, so that [`Tensor::data_mut`] copies
+    /// nothing.
     pub fn is_unique(&self) -> bool {
         match &self.memory {
             Memory::Held(storage) => Arc::strong_count(storage) == 1,
@@ -173,22 +181,24 @@ impl Tensor {
         }
     }
 
-    /// The bytes that it takes of the pool: four for each element, rounded up to whole cache lines or pages.
+    /// Returns the number of bytes in the memory pool: four for each element, rounded up to whole
+    /// cache lines or pages.
     pub fn bytes(&self) -> usize {
         rounded(self.shape.num_elements())
     }
 
-    /// A copy of the elements.
+    /// Returns a copy of the elements.
     pub fn to_vec(&self) -> Vec<f32> {
         self.data().to_vec()
     }
 
-    /// The value of a tensor with one element; the first element of a larger one, NaN of an empty one.
+    /// Returns the value of a tensor with one element, the first element of a larger tensor, or NaN
+    /// for an empty one.
     pub fn item(&self) -> f32 {
         self.data().first().copied().unwrap_or(f32::NAN)
     }
 
-    /// The same elements in another shape. Shares the memory.
+    /// Returns the same elements in another shape, sharing the memory.
     ///
     /// # Errors
     /// [`Error::Argument`] if the number of elements differs.
@@ -205,7 +215,7 @@ impl Tensor {
         Ok(Tensor { shape, memory: self.memory.clone() })
     }
 
-    /// A copy of a range of the first axis: images of a batch, rows of a matrix.
+    /// Returns a copy of a range of the first axis: images of a batch, rows of a matrix.
     ///
     /// # Errors
     /// [`Error::Argument`] if the range is not inside the axis, or there is no axis.
@@ -222,10 +232,11 @@ impl Tensor {
         let mut sizes = self.shape.to_vec();
         let stride = self.data().len().checked_div(count).unwrap_or(0);
         sizes[0] = range.len();
-        Tensor::from_slice(sizes, &self.data()[range.start * stride..range.end * stride])
+        Tensor::new(sizes, &self.data()[range.start * stride..range.end * stride])
     }
 
-    /// The index of the largest element of each row, a row being a run of the last axis: the class of each row of logits.
+    /// Returns the index of the largest element of each row, where a row is a run of the last axis:
+    /// the predicted class for each row of logits.
     pub fn argmax(&self) -> Vec<usize> {
         let largest =
             |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
@@ -233,7 +244,7 @@ impl Tensor {
     }
 }
 
-/// Equal shapes and equal elements.
+/// Tensors are equal if their shapes and their elements are.
 impl PartialEq for Tensor {
     fn eq(&self, other: &Tensor) -> bool {
         self.shape == other.shape && self.data() == other.data()
@@ -256,22 +267,19 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_what_was_wrong() {
+    fn errors_name_what_was_wrong() {
         let x = Tensor::zeros([2, 3]).unwrap();
         assert!(x.reshape([5]).unwrap_err().to_string().contains("expected 6 elements, found [5]"));
         assert!(x.slice_rows(1..3).unwrap_err().to_string().contains("expected a range in 0..2, found 1..3"));
         assert!(Tensor::scalar(1.0).slice_rows(0..1).is_err());
         assert!(
-            Tensor::new([2], vec![1.0])
-                .unwrap_err()
-                .to_string()
-                .contains("expected 2 elements for [2], found 1")
+            Tensor::new([2], [1.0]).unwrap_err().to_string().contains("expected 2 elements for [2], found 1")
         );
         assert!(Tensor::zeros([1 << 40, 1 << 20]).is_err());
     }
 
     #[test]
-    fn an_allocation_that_cannot_be_had_is_an_error() {
+    fn a_failed_allocation_is_an_error() {
         let error = Tensor::zeros([1 << 59]).unwrap_err();
         assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == 1 << 61), "{error}");
     }

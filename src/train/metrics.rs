@@ -7,7 +7,7 @@ use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, install, nn::Mo
 /// ```
 /// use skipgrad::{Tensor, train::Metrics};
 /// let mut metrics = Metrics::default();
-/// metrics.add(&Tensor::new([2, 3], vec![0.0, 5.0, 1.0, 0.0, 0.0, 0.0])?, &[1, 2])?;
+/// metrics.add(&Tensor::new([2, 3], [0.0, 5.0, 1.0, 0.0, 0.0, 0.0])?, &[1, 2])?;
 /// assert_eq!((metrics.images, metrics.top1, metrics.top5), (2, 1, 2));
 /// assert_eq!(metrics.accuracy(), 0.5);
 /// # Ok::<(), skipgrad::Error>(())
@@ -67,7 +67,7 @@ impl Metrics {
 /// Checks that logits and labels fit together, and returns the number of classes.
 fn classes(logits: &Tensor, labels: &[usize]) -> Result<usize> {
     let [images, classes] = logits.shape()[..] else {
-        return Err(Error::argument("metrics", "logits", "[N, K]", logits.shape()));
+        return Err(Error::shape("metrics", "logits", ["N", "K"], logits.shape()));
     };
     if images != labels.len() {
         return Err(Error::argument("metrics", "labels", format!("{images} labels"), labels.len()));
@@ -120,7 +120,7 @@ pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
     let mut metrics = Metrics::default();
     for batch in loader.epoch(0)? {
         let batch = batch?;
-        let logits = install(|| model.forward(&Tape::eval().input(batch.images)).map(|y| y.value().clone()))?;
+        let logits = install(|| Tape::eval().input(batch.images).apply(model).map(|y| y.value().clone()))?;
         metrics.add(&logits, &batch.labels)?;
     }
     Ok(metrics)
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!((metrics.top1, metrics.top5), (0, 0));
         assert!(metrics.loss().is_nan());
         let mut large = Metrics::default();
-        large.add(&Tensor::new([1, 2], vec![1e30, -1e30]).unwrap(), &[0]).unwrap();
+        large.add(&Tensor::new([1, 2], [1e30, -1e30]).unwrap(), &[0]).unwrap();
         assert_eq!(large.loss_sum, 0.0);
         assert!(Metrics::default().accuracy().is_nan());
     }
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!((metrics.accuracy(), metrics.top5_accuracy(), metrics.loss()), (0.25, 0.75, 0.5));
         let mut metrics = Metrics::default();
         for _ in 0..2 {
-            metrics.add(&Tensor::new([1, 2], vec![0.0, 1.0]).unwrap(), &[1]).unwrap();
+            metrics.add(&Tensor::new([1, 2], [0.0, 1.0]).unwrap(), &[1]).unwrap();
         }
         assert_eq!((metrics.images, metrics.top1, metrics.top5), (2, 2, 2));
         assert!((metrics.loss() - (1.0 + (-1.0f32).exp()).ln()).abs() < 1e-6);

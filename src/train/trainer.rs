@@ -313,7 +313,7 @@ impl Trainer {
                 batch.images.slice_rows(i * size..i * size + labels.len())?
             };
             let tape = Tape::train(rng.split());
-            let logits = model.forward(&tape.input(pixels))?;
+            let logits = tape.input(pixels).apply(model)?;
             let targets = Targets::classes(labels).smoothed(self.settings.label_smoothing);
             let weight = labels.len() as f32 / images as f32;
             let loss = logits.cross_entropy(targets)?.scale(weight);

@@ -34,8 +34,7 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        let config =
-            ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 10).unwrap() };
+        let config = ResNetConfig::cifar_paper(8, 10).unwrap().stages([(4, 1), (8, 1)]);
         let model = RefCell::new(ResNet::new(&config, &mut Rng::seed(0)).unwrap());
         Place { folder: tempfile::tempdir().unwrap(), model }
     }
@@ -386,7 +385,7 @@ mod pytorch {
 
     fn tensors_that_lie(place: &Place) {
         assert_eq!(
-            place.read("no lie", &around(&tensor(16, 4, &[2, 3], &[3, 1]))).unwrap()["a"].shape()[..],
+            place.read("no lie", &around(&tensor(16, 4, &[2, 3], &[3, 1]))).unwrap()["a"].shape(),
             [2, 3]
         );
         for (what, pickle) in [

@@ -1,5 +1,5 @@
-//! The data module from outside: files on disk to normalized batches, and what is said when they
-//! are spoilt.
+//! The data module from outside: from files on disk to normalized batches, and the errors of
+//! damaged files.
 
 use skipgrad::{
     Error, Rng, Tensor,
@@ -24,25 +24,25 @@ fn write_cifar(path: &Path, images: &Images) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A folder of CIFAR-10 files, 8 drawn images in each.
+/// Returns a folder of CIFAR-10 files with 8 synthetic images in each, and these images.
 fn cifar() -> (TempDir, Splits) {
-    let drawn = Splits::from(SyntheticShapes::with_sizes(40, 8, 42).unwrap());
+    let synthetic = Splits::from(SyntheticShapes::with_sizes(40, 8, 42).unwrap());
     let folder = tempfile::tempdir().unwrap();
     for i in 0..5 {
-        let part = drawn.train().slice(8 * i..8 * i + 8).unwrap();
-        write_cifar(&folder.path().join(format!("data_batch_{}.bin", i + 1)), &part);
+        let slice = synthetic.train().slice(8 * i..8 * i + 8).unwrap();
+        write_cifar(&folder.path().join(format!("data_batch_{}.bin", i + 1)), &slice);
     }
-    write_cifar(&folder.path().join("test_batch.bin"), &drawn.test());
-    (folder, drawn)
+    write_cifar(&folder.path().join("test_batch.bin"), &synthetic.test());
+    (folder, synthetic)
 }
 
 #[test]
-fn what_is_written_as_cifar_is_read_back() {
-    let (folder, drawn) = cifar();
+fn images_written_as_cifar_are_read_back() {
+    let (folder, synthetic) = cifar();
     let read = Cifar10::open(folder.path()).unwrap();
-    for (read, drawn) in [(read.train(), drawn.train()), (read.test(), drawn.test())] {
-        assert_eq!(read.images(0..read.len()).unwrap(), drawn.images(0..drawn.len()).unwrap());
-        assert_eq!(read.labels(0..read.len()).unwrap(), drawn.labels(0..drawn.len()).unwrap());
+    for (read, synthetic) in [(read.train(), synthetic.train()), (read.test(), synthetic.test())] {
+        assert_eq!(read.images(0..read.len()).unwrap(), synthetic.images(0..synthetic.len()).unwrap());
+        assert_eq!(read.labels(0..read.len()).unwrap(), synthetic.labels(0..synthetic.len()).unwrap());
     }
 }
 
@@ -73,7 +73,7 @@ fn the_training_recipe_gives_the_same_batches_however_it_is_run() {
 }
 
 #[test]
-fn spoilt_files_are_refused_with_file_record_and_reason() {
+fn damaged_files_are_an_error_with_file_record_and_reason() {
     let (folder, _) = cifar();
     let path = folder.path().join("data_batch_2.bin");
     let whole = fs::read(&path).unwrap();

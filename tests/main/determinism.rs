@@ -76,12 +76,10 @@ fn train(
 /// of twenty steps.
 fn resnet(seed: u64, workers: usize) -> (u64, Vec<u32>) {
     let run = || {
-        let config = ResNetConfig {
-            stages: vec![(16, 1), (32, 1), (64, 2)],
-            shortcut: ShortcutKind::Project,
-            drop_path: 0.1,
-            ..ResNetConfig::cifar_paper(8, 10)?
-        };
+        let config = ResNetConfig::cifar_paper(8, 10)?
+            .stages([(16, 1), (32, 1), (64, 2)])
+            .shortcut(ShortcutKind::Project)
+            .drop_path(0.1);
         let model = ResNet::new(&config, &mut Rng::seed(seed))?;
         let sgd = Sgd::new(0.05).momentum(0.9).nesterov(true).weight_decay(5e-4);
         train(model, sgd, SyntheticShapes::with_sizes(100, 0, 2)?.train(), workers)
@@ -99,12 +97,10 @@ fn a_resnet() {
 fn a_resnet_of_bottlenecks_with_the_stem_for_large_images() {
     same_on_any_number_of_threads(|workers| {
         let run = || {
-            let config = ResNetConfig {
-                stem: StemKind::ImageNet,
-                kind: BlockKind::Bottleneck,
-                stages: vec![(64, 1), (128, 2)],
-                ..ResNetConfig::imagenet(50, 10)?
-            };
+            let config = ResNetConfig::imagenet(50, 10)?
+                .stem(StemKind::ImageNet)
+                .kind(BlockKind::Bottleneck)
+                .stages([(64, 1), (128, 2)]);
             let model = ResNet::new(&config, &mut Rng::seed(1))?;
             train(model, AdamW::new(0.002), SyntheticShapes::with_sizes(70, 0, 2)?.train(), workers)
         };
@@ -116,13 +112,8 @@ fn a_resnet_of_bottlenecks_with_the_stem_for_large_images() {
 fn a_densenet() {
     same_on_any_number_of_threads(|workers| {
         let run = || {
-            let config = DenseNetConfig {
-                layers: vec![3, 2, 2],
-                width: 16,
-                growth: 12,
-                dropout: 0.1,
-                ..DenseNetConfig::bc(10, 12, 10)?
-            };
+            let config =
+                DenseNetConfig::bc(10, 12, 10)?.layers([3, 2, 2]).width(16).growth_rate(12).dropout(0.1);
             let model = DenseNet::new(&config, &mut Rng::seed(1))?;
             let adamw = AdamW::new(0.002).no_decay_on_norms_and_biases();
             train(model, adamw, SyntheticShapes::with_sizes(90, 0, 2)?.train(), workers)
@@ -139,7 +130,7 @@ fn layers_of_many_pixels() {
         let run = || -> Result<u64> {
             let mut rng = Rng::seed(1);
             let net = Sequential::new()
-                .push(conv3x3(64, 64).with_bias().build(&mut rng)?)
+                .push(conv3x3(64, 64).bias(true).build(&mut rng)?)
                 .push(BatchNorm2d::new(64)?)
                 .push(Relu)
                 .push(conv3x3(64, 96).groups(2).build(&mut rng)?)
@@ -162,6 +153,7 @@ fn layers_of_many_pixels() {
                 let result = match slot {
                     StateRef::Param(param) => updates.grad(param),
                     StateRef::Buffer(buffer) => updates.observed(buffer),
+                    _ => None,
                 };
                 results.insert(name.to_string(), result.expect("all of it was reached").clone());
             });

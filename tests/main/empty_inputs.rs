@@ -40,10 +40,10 @@ fn run_maps(f: impl for<'t> Fn(&Var<'t>) -> Result<Var<'t>>) {
 #[test]
 fn conv2d() {
     for x in MAPS {
-        let padded = Conv2dOptions { padding: Padding::Zeros([1, 1]), stride: [2, 1], ..Default::default() };
+        let padded = Conv2dOptions::new().padding(1).stride([2, 1]);
         for outputs in [0, 2] {
             run(&[&x, &[3, 2, x[3], outputs], &[outputs]], |v| v[0].conv2d(&v[1], Some(&v[2]), &padded));
-            let same = Conv2dOptions { padding: Padding::Same, ..padded };
+            let same = padded.padding(Padding::Same);
             run(&[&x, &[3, 2, x[3], outputs]], |v| v[0].conv2d(&v[1], None, &same));
         }
     }
@@ -53,13 +53,12 @@ fn conv2d() {
 fn batch_norm() {
     for x in MAPS {
         run(&[&x, &[x[3]], &[x[3]], &x], |v| {
-            let norm = BatchNorm { relu: true, residual: Some(&v[3]), ..BatchNorm::new(&v[1], &v[2]) };
+            let norm = BatchNorm::new(&v[1], &v[2]).relu(true).residual(Some(&v[3]));
             Ok(v[0].batch_norm(&norm)?.0)
         });
         let given = Tensor::full([x[3]], 1.0).expect("a small shape");
         run(&[&x, &[x[3]], &[x[3]]], |v| {
-            let norm =
-                BatchNorm { given: Some((&given, &given)), relu: true, ..BatchNorm::new(&v[1], &v[2]) };
+            let norm = BatchNorm::new(&v[1], &v[2]).statistics(Some((&given, &given))).relu(true);
             Ok(v[0].batch_norm(&norm)?.0)
         });
     }
@@ -72,7 +71,7 @@ fn max_pool2d() {
 
 #[test]
 fn avg_pool2d() {
-    run_maps(|x| x.avg_pool2d(&Pool2dOptions { padding: [1, 1], ..Default::default() }));
+    run_maps(|x| x.avg_pool2d(&Pool2dOptions::new(2).padding(1)));
 }
 
 #[test]

@@ -43,8 +43,7 @@ fn images_of_the_wrong_channels() -> Result<()> {
         forward(&DenseNet::bc(10, 4, 10, &mut Rng::seed(0))?, &tape, [2, 32, 32, 4]),
         "features.conv0: conv2d: input: expected [N, H, W, 3] for the weight [3, 3, 3, 8], found [2, 32, 32, 4]",
     );
-    let gray =
-        models::build("resnet18", &ModelOptions { channels: 1, ..Default::default() }, &mut Rng::seed(0))?;
+    let gray = models::build("resnet18", &ModelOptions::default().channels(1), &mut Rng::seed(0))?;
     refused(
         forward(&gray, &tape, [2, 64, 64, 3]),
         "conv1: conv2d: input: expected [N, H, W, 1] for the weight [7, 7, 1, 64], found [2, 64, 64, 3]",
@@ -222,18 +221,18 @@ fn a_weights_file_that_does_not_fit() -> Result<()> {
     let mut model = small_resnet()?;
     let mut tensors: NamedTensors = ResNet::cifar_paper(8, 10, &mut Rng::seed(9))?.export();
     tensors.remove("layer1.0.bn1.running_var");
-    tensors.remove("linear.bias");
+    tensors.remove("fc.bias");
     tensors.insert("layer4.0.conv1.weight".to_string(), Tensor::zeros([8, 8, 3, 3])?);
     tensors.insert("conv1.weight".to_string(), Tensor::zeros([16, 1, 3, 3])?);
-    tensors.insert("linear.weight".to_string(), Tensor::zeros([100, 64])?);
+    tensors.insert("fc.weight".to_string(), Tensor::zeros([100, 64])?);
     io::write(&path, &tensors, &io::Metadata::new())?;
 
     let before = model.export();
     refused(
         io::load(&mut model, &path),
         &format!(
-            "{}: the tensors do not fit the model; missing: layer1.0.bn1.running_var, linear.bias; unexpected: \
-             layer4.0.conv1.weight; conv1.weight: expected [16, 3, 3, 3], found [16, 1, 3, 3]; linear.weight: \
+            "{}: the tensors do not fit the model; missing: layer1.0.bn1.running_var, fc.bias; unexpected: \
+             layer4.0.conv1.weight; conv1.weight: expected [16, 3, 3, 3], found [16, 1, 3, 3]; fc.weight: \
              expected [10, 64], found [100, 64]",
             path.display()
         ),
@@ -258,7 +257,7 @@ fn train(model: &mut dyn Module, folder: &Path) -> Result<Trainer> {
 fn tiny(channels: usize, classes: usize) -> Result<Sequential> {
     let rng = &mut Rng::seed(0);
     Sequential::new()
-        .named("conv", conv3x3(3, channels).with_bias().build(rng)?)?
+        .named("conv", conv3x3(3, channels).bias(true).build(rng)?)?
         .push(GlobalAvgPool)
         .named("fc", Linear::new(channels, classes, rng)?)
 }

@@ -7,7 +7,7 @@ use skipgrad::{
     autograd::{NamedTensors, State, Tape},
     blocks::ResidualUnit,
     models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
-    nn::Module,
+    nn::{Module, ModuleExt},
 };
 
 /// The model with running statistics that are not 0 and 1.
@@ -16,9 +16,9 @@ fn perturbed<M: State>(mut model: M) -> Result<M> {
     let mut tensors: NamedTensors = model.export();
     for (name, tensor) in &mut tensors {
         if name.ends_with("running_mean") {
-            *tensor = Tensor::normal(&tensor.shape()[..], 0.1, &mut rng)?;
+            *tensor = Tensor::normal(tensor.shape(), 0.1, &mut rng)?;
         } else if name.ends_with("running_var") {
-            *tensor = Tensor::uniform(&tensor.shape()[..], 0.7, 1.5, &mut rng)?;
+            *tensor = Tensor::uniform(tensor.shape(), 0.7, 1.5, &mut rng)?;
         }
     }
     model.import(tensors)?;
@@ -47,7 +47,7 @@ fn every_module(name: &str, edge: usize) -> Result<()> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let tape = Tape::eval();
     let all = model.feature_maps(&tape.input(images.clone()), &names)?;
-    let head = names.iter().position(|name| ["fc", "linear", "classifier", "head.fc"].contains(name));
+    let head = names.iter().position(|name| ["fc", "classifier"].contains(name));
     assert_close("logits", all[head.unwrap()].value(), &logits, 1e-4);
     // One by one, the rest of the network is folded.
     for i in (0..names.len()).step_by(names.len() / 3) {
@@ -83,7 +83,7 @@ fn stages_of_a_resnet() -> Result<()> {
     assert_close("layer2", maps[0].value(), model.stages[1].forward(&one)?.value(), 1e-4);
     // The norm's own output, without the shortcut and the ReLU after it.
     let ResidualUnit::Basic(block) = &model.stages[1].blocks[0] else { unreachable!() };
-    let norm = block.conv2.forward(&block.conv1.relu(&one)?)?;
+    let norm = block.conv2.forward(&block.conv1.forward_relu(&one)?)?;
     assert_close("bn2", maps[2].value(), norm.value(), 1e-4);
     assert_close("downsample", maps[3].value(), block.downsample.forward(&one)?.value(), 1e-4);
     Ok(())
@@ -91,17 +91,18 @@ fn stages_of_a_resnet() -> Result<()> {
 
 #[test]
 fn inside_of_a_dense_block_and_of_a_transition() -> Result<()> {
-    let config = DenseNetConfig { layers: vec![2, 3], ..DenseNetConfig::bc(10, 6, 5)? };
+    let config = DenseNetConfig::bc(10, 6, 5)?.layers([2, 3]);
     let model = perturbed(DenseNet::new(&config, &mut Rng::seed(1))?)?;
     let tape = Tape::eval();
     let x = tape.input(Tensor::normal([2, 8, 8, 3], 1.0, &mut Rng::seed(2))?);
     let names = ["denseblock2", "denselayer3", "transition1.conv", "transition1"];
     let maps = model.feature_maps(&x, &names)?;
-    let block = model.blocks[0].forward(&model.stem.forward(&x)?)?;
-    let conv = model.transitions[0].conv.forward(&block)?;
+    let block = model.features.stages[0].block.forward(&model.features.stem.forward(&x)?)?;
+    let transition = model.features.stages[0].transition.as_ref().unwrap();
+    let conv = transition.conv.forward(&block)?;
     assert_close("conv", maps[2].value(), conv.value(), 1e-5);
-    assert_close("transition1", maps[3].value(), model.transitions[0].forward(&block)?.value(), 1e-5);
-    let second = model.blocks[1].forward(&maps[3])?;
+    assert_close("transition1", maps[3].value(), transition.forward(&block)?.value(), 1e-5);
+    let second = model.features.stages[1].block.forward(&maps[3])?;
     assert_close("denseblock2", maps[0].value(), second.value(), 1e-5);
     let new = second.slice_channels(second.shape().num_channels() - 6..second.shape().num_channels())?;
     assert_close("denselayer3", maps[1].value(), new.value(), 1e-5);
@@ -110,7 +111,7 @@ fn inside_of_a_dense_block_and_of_a_transition() -> Result<()> {
 
 #[test]
 fn gradients_flow_through_what_is_looked_at() -> Result<()> {
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 3)? };
+    let config = ResNetConfig::cifar_paper(8, 3)?.stages([(4, 1), (8, 1)]);
     let model = ResNet::new(&config, &mut Rng::seed(1))?;
     let images = Tensor::normal([4, 8, 8, 3], 1.0, &mut Rng::seed(2))?;
     let tape = Tape::train(Rng::seed(0));
@@ -130,7 +131,7 @@ fn gradients_flow_through_what_is_looked_at() -> Result<()> {
     let tape = Tape::train(Rng::seed(0));
     let map = tape.watch(maps[0].value().clone());
     let pooled = model.stages[1].forward(&map)?.global_avg_pool()?;
-    let loss = model.head.forward(&pooled)?.cross_entropy(&[0, 1, 2, 0])?;
+    let loss = model.fc.forward(&pooled)?.cross_entropy(&[0, 1, 2, 0])?;
     assert_eq!(updates.grad_of(&maps[0]).unwrap(), loss.backward()?.grad_of(&map).unwrap());
     Ok(())
 }
@@ -145,7 +146,7 @@ fn a_frozen_beginning_costs_no_gradients() -> Result<()> {
     });
     let tape = Tape::eval().recording(true);
     let x = tape.input(Tensor::normal([1, 8, 8, 3], 1.0, &mut Rng::seed(2))?);
-    let maps = model.feature_maps(&x, &["layer3", "linear"])?;
+    let maps = model.feature_maps(&x, &["layer3", "fc"])?;
     let updates = maps[1].sum().backward()?;
     assert!(updates.grad_of(&maps[0]).is_some());
     Ok(())

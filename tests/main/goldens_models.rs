@@ -10,22 +10,50 @@ use crate::common::{
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, State, StateRef, Tape, Updates},
-    blocks::{BasicBlock, BlockOptions, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
-    models::{self, ModelOptions},
+    blocks::{BasicBlock, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
+    models::{self, Model, ModelOptions},
     nn::Module,
 };
 use std::collections::BTreeSet;
 
+/// The name that a tensor of a model has in the golden files, where the model is PyTorch's and not ours.
+fn golden_name(model: &str, name: &str) -> String {
+    let (first, rest) = name.split_once('.').unwrap();
+    let stage = first.strip_prefix("layer").map(|stage| stage.parse::<usize>().unwrap());
+    match (model, stage, first) {
+        ("resnet20", _, "fc") => format!("linear.{rest}"),
+        ("wrn16_4", None, "norm") => format!("bn1.{rest}"),
+        ("wrn16_4", Some(stage), _) => {
+            format!("block{stage}.layer.{}", rest.replace("downsample.0", "convShortcut"))
+        }
+        ("resnetv2_18", None, "conv1") => format!("stem.conv.{rest}"),
+        ("resnetv2_18", None, "fc") => format!("head.fc.{rest}"),
+        ("resnetv2_18", Some(stage), _) => {
+            let (block, rest) = rest.split_once('.').unwrap();
+            let rest = rest.replace("bn", "norm").replace("downsample.0", "downsample.conv");
+            format!("stages.{}.blocks.{block}.{rest}", stage - 1)
+        }
+        _ => name.to_string(),
+    }
+}
+
+/// The state of a model with the values that the golden files' rule gives.
+fn by_rule(name: &str, model: &dyn Model) -> NamedTensors {
+    let state = model.export().into_iter();
+    state.map(|(tensor, t)| (tensor.clone(), rule(&golden_name(name, &tensor), t.shape()))).collect()
+}
+
 /// Gradients of parameters and new values of buffers by name, in the layouts of a file.
-fn exported(model: &dyn Module, updates: &Updates) -> NamedTensors {
+fn exported(model_name: &str, model: &dyn Module, updates: &Updates) -> NamedTensors {
     let mut tensors = NamedTensors::new();
     model.visit("", &mut |name, slot| {
         let value = match slot {
             StateRef::Param(param) => updates.grad(param),
             StateRef::Buffer(buffer) => updates.observed(buffer),
+            _ => None,
         };
         let value = value.unwrap_or_else(|| panic!("{name}: neither gradient nor observation"));
-        tensors.insert(name.to_string(), slot.layout().to_file(value).unwrap());
+        tensors.insert(golden_name(model_name, name), slot.layout().to_file(value).unwrap());
     });
     tensors
 }
@@ -42,7 +70,7 @@ fn block<M: Module>(name: &str, build: impl FnOnce(&mut Rng) -> Result<M>) -> Re
     let updates = y.backward_from(golden["dy"].clone()).unwrap();
     assert_close(&format!("{name}: dx"), updates.grad_of(&x).unwrap(), &golden["dx"], TOLERANCE);
 
-    let found = exported(&block, &updates);
+    let found = exported(name, &block, &updates);
     let mut expected = below(&golden, "grad/");
     expected.extend(below(&golden, "after/"));
     assert!(found.keys().eq(expected.keys()), "{name}: {:?} and {:?}", found.keys(), expected.keys());
@@ -52,20 +80,16 @@ fn block<M: Module>(name: &str, build: impl FnOnce(&mut Rng) -> Result<M>) -> Re
     Ok(())
 }
 
-fn stride2() -> BlockOptions {
-    BlockOptions { stride: 2, ..BlockOptions::default() }
-}
-
 rows! {
     const BLOCKS;
     block;
-    basic_identity => |rng| BasicBlock::new(4, 4, &BlockOptions::default(), rng),
-    basic_projection => |rng| BasicBlock::new(4, 6, &stride2(), rng),
-    basic_pad => |rng| BasicBlock::new(4, 8, &BlockOptions { shortcut: ShortcutKind::Pad, ..stride2() }, rng),
-    bottleneck_identity => |rng| Bottleneck::new(8, 8, &BlockOptions::default(), rng),
-    bottleneck_projection => |rng| Bottleneck::new(6, 8, &stride2(), rng),
+    basic_identity => |rng| BasicBlock::new(4, 4, rng),
+    basic_projection => |rng| BasicBlock::builder(4, 6).stride(2).build(rng),
+    basic_pad => |rng| BasicBlock::builder(4, 8).stride(2).shortcut(ShortcutKind::Pad).build(rng),
+    bottleneck_identity => |rng| Bottleneck::new(8, 8, rng),
+    bottleneck_projection => |rng| Bottleneck::builder(6, 8).stride(2).build(rng),
     dense_block => |rng| DenseBlock::bottleneck(6, 3, 3).build(rng),
-    dense_layer => |rng| DenseLayer::bottleneck(6, 3, rng),
+    dense_layer => |rng| DenseLayer::bottleneck(6, 3).build(rng),
     transition => |rng| Transition::new(6, 3, rng),
 }
 
@@ -135,7 +159,7 @@ fn assert_norms(name: &str, model: &dyn Module, updates: &Updates, expected: &Na
     let mut found = NamedTensors::new();
     model.visit("", &mut |path, slot| {
         if let StateRef::Param(param) = slot {
-            found.insert(path.to_string(), norm(updates.grad(param).unwrap()));
+            found.insert(golden_name(name, path), norm(updates.grad(param).unwrap()));
         }
     });
     assert!(expected.keys().eq(found.keys()), "{name}: the parameters are PyTorch's");
@@ -148,8 +172,7 @@ fn model(pass: Pass) {
     let Pass { model: name, classes, input, logits, eval_norms, norms, gradients } = pass;
     let golden = tensors_below("models.safetensors", &format!("{name}/"));
     let mut model = models::build(name, &ModelOptions::classes(classes), &mut Rng::seed(0)).unwrap();
-    let state = model.export();
-    model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
+    model.import(by_rule(name, &model)).unwrap();
     let images = rule(input.0, &[2, input.1, input.1, 3]);
 
     let tape = Tape::eval();
@@ -180,7 +203,7 @@ fn model(pass: Pass) {
         norms,
     );
     assert_norms(name, &model, &updates, &below(&golden, "grad_norm/"), norms);
-    let found = exported(&model, &updates);
+    let found = exported(name, &model, &updates);
     for (tensor, expected) in below(&golden, "grad/") {
         assert_close(&format!("{name}: gradient of {tensor}"), &found[&tensor], &expected, gradients);
     }
@@ -264,8 +287,7 @@ fn fingerprint(name: &str, (image, edge): (&str, usize)) -> Result<()> {
     const GRADIENTS: f64 = 1e-3;
     let golden = tensors_below("fingerprints.safetensors", &format!("{name}/"));
     let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
-    let state = model.export();
-    model.import(state.iter().map(|(name, t)| (name.clone(), rule(name, t.shape()))).collect()).unwrap();
+    model.import(by_rule(name, &model)).unwrap();
     let images = rule(image, &[2, edge, edge, 3]);
 
     let tape = Tape::eval();
@@ -281,7 +303,7 @@ fn fingerprint(name: &str, (image, edge): (&str, usize)) -> Result<()> {
     let updates = loss.backward().unwrap();
     assert_close(&format!("{name}: dx"), &norm(updates.grad_of(&x).unwrap()), &golden["dx_norm"], GRADIENTS);
 
-    let found = exported(&model, &updates);
+    let found = exported(name, &model, &updates);
     let gradients: Vec<_> = found.iter().filter(|(name, _)| !name.contains("running")).collect();
     let [norms, sums] = ["grad_norms", "grad_sums"].map(|key| golden[key].data());
     assert_eq!(gradients.len(), norms.len(), "{name}: the parameters are PyTorch's");

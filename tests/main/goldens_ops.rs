@@ -156,12 +156,16 @@ fn compute<'t>(
         "avg_pool2d" => x().avg_pool2d(&pool_options(variant))?,
         "cross_entropy" => compute_cross_entropy(variant, x(), of_case)?,
         "batch_norm" => {
-            let (y, moments) = x().batch_norm(&BatchNorm {
-                given: variant.starts_with("eval").then(|| (of_case["running_mean"], of_case["running_var"])),
-                residual: inputs.get("residual"),
-                relu: variant.ends_with("relu"),
-                ..BatchNorm::new(input("weight"), input("bias"))
-            })?;
+            let (y, moments) = x().batch_norm(
+                &BatchNorm::new(input("weight"), input("bias"))
+                    .statistics(
+                        variant
+                            .starts_with("eval")
+                            .then(|| (of_case["running_mean"], of_case["running_var"])),
+                    )
+                    .residual(inputs.get("residual"))
+                    .relu(variant.ends_with("relu")),
+            )?;
             return Ok((y, Some(moments)));
         }
         _ => match case {
@@ -179,31 +183,29 @@ fn conv2d_options(variant: &str) -> Conv2dOptions {
     let stride = [2, 2];
     match variant {
         "pointwise" => default,
-        "pointwise_stride2" => Conv2dOptions { stride, ..default },
-        "stride1_pad1" | "no_bias" => Conv2dOptions { padding: padding(1), ..default },
-        "stride2_pad1" => Conv2dOptions { stride, padding: padding(1), ..default },
-        "stem7_stride2_pad3" => Conv2dOptions { stride, padding: padding(3), ..default },
-        "dilation2_pad2" => Conv2dOptions { padding: padding(2), dilation: [2, 2], ..default },
-        "groups2_pad1" => Conv2dOptions { padding: padding(1), groups: 2, ..default },
-        "depthwise_pad1" => Conv2dOptions { padding: padding(1), groups: 6, ..default },
-        "depthwise_twice_stride2" => Conv2dOptions { stride, padding: padding(1), groups: 4, ..default },
-        "wide_kernel" => Conv2dOptions { stride: [1, 2], padding: Padding::Zeros([0, 2]), ..default },
-        "uneven" => {
-            Conv2dOptions { stride: [2, 1], padding: Padding::Zeros([2, 1]), dilation: [1, 2], ..default }
-        }
-        "same_even" => Conv2dOptions { padding: Padding::Same, ..default },
-        "same_dilated" => Conv2dOptions { padding: Padding::Same, dilation: [3, 3], ..default },
+        "pointwise_stride2" => default.stride(stride),
+        "stride1_pad1" | "no_bias" => default.padding(padding(1)),
+        "stride2_pad1" => default.stride(stride).padding(padding(1)),
+        "stem7_stride2_pad3" => default.stride(stride).padding(padding(3)),
+        "dilation2_pad2" => default.padding(padding(2)).dilation(2),
+        "groups2_pad1" => default.padding(padding(1)).groups(2),
+        "depthwise_pad1" => default.padding(padding(1)).groups(6),
+        "depthwise_twice_stride2" => default.stride(stride).padding(padding(1)).groups(4),
+        "wide_kernel" => default.stride([1, 2]).padding([0, 2]),
+        "uneven" => default.stride([2, 1]).padding([2, 1]).dilation([1, 2]),
+        "same_even" => default.padding(Padding::Same),
+        "same_dilated" => default.padding(Padding::Same).dilation(3),
         _ => panic!("the golden case conv2d/{variant} is not computed here"),
     }
 }
 
 fn pool_options(variant: &str) -> Pool2dOptions {
     let halves = Pool2dOptions::default();
-    let overlapping = Pool2dOptions { kernel: [3, 3], padding: [1, 1], ..halves };
+    let overlapping = Pool2dOptions::new(3).stride(2).padding(1);
     match variant {
         "k2_s2" => halves,
         "k3_s2_p1" | "ties" | "k3_s2_p1_count_pad" => overlapping,
-        "k3_s2_p1_skip_pad" => Pool2dOptions { count_include_pad: false, ..overlapping },
+        "k3_s2_p1_skip_pad" => overlapping.count_include_pad(false),
         _ => panic!("the golden pooling {variant} is not computed here"),
     }
 }

@@ -139,23 +139,15 @@ fn conv2d() -> Result<()> {
     let cases: [(&[usize], &[usize], Conv2dOptions); 11] = [
         (&[1, 1, 1, 1], &[1, 1, 1, 1], default),
         (&[2, 3, 4, 5], &[1, 1, 5, 3], default),
-        (&[2, 5, 4, 3], &[1, 1, 3, 2], Conv2dOptions { stride: [2, 3], ..default }),
-        (&[1, 1, 1, 2], &[3, 3, 2, 3], Conv2dOptions { padding: Padding::Zeros([1, 1]), ..default }),
-        (&[2, 5, 4, 3], &[3, 3, 3, 4], Conv2dOptions { padding: Padding::Zeros([1, 1]), ..default }),
-        (
-            &[1, 6, 5, 2],
-            &[3, 3, 2, 3],
-            Conv2dOptions { stride: [2, 2], padding: Padding::Zeros([1, 1]), ..default },
-        ),
-        (&[1, 5, 6, 2], &[3, 2, 2, 3], Conv2dOptions { stride: [3, 1], padding: sides, ..default }),
-        (&[1, 7, 6, 2], &[3, 2, 2, 2], Conv2dOptions { dilation: [2, 3], padding: sides, ..default }),
-        (&[1, 5, 4, 2], &[4, 2, 2, 2], Conv2dOptions { stride: [2, 1], padding: Padding::Same, ..default }),
-        (&[1, 4, 5, 6], &[3, 2, 2, 9], Conv2dOptions { groups: 3, padding: Padding::Same, ..default }),
-        (
-            &[1, 4, 5, 3],
-            &[3, 3, 1, 6],
-            Conv2dOptions { groups: 3, stride: [2, 2], padding: Padding::Same, ..default },
-        ),
+        (&[2, 5, 4, 3], &[1, 1, 3, 2], default.stride([2, 3])),
+        (&[1, 1, 1, 2], &[3, 3, 2, 3], default.padding(1)),
+        (&[2, 5, 4, 3], &[3, 3, 3, 4], default.padding(1)),
+        (&[1, 6, 5, 2], &[3, 3, 2, 3], default.stride(2).padding(1)),
+        (&[1, 5, 6, 2], &[3, 2, 2, 3], default.stride([3, 1]).padding(sides)),
+        (&[1, 7, 6, 2], &[3, 2, 2, 2], default.dilation([2, 3]).padding(sides)),
+        (&[1, 5, 4, 2], &[4, 2, 2, 2], default.stride([2, 1]).padding(Padding::Same)),
+        (&[1, 4, 5, 6], &[3, 2, 2, 9], default.groups(3).padding(Padding::Same)),
+        (&[1, 4, 5, 3], &[3, 3, 1, 6], default.groups(3).stride(2).padding(Padding::Same)),
     ];
     for (x, w, options) in cases {
         let all = normals(&[x, w, &w[3..]])?;
@@ -178,7 +170,7 @@ fn folded_conv2d() -> Result<()> {
         var: &var,
         eps: 1e-3,
     };
-    let options = Conv2dOptions { padding: Padding::Same, stride: [2, 1], ..Default::default() };
+    let options = Conv2dOptions::new().padding(Padding::Same).stride([2, 1]);
     let conv = FoldedConv2d::new(&Tensor::uniform([3, 2, 2, 3], -0.2, 0.2, &mut rng)?, None, options, norm)?;
     let x = Tensor::uniform([1, 5, 4, 2], -1.0, 1.0, &mut rng)?;
     let residual = Tensor::from_fn([1, 3, 4, 3], |i| if i.is_multiple_of(2) { 8.0 } else { -8.0 })?;
@@ -210,7 +202,7 @@ fn batch_norm() -> Result<()> {
             let (given, relu, inputs) = (form & 1 > 0, form & 2 > 0, if form & 4 > 0 { 4 } else { 3 });
             check(&all[..inputs], |v| {
                 let given = given.then_some((&mean, &var));
-                let norm = BatchNorm { given, relu, residual: v.get(3), ..BatchNorm::new(&v[1], &v[2]) };
+                let norm = BatchNorm::new(&v[1], &v[2]).statistics(given).relu(relu).residual(v.get(3));
                 Ok(v[0].batch_norm(&norm)?.0)
             })?;
         }
@@ -235,7 +227,10 @@ fn pool() -> Result<()> {
             VALUES[(3 * (pixel / width % height) + (pixel % width + channel) % 3) % 9]
         })?];
         for count_include_pad in [true, false] {
-            let options = Pool2dOptions { kernel, stride, padding, count_include_pad, ceil: false };
+            let options = Pool2dOptions::new(kernel)
+                .stride(stride)
+                .padding(padding)
+                .count_include_pad(count_include_pad);
             check(&x, |v| v[0].max_pool2d(&options))?;
             check(&x, |v| v[0].avg_pool2d(&options))?;
         }
@@ -279,10 +274,10 @@ fn dense_block() -> Result<()> {
         check(&all, |v| {
             let norm = |at: usize| {
                 let channels = v[at].shape().to_vec();
-                let given = given.then(|| (Tensor::full(&channels, 0.1), Tensor::full(&channels, 1.5)));
-                let given = given.map(|(mean, var)| Ok::<_, skipgrad::Error>((mean?, var?))).transpose()?;
+                let fixed = given.then(|| (Tensor::full(&channels, 0.1), Tensor::full(&channels, 1.5)));
+                let fixed = fixed.map(|(mean, var)| Ok::<_, skipgrad::Error>((mean?, var?))).transpose()?;
                 let (gamma, beta) = (v[at].clone(), v[at + 1].clone());
-                Ok::<_, skipgrad::Error>(DenseBlockNorm { gamma, beta, eps: 1e-5, given })
+                Ok::<_, skipgrad::Error>(DenseBlockNorm { gamma, beta, eps: 1e-5, fixed })
             };
             let operands = if bottleneck { 6 } else { 3 };
             let layer = |i: usize| {

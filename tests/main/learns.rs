@@ -19,7 +19,8 @@ use skipgrad::{
 /// Makes twenty steps of SGD on one batch from PyTorch's initial weights, and compares the results.
 fn follows_pytorch(name: &str, mut model: impl Module) -> Result<()> {
     const TOLERANCE: f64 = 1e-4;
-    let golden = tensors_below("training.safetensors", &format!("net/{name}/"));
+    let golden = tensors_below("training.safetensors", &format!("net/{name}/")).into_iter();
+    let golden = golden.map(|(name, tensor)| (name.replace("linear.", "fc."), tensor)).collect();
     model.import(below(&golden, "init/"))?;
     let labels: Vec<usize> = golden["labels"].data().iter().map(|&label| label as usize).collect();
     let mut sgd = Sgd::new(0.05).momentum(0.9);
@@ -50,13 +51,13 @@ fn follows_pytorch(name: &str, mut model: impl Module) -> Result<()> {
 
 #[test]
 fn a_resnet_follows_pytorch() -> Result<()> {
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1), (16, 1)], ..ResNetConfig::cifar_paper(8, 5)? };
+    let config = ResNetConfig::cifar_paper(8, 5)?.stages([(4, 1), (8, 1), (16, 1)]);
     follows_pytorch("resnet", ResNet::new(&config, &mut Rng::seed(0))?)
 }
 
 #[test]
 fn a_densenet_follows_pytorch() -> Result<()> {
-    let config = DenseNetConfig { layers: vec![2, 2], width: 8, growth: 4, ..DenseNetConfig::bc(10, 4, 5)? };
+    let config = DenseNetConfig::bc(10, 4, 5)?.layers([2, 2]).width(8).growth_rate(4);
     follows_pytorch("densenet", DenseNet::new(&config, &mut Rng::seed(0))?)
 }
 
@@ -80,12 +81,10 @@ fn fits_synthetic_images(mut model: impl Module) -> Result<f32> {
 
 #[test]
 fn a_resnet_fits_the_synthetic_images() -> Result<()> {
-    let config = ResNetConfig {
-        stem: StemKind::ImageNet,
-        shortcut: ShortcutKind::Project,
-        stages: vec![(32, 1), (64, 1)],
-        ..ResNetConfig::cifar_paper(8, 10)?
-    };
+    let config = ResNetConfig::cifar_paper(8, 10)?
+        .stem(StemKind::ImageNet)
+        .shortcut(ShortcutKind::Project)
+        .stages([(32, 1), (64, 1)]);
     let accuracy = fits_synthetic_images(ResNet::new(&config, &mut Rng::seed(1))?)?;
     assert!(accuracy > 0.5, "{accuracy}");
     Ok(())
@@ -93,13 +92,8 @@ fn a_resnet_fits_the_synthetic_images() -> Result<()> {
 
 #[test]
 fn a_densenet_fits_the_synthetic_images() -> Result<()> {
-    let config = DenseNetConfig {
-        stem: StemKind::ImageNet,
-        layers: vec![2, 2],
-        width: 24,
-        growth: 12,
-        ..DenseNetConfig::bc(10, 12, 10)?
-    };
+    let config =
+        DenseNetConfig::bc(10, 12, 10)?.stem(StemKind::ImageNet).layers([2, 2]).width(24).growth_rate(12);
     let accuracy = fits_synthetic_images(DenseNet::new(&config, &mut Rng::seed(1))?)?;
     assert!(accuracy > 0.5, "{accuracy}");
     Ok(())

@@ -19,6 +19,7 @@ mod gradients;
 mod learns;
 mod meta;
 mod models;
+mod module_names;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod optimizers;
@@ -26,5 +27,6 @@ mod optimizers;
 mod pictures;
 mod predict;
 mod real_data;
+mod style;
 mod verify;
 mod weights;

@@ -6,7 +6,10 @@ use skipgrad::{
     autograd::State,
     blocks::{DenseLayer, ResBlock, ResidualUnit, Shortcut},
     models::{self, DenseNet, ModelOptions, ResNet},
-    nn::{BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3},
+    nn::{
+        BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, ModuleExt, Relu, Sequential,
+        conv3x3,
+    },
 };
 
 /// A network that is broken, the images that it is to see, and of each fault the module and the
@@ -28,7 +31,7 @@ fn broken() -> Result<Vec<Broken>> {
         (
             resnet(|model| {
                 model.stages[2] = ResBlock::basic(64, 256, 2).stride(2).build(&mut Rng::seed(0))?;
-                model.head = Linear::new(500, 10, &mut Rng::seed(0))?;
+                model.fc = Linear::new(500, 10, &mut Rng::seed(0))?;
                 Ok(())
             })?,
             images,
@@ -73,12 +76,12 @@ fn broken() -> Result<Vec<Broken>> {
                 Box::new(model)
             },
             images,
-            &[("block2.layer.0", ["[2, 16, 16, 64]", "[2, 16, 16, 48]"])],
+            &[("layer2.0", ["[2, 16, 16, 64]", "[2, 16, 16, 48]"])],
         ),
         (
             {
                 let mut model = DenseNet::bc(22, 12, 10, rng)?;
-                model.blocks[1].layers[2] = DenseLayer::bottleneck(70, 12, rng)?;
+                model.features.stages[1].block.layers[2] = DenseLayer::bottleneck(70, 12).build(rng)?;
                 Box::new(model)
             },
             images,
@@ -154,8 +157,8 @@ fn what_fits_passes_and_what_training_refuses_does_not() -> Result<()> {
 }
 
 /// A fault that a module reports by itself, with a value that it read.
+#[derive(State)]
 struct Picky;
-skipgrad::state!(Picky {});
 impl Module for Picky {
     fn forward<'t>(&self, x: &skipgrad::autograd::Var<'t>) -> Result<skipgrad::autograd::Var<'t>> {
         Err(Error::argument("picky", "mean", "a number", x.mean().item()))
@@ -213,7 +216,7 @@ rows! {
 fn a_summary_reads_as_a_table() -> Result<()> {
     let rng = &mut Rng::seed(0);
     let net = Sequential::new()
-        .named("conv", conv3x3(3, 8).with_bias().build(rng)?)?
+        .named("conv", conv3x3(3, 8).bias(true).build(rng)?)?
         .push(Relu)
         .push(GlobalAvgPool)
         .named("fc", Linear::new(8, 10, rng)?)?;

@@ -34,6 +34,7 @@ fn unreached(model: &dyn Model, x: Tensor) -> Vec<String> {
         let value = match slot {
             StateRef::Param(param) => updates.grad(param),
             StateRef::Buffer(buffer) => updates.observed(buffer),
+            _ => None,
         };
         let finite = |value: &Tensor| value.data().iter().all(|x| x.is_finite());
         if value.is_none_or(|value| value.shape() != slot.value().shape() || !finite(value)) {
@@ -57,9 +58,9 @@ fn sweep(name: &str, [classes, parameters, edge, features]: [usize; 4]) -> Resul
 
     let tape = Tape::eval();
     let x = tape.input(images(2, edge, 3));
-    assert_eq!(model.forward(&x)?.shape()[..], [2, classes]);
-    assert_eq!(model.forward_features(&x)?.shape()[..], [2, 1, 1, features]);
-    assert_eq!(model.classifier().outputs(), classes);
+    assert_eq!(model.forward(&x)?.shape(), [2, classes]);
+    assert_eq!(model.forward_features(&x)?.shape(), [2, 1, 1, features]);
+    assert_eq!(model.classifier().out_features(), classes);
     assert_eq!(unreached(&*model, images(2, edge, 3)), [""; 0]);
     Ok(())
 }
@@ -229,19 +230,19 @@ fn a_copy_computes_the_same_and_learns_alone() {
     let [a, b] = [&model, &copy].map(|m| m.forward(&tape.input(images(2, 8, 3))).unwrap());
     assert_eq!(a.value(), b.value());
     let updates = a.sum().backward().unwrap();
-    assert!(updates.grad(&model.head.weight).is_some() && updates.grad(&copy.head.weight).is_none());
+    assert!(updates.grad(&model.fc.weight).is_some() && updates.grad(&copy.fc.weight).is_none());
 }
 
 #[test]
 fn images_of_any_size_and_any_number_of_channels() {
     let mut rng = Rng::seed(0);
     for name in ["resnet18", "resnet20", "resnet50d", "resnetv2_18", "wrn16_4", "densenet_bc100_k12"] {
-        let options = ModelOptions { channels: 5, ..ModelOptions::classes(3) };
+        let options = ModelOptions::classes(3).channels(5);
         let model = models::build(name, &options, &mut rng).unwrap();
         let tape = Tape::eval();
         for [height, width] in [[33, 47], [40, 9], [64, 32]] {
             let x = tape.input(Tensor::normal([1, height, width, 5], 1.0, &mut rng).unwrap());
-            assert_eq!(model.forward(&x).unwrap().shape()[..], [1, 3], "{name} {height} {width}");
+            assert_eq!(model.forward(&x).unwrap().shape(), [1, 3], "{name} {height} {width}");
         }
     }
 }
@@ -250,7 +251,8 @@ fn images_of_any_size_and_any_number_of_channels() {
 fn another_stem_by_option() {
     let mut rng = Rng::seed(0);
     let mut edge = |name: &str, stem: Option<StemKind>| {
-        let options = ModelOptions { stem, ..ModelOptions::classes(10) };
+        let options = ModelOptions::classes(10);
+        let options = stem.map_or(options.clone(), |stem| options.stem(stem));
         let model = models::build(name, &options, &mut rng).unwrap();
         let tape = Tape::eval();
         model.forward_features(&tape.input(images(1, 32, 3))).unwrap().shape()[1]
@@ -263,7 +265,7 @@ fn another_stem_by_option() {
 
 #[test]
 fn zero_last_gamma_makes_the_blocks_shortcuts() {
-    let options = ModelOptions { zero_init_residual: true, ..ModelOptions::classes(10) };
+    let options = ModelOptions::classes(10).zero_init_residual(true);
     let mut zero = vec![];
     for name in ["resnet18_cifar", "resnet50_cifar"] {
         let model = models::build(name, &options, &mut Rng::seed(0)).unwrap();
@@ -289,12 +291,13 @@ fn zero_last_gamma_makes_the_blocks_shortcuts() {
 
 #[test]
 fn stochastic_depth_rises_to_the_last_block() {
-    let config = ResNetConfig { drop_path: 0.6, ..ResNetConfig::cifar_paper(20, 10).unwrap() };
+    let config = ResNetConfig::cifar_paper(20, 10).unwrap().drop_path(0.6);
     let model = ResNet::new(&config, &mut Rng::seed(0)).unwrap();
     let rates = model.stages.iter().flat_map(|stage| &stage.blocks).map(|unit| match unit {
         ResidualUnit::Basic(block) => block.drop_path,
         ResidualUnit::Bottleneck(block) => block.drop_path,
         ResidualUnit::PreAct(block) => block.drop_path,
+        other => panic!("{other:?} is a kind of block that is new"),
     });
     for (i, rate) in rates.enumerate() {
         assert!((rate - 0.6 * (i + 1) as f32 / 9.0).abs() < 1e-6, "block {i}: {rate}");
@@ -306,7 +309,7 @@ fn stochastic_depth_rises_to_the_last_block() {
 
 #[test]
 fn stochastic_depth_in_every_kind_of_residual_network() {
-    let options = ModelOptions { drop_path: 0.5, ..ModelOptions::classes(10) };
+    let options = ModelOptions::classes(10).drop_path(0.5);
     for name in ["resnext50_32x4d", "resnet50d", "resnetv2_18", "resnetv2_50", "wrn16_4"] {
         let model = models::build(name, &options, &mut Rng::seed(0)).unwrap();
         let pass = |tape: Tape| model.forward(&tape.input(images(2, 33, 3))).unwrap().value().clone();
@@ -317,7 +320,7 @@ fn stochastic_depth_in_every_kind_of_residual_network() {
 
 #[test]
 fn dropout_reaches_the_dense_layers() {
-    let options = ModelOptions { dropout: 0.2, ..ModelOptions::classes(10) };
+    let options = ModelOptions::classes(10).dropout(0.2);
     let model = models::build("densenet40_k12", &options, &mut Rng::seed(0)).unwrap();
     let pass = |tape: Tape| model.forward(&tape.input(images(2, 8, 3))).unwrap().value().clone();
     assert_ne!(pass(Tape::train(Rng::seed(0))), pass(Tape::train(Rng::seed(1))));
@@ -369,17 +372,17 @@ fn what_makes_no_network_is_refused() {
     let mut rng = Rng::seed(0);
     let mut build = |name: &str, options| error(models::build(name, &options, &mut rng));
     assert!(build("resnet18", ModelOptions::classes(0)).starts_with("fc: linear: sizes"));
-    assert!(build("resnet20", ModelOptions::classes(0)).starts_with("linear: linear: sizes"));
+    assert!(build("resnet20", ModelOptions::classes(0)).starts_with("fc: linear: sizes"));
     assert!(build("densenet121", ModelOptions::classes(0)).starts_with("classifier: linear: sizes"));
-    let blind = ModelOptions { channels: 0, ..ModelOptions::default() };
+    let blind = ModelOptions::default().channels(0);
     assert!(build("resnet18", blind.clone()).starts_with("conv1: conv2d: channels"));
     assert!(build("densenet121", blind).starts_with("features.conv0: conv2d: channels"));
-    let drop_path = ModelOptions { drop_path: 1.5, ..ModelOptions::default() };
+    let drop_path = ModelOptions::default().drop_path(1.5);
     assert!(build("resnet18", drop_path.clone()).contains("drop_path: p: expected a probability"));
     assert!(build("densenet121", drop_path).starts_with("densenet: drop_path: expected 0"));
-    let dropout = ModelOptions { dropout: 0.2, ..ModelOptions::default() };
+    let dropout = ModelOptions::default().dropout(0.2);
     assert!(build("resnet18", dropout).starts_with("resnet: dropout: expected 0"));
-    let zero = ModelOptions { zero_init_residual: true, ..ModelOptions::default() };
+    let zero = ModelOptions::default().zero_init_residual(true);
     assert!(build("densenet121", zero).starts_with("densenet: zero_init_residual: expected false"));
 }
 
@@ -411,11 +414,11 @@ fn depths_and_names_that_are_not_in_the_tables() {
     assert!(error(DenseNet::bc(10, 0, 10, &mut rng)).contains("conv2d: channels"));
     let config = DenseNetConfig::bc(10, 4, 10).unwrap();
     for compression in [0.0, 1.1, f32::NAN] {
-        let config = DenseNetConfig { compression, ..config.clone() };
+        let config = config.clone().compression(compression);
         assert!(error(DenseNet::new(&config, &mut rng)).contains("a share in (0, 1]"));
     }
-    let empty = DenseNetConfig { layers: vec![], ..config };
+    let empty = config.layers(vec![]);
     assert!(error(DenseNet::new(&empty, &mut rng)).contains("densenet: layers"));
-    let empty = ResNetConfig { stages: vec![], ..ResNetConfig::cifar_paper(8, 10).unwrap() };
+    let empty = ResNetConfig::cifar_paper(8, 10).unwrap().stages(vec![]);
     assert!(error(ResNet::new(&empty, &mut rng)).contains("resnet: stages"));
 }

@@ -10,15 +10,14 @@ use skipgrad::{
     autograd::{State, Tape, Var},
     nn::{Linear, Module},
     optim::{AdamW, Curve, Optimizer, Schedule, Sgd},
-    state,
 };
 
 /// The network of the golden run: two linear layers and a ReLU.
+#[derive(State)]
 struct TwoLayers {
     fc1: Linear,
     fc2: Linear,
 }
-state!(TwoLayers { fc1, fc2 });
 
 impl Module for TwoLayers {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {

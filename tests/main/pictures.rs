@@ -1,4 +1,5 @@
-//! Pictures as PIL and torchvision see them: `tests/golden/pictures.py` says how they were made.
+//! Image files, compared with the results of PIL and torchvision, which `tests/golden/pictures.py`
+//! made.
 
 use crate::common::golden;
 use image::GenericImageView as _;
@@ -72,7 +73,7 @@ fn the_imagenet_preset_is_that_of_torchvision() {
 fn tensors_are_not_rounded() {
     let rgb = open_image(image_file("rgb.png")).unwrap().into_rgb8();
     let (width, height) = rgb.dimensions();
-    let pixels = rgb.into_raw().into_iter().map(|x| f32::from(x) / 255.0).collect();
+    let pixels = rgb.into_raw().into_iter().map(|x| f32::from(x) / 255.0).collect::<Vec<_>>();
     let tensor = Tensor::new([height as usize, width as usize, 3], pixels).unwrap();
     let small = preset(28, [24, 24]);
     let (most, _) =

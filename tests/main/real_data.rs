@@ -41,7 +41,7 @@ fn cifar10_is_read() -> Result<()> {
     let steps = Compose::new().then(Normalize::cifar10());
     let batch =
         Loader::new(data.train(), 500).shuffle(1).transform(steps).epoch(0)?.next().expect("a batch")?;
-    assert_eq!(batch.images.shape()[..], [500, 32, 32, 3]);
+    assert_eq!(batch.images.shape(), [500, 32, 32, 3]);
     let mean = |values: &mut dyn Iterator<Item = f32>| {
         let values: Vec<f64> = values.map(f64::from).collect();
         values.iter().sum::<f64>() / values.len() as f64

@@ -11,7 +11,7 @@ use skipgrad::{
     autograd::{Mode, NamedTensors, State, StateRef, Tape},
     io::{self, Metadata, WeightsFile},
     models::{self, ModelOptions, ResNet, ResNetConfig},
-    nn::Module,
+    nn::{Module, ModuleExt},
 };
 use std::{env, path::Path, process::Command};
 
@@ -40,13 +40,14 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
             let (kind, value) = match slot {
                 StateRef::Param(param) => ("gradient", updates.grad(param)),
                 StateRef::Buffer(buffer) => ("statistic", updates.observed(buffer)),
+                _ => return,
             };
             if let Some(value) = value {
                 tensors.insert(format!("{mode}/{kind}/{name}"), slot.layout().to_file(value).unwrap());
             }
         });
     }
-    tensors.insert("labels".into(), Tensor::new([3], vec![0.0, 1.0, 2.0])?);
+    tensors.insert("labels".into(), Tensor::new([3], [0.0, 1.0, 2.0])?);
     tensors.insert("images".into(), images);
     Ok(tensors)
 }
@@ -55,7 +56,7 @@ fn own_reference(model: &ResNet) -> Result<NamedTensors> {
 fn a_planted_fault_is_found_and_named() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("reference.safetensors");
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 5)? };
+    let config = ResNetConfig::cifar_paper(8, 5)?.stages([(4, 1), (8, 1)]);
     let model = ResNet::new(&config, &mut Rng::seed(2))?;
     let right = own_reference(&model)?;
     // A module that the model has not is passed over.

@@ -16,12 +16,14 @@ use std::fs;
 fn state(net: &str) -> Result<NamedTensors> {
     let prefix = format!("net/{net}/init/");
     let all = io::read(golden::path("training.safetensors"))?;
-    let below = all.into_iter().filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.to_string(), t)));
+    let below = all
+        .into_iter()
+        .filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?.replace("linear.", "fc."), t)));
     Ok(below.collect())
 }
 
 fn resnet_config() -> Result<ResNetConfig> {
-    Ok(ResNetConfig { stages: vec![(4, 1), (8, 1), (16, 1)], ..ResNetConfig::cifar_paper(8, 5)? })
+    Ok(ResNetConfig::cifar_paper(8, 5)?.stages([(4, 1), (8, 1), (16, 1)]))
 }
 
 fn resnet() -> Result<ResNet> {
@@ -29,14 +31,8 @@ fn resnet() -> Result<ResNet> {
 }
 
 fn densenet() -> Result<DenseNet> {
-    let config = DenseNetConfig {
-        layers: vec![2, 2],
-        width: 8,
-        bottleneck: true,
-        compression: 0.5,
-        ..DenseNetConfig::plain(7, 4, 5)?
-    };
-    DenseNet::new(&DenseNetConfig { stem: StemKind::Bare, ..config }, &mut Rng::seed(1))
+    let config = DenseNetConfig::plain(7, 4, 5)?.layers([2, 2]).width(8).bottleneck(true).compression(0.5);
+    DenseNet::new(&config.stem(StemKind::Bare), &mut Rng::seed(1))
 }
 
 fn within_rounding(found: &NamedTensors, expected: &NamedTensors, relative: f32) {
@@ -58,7 +54,7 @@ fn safetensors_of_every_type() -> Result<()> {
         let loaded = io::load(&mut model, golden::path(&format!("weights/{file}.safetensors")))?;
         assert_eq!(
             (loaded.prefix.as_str(), loaded.renamed_keys.len(), loaded.missing_keys.len()),
-            ("", 0, 0),
+            ("", 2, 0), // the file's `linear` is the model's `fc`
             "{file}"
         );
         within_rounding(&model.export(), &state("resnet")?, rounding);
@@ -99,7 +95,7 @@ fn timms_names_and_shapes_are_ours() -> Result<()> {
 fn a_head_for_other_classes_and_a_stem_for_other_channels() -> Result<()> {
     let file = golden::path("weights/resnet.safetensors");
     let of = |classes, channels| -> Result<ResNet> {
-        ResNet::new(&ResNetConfig { classes, channels, ..resnet_config()? }, &mut Rng::seed(2))
+        ResNet::new(&resnet_config()?.classes(classes).channels(channels), &mut Rng::seed(2))
     };
     let stem = |model: &ResNet| model.export().remove("conv1.weight").unwrap();
     let three = state("resnet")?.remove("conv1.weight").unwrap();
@@ -111,10 +107,10 @@ fn a_head_for_other_classes_and_a_stem_for_other_channels() -> Result<()> {
     let loaded = LoadOptions::new().new_head().adapt_channels().load(&mut model, &file)?;
     assert_eq!(
         (loaded.missing_keys, loaded.adapted_channels),
-        (vec!["linear.weight".into(), "linear.bias".into()], Some([3, 1]))
+        (vec!["fc.weight".into(), "fc.bias".into()], Some([3, 1]))
     );
     assert_eq!(loaded.unexpected_keys, ["linear.bias", "linear.weight"]);
-    assert_eq!(model.export()["linear.weight"], before["linear.weight"]);
+    assert_eq!(model.export()["fc.weight"], before["fc.weight"]);
     assert_eq!(model.export()["layer3.0.conv2.weight"], state("resnet")?["layer3.0.conv2.weight"]);
     let summed = |i: usize| (0..3).map(|channel| of_three(i / 9, channel, i % 9)).sum::<f32>();
     assert_eq!(stem(&model), Tensor::from_fn([4, 1, 3, 3], summed)?);
@@ -131,11 +127,11 @@ fn a_head_for_other_classes_and_a_stem_for_other_channels() -> Result<()> {
     };
     assert_eq!((named, missing.len(), unexpected.len()), (&file, 0, 0));
     let names: Vec<&str> = misshapen.iter().map(|(name, ..)| name.as_str()).collect();
-    assert_eq!(names, ["conv1.weight", "linear.weight", "linear.bias"]);
+    assert_eq!(names, ["conv1.weight", "fc.weight", "fc.bias"]);
     assert_eq!(misshapen[0], ("conv1.weight".to_string(), vec![4, 1, 3, 3], vec![4, 3, 3, 3]));
     let (mut model, before) = (of(5, 3)?, of(5, 3)?.export());
     LoadOptions::new().new_head().load(&mut model, &file)?;
-    assert_eq!(model.export()["linear.weight"], before["linear.weight"]);
+    assert_eq!(model.export()["fc.weight"], before["fc.weight"]);
     Ok(())
 }
 
@@ -348,7 +344,7 @@ mod pytorch {
         let mut model = resnet()?;
         let options = LoadOptions::new().prefix("state_dict_ema");
         options.load(&mut model, golden::path("weights/checkpoint_ema.pth"))?;
-        assert_eq!(model.export()["linear.bias"].data()[0], 2.0 * state("resnet")?["linear.bias"].data()[0]);
+        assert_eq!(model.export()["fc.bias"].data()[0], 2.0 * state("resnet")?["fc.bias"].data()[0]);
         Ok(())
     }
 

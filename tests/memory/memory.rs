@@ -135,7 +135,7 @@ fn evaluation_of_a_dense_block() -> Result<()> {
 
 fn two_hundred_steps() -> Result<()> {
     memory::trim();
-    let config = ResNetConfig { stages: vec![(4, 1), (8, 1)], ..ResNetConfig::cifar_paper(8, 10)? };
+    let config = ResNetConfig::cifar_paper(8, 10)?.stages([(4, 1), (8, 1)]);
     let mut model = ResNet::new(&config, &mut Rng::seed(1))?;
     let mut sgd = Sgd::new(0.01).momentum(0.9);
     let images = images(8)?;

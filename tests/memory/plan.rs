@@ -7,7 +7,7 @@ use skipgrad::{
     autograd::{Mode, State, StateMut, StateRef, Tape, Var},
     memory,
     models::{self, Model, ModelOptions},
-    nn::{BatchNorm2d, Conv2d, Linear, Module, conv3x3},
+    nn::{BatchNorm2d, Conv2d, Linear, Module, ModuleExt, conv3x3},
     ops::{Pool2dOptions, Targets},
     optim::{Optimizer, Sgd},
 };
@@ -52,7 +52,7 @@ fn measured<T>(pass: impl FnOnce() -> Result<T>) -> Result<[usize; 2]> {
 }
 
 fn training(name: &str, drop_path: f32, batch: usize, edge: usize) -> Result<()> {
-    let options = ModelOptions { drop_path, ..ModelOptions::classes(10) };
+    let options = ModelOptions::classes(10).drop_path(drop_path);
     let shape = [batch, edge, edge, 3];
     let base = memory::stats().live;
     let mut model = models::build(name, &options, &mut Rng::seed(1))?;
@@ -195,7 +195,7 @@ fn linear() -> Result<()> {
 
 /// A convolution of stride 2 with a bias, and a norm for its output.
 fn conv_and_norm() -> Result<(Conv2d, BatchNorm2d)> {
-    let conv = conv3x3(32, 48).stride(2).with_bias().build(&mut Rng::seed(0))?;
+    let conv = conv3x3(32, 48).stride(2).bias(true).build(&mut Rng::seed(0))?;
     Ok((conv, BatchNorm2d::new(48)?))
 }
 
@@ -214,9 +214,9 @@ fn chain_of_shortcuts() -> Result<()> {
     let (conv, norm) = conv_and_norm()?;
     let same = conv3x3(48, 48).build(&mut Rng::seed(0))?;
     op(&MAPS, |x| {
-        let mut y = norm.relu(&conv.forward(x)?)?;
+        let mut y = norm.forward_relu(&conv.forward(x)?)?;
         for _ in 0..5 {
-            y = norm.add_relu(&same.forward(&y)?, &y)?;
+            y = norm.forward_add_relu(&same.forward(&y)?, &y)?;
         }
         Ok(y)
     })

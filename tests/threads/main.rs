@@ -46,7 +46,7 @@ fn images(seed: usize) -> Result<Tensor> {
 }
 
 fn model(seed: usize) -> Result<ResNet> {
-    let config = ResNetConfig { stages: vec![(16, 1), (32, 2)], ..ResNetConfig::cifar_paper(8, 10)? };
+    let config = ResNetConfig::cifar_paper(8, 10)?.stages([(16, 1), (32, 2)]);
     ResNet::new(&config, &mut Rng::seed(seed as u64))
 }
 

@@ -75,8 +75,8 @@ impl Epilogue<'_> {
         );
     }
 
-    /// Applies the epilogue to the first `count` lanes of `sum`, which is stored at position `at` of the
-    /// result.
+    /// Applies the epilogue to the first `count` lanes of `sum`, which is stored at position `at`
+    /// of the result.
     ///
     /// # Safety
     /// `count` elements from `at` on must lie within the residual, if there is one, and

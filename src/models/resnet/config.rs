@@ -1,14 +1,14 @@
-//! The tables of residual networks, and what a table says of a network.
+//! The tables of residual networks, and the settings of one.
 
 use super::super::ModelOptions;
 use crate::{
     Error, Result,
-    blocks::{BlockKind, PreActNames, ShortcutKind, StemKind},
+    blocks::{BlockKind, ShortcutKind, StemKind},
     nn::init::Fan,
 };
 use BlockKind::{Basic, Bottleneck, PreActBasic, PreActBottleneck};
 
-/// A column of table 1, and what differs from it.
+/// A column of table 1, or a network with other settings than table 1.
 struct Row {
     name: &'static str,
     kind: BlockKind,
@@ -19,23 +19,23 @@ struct Row {
     width_per_group: usize,
 }
 
-/// As table 1 has it.
+/// Returns a network with the settings of table 1.
 const fn row(name: &'static str, kind: BlockKind, blocks: [usize; 4]) -> Row {
     let (stem, shortcut) = (StemKind::ImageNet, ShortcutKind::Project);
     Row { name, kind, blocks, stem, shortcut, groups: 1, width_per_group: 64 }
 }
 
-/// With the stem for small images.
+/// Returns the network with the stem for small images.
 const fn cifar(row: Row) -> Row {
     Row { stem: StemKind::Cifar, ..row }
 }
 
-/// In `groups` groups, the width in proportion to `width_per_group`.
+/// Returns the network with `groups` groups of `width_per_group` channels in its 3x3 convolutions.
 const fn grouped(groups: usize, width_per_group: usize, row: Row) -> Row {
     Row { groups, width_per_group, ..row }
 }
 
-/// ResNet-D.
+/// Returns the network as a ResNet-D.
 const fn d(row: Row) -> Row {
     Row { stem: StemKind::Deep, shortcut: ShortcutKind::PoolProject, ..row }
 }
@@ -71,14 +71,14 @@ const TABLE: [Row; 22] = [
     row("resnetv2_152", PreActBottleneck, BLOCKS152),
 ];
 
-/// Channels of the 3x3 convolutions of table 1.
+/// The channels of the 3x3 convolutions of table 1.
 const WIDTHS: [usize; 4] = [64, 128, 256, 512];
 
-/// Section 4.2: names and depths, 6n + 2.
+/// The networks of section 4.2: name and depth, 6n + 2.
 const CIFAR: [(&str, usize); 5] =
     [("resnet20", 20), ("resnet32", 32), ("resnet44", 44), ("resnet56", 56), ("resnet110", 110)];
 
-/// WRN-d-k: name, d, k.
+/// The networks WRN-d-k: name, d and k.
 const WIDE: [(&str, usize, usize); 2] = [("wrn16_4", 16, 4), ("wrn28_10", 28, 10)];
 
 pub(in crate::models) fn names() -> impl Iterator<Item = &'static str> {
@@ -86,93 +86,50 @@ pub(in crate::models) fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|row| row.name).chain(small)
 }
 
-/// The names of the stem, of the stages and of the last norm in weights files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Naming {
-    /// `conv1`, `bn1`, `layer1.0`: torchvision's.
-    #[default]
-    Torchvision,
-    /// `stem.conv`, `stages.0.blocks.0`, `norm`: timm's of pre-activation networks.
-    Timm,
-    /// `conv1`, `block1.layer.0`, `bn1`: those of wide residual networks for CIFAR in PyTorch.
-    Wide,
-}
-
-impl Naming {
-    /// Of the stem: what its names begin with, its convolution, its norm.
-    pub(super) const fn stem(self) -> [&'static str; 3] {
-        match self {
-            Naming::Torchvision | Naming::Wide => ["", "conv1", "bn1"],
-            Naming::Timm => ["stem", "conv", "norm"],
-        }
-    }
-
-    pub(super) fn stage(self, index: usize) -> String {
-        match self {
-            Naming::Torchvision => format!("layer{}", index + 1),
-            Naming::Timm => format!("stages.{index}.blocks"),
-            Naming::Wide => format!("block{}.layer", index + 1),
-        }
-    }
-
-    pub(super) const fn norm(self) -> &'static str {
-        match self {
-            Naming::Torchvision | Naming::Wide => "bn1",
-            Naming::Timm => "norm",
-        }
-    }
-
-    pub(super) const fn block(self) -> PreActNames {
-        match self {
-            Naming::Torchvision | Naming::Timm => PreActNames::Timm,
-            Naming::Wide => PreActNames::Wide,
-        }
-    }
-}
-
-/// What distinguishes one residual network from another.
+/// The settings of a residual network.
 ///
 /// ```
 /// use skipgrad::{Rng, autograd::State, models::{ResNet, ResNetConfig}};
-/// let config = ResNetConfig { stages: vec![(8, 1), (16, 1), (32, 1)], ..ResNetConfig::cifar_paper(8, 10)? };
+/// let config = ResNetConfig::cifar_paper(8, 10)?.stages([(8, 1), (16, 1), (32, 1)]);
 /// assert_eq!(ResNet::new(&config, &mut Rng::seed(0))?.num_parameters(), 19_218);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ResNetConfig {
-    /// The images' channels.
+    /// The number of channels of the images.
     pub channels: usize,
     /// The number of classes.
     pub classes: usize,
-    /// The first layers.
+    /// The kind of the first layers.
     pub stem: StemKind,
-    /// The stem's maps; if nothing is said, the first stage's channels over the block's
+    /// The output channels of the stem; by default the first stage's over the block's
     /// [`expansion`](BlockKind::expansion).
     pub width: Option<usize>,
-    /// The block of all stages.
+    /// The kind of the blocks of all stages.
     pub kind: BlockKind,
-    /// Output channels and number of blocks of each stage. Every stage but the first halves the edge.
+    /// The output channels and the number of blocks of each stage. Every stage but the first halves
+    /// the edge.
     pub stages: Vec<(usize, usize)>,
-    /// The shortcut where a stage changes the shape.
+    /// The kind of the shortcut where a stage changes the shape.
     pub shortcut: ShortcutKind,
-    /// See [`BlockOptions::groups`](crate::blocks::BlockOptions::groups).
+    /// The groups of a bottleneck's 3x3 convolution; see
+    /// [`ResBlockBuilder::groups`](crate::blocks::ResBlockBuilder::groups).
     pub groups: usize,
-    /// See [`BlockOptions::width_per_group`](crate::blocks::BlockOptions::width_per_group).
+    /// The channels of each of these groups; see
+    /// [`ResBlockBuilder::width_per_group`](crate::blocks::ResBlockBuilder::width_per_group).
     pub width_per_group: usize,
-    /// See [`ModelOptions::zero_init_residual`].
+    /// Whether each block begins as its shortcut; see [`ModelOptions::zero_init_residual`].
     pub zero_init_residual: bool,
-    /// See [`ModelOptions::drop_path`].
+    /// The probability that training skips the last block; see [`ModelOptions::drop_path`].
     pub drop_path: f32,
-    /// How convolutions are initialized; by fan-in, the classifier is Kaiming-normal too.
+    /// How convolutions are initialized; with [`Fan::In`], the classifier is Kaiming-normal too.
     pub fan: Fan,
-    /// The classifier's name in weights files.
-    pub head: &'static str,
-    /// The other names in weights files.
-    pub naming: Naming,
 }
 
 impl ResNetConfig {
-    /// ResNet-18, -34, -50, -101 or -152 for ImageNet, initialized as torchvision's.
+    /// Returns the settings of ResNet-18, -34, -50, -101 or -152 for ImageNet, initialized as
+    /// torchvision's.
     ///
     /// # Errors
     /// [`Error::UnknownName`] for another depth.
@@ -187,7 +144,8 @@ impl ResNetConfig {
         }
     }
 
-    /// The network of section 4.2 for CIFAR-10, of 6n + 2 layers, Kaiming-normal by fan-in.
+    /// Returns the settings of the network of section 4.2 for CIFAR-10, of 6n + 2 layers,
+    /// Kaiming-normal by fan-in.
     ///
     /// # Errors
     /// [`Error::Argument`] for a depth that is not 8, 14, 20 and so on.
@@ -201,13 +159,12 @@ impl ResNetConfig {
             stages: vec![(16, blocks), (32, blocks), (64, blocks)],
             shortcut: ShortcutKind::Pad,
             fan: Fan::In,
-            head: "linear",
             ..cifar(row("", Basic, [0; 4])).config()
         })
     }
 
-    /// WRN-`depth`-`factor` for CIFAR (Zagoruyko and Komodakis 2016): pre-activation blocks of 16, 32 and 64 channels times a
-    /// factor, k in the paper.
+    /// Returns the settings of WRN-`depth`-`factor` for CIFAR (Zagoruyko and Komodakis 2016):
+    /// pre-activation blocks of 16, 32 and 64 channels times a factor, k in the paper.
     ///
     /// # Errors
     /// [`Error::Argument`] for a depth that is not 10, 16, 22 and so on.
@@ -220,10 +177,68 @@ impl ResNetConfig {
             classes,
             width: Some(16),
             stages: vec![stage(16), stage(32), stage(64)],
-            naming: Naming::Wide,
-            head: "fc",
             ..cifar(row("", PreActBasic, [0; 4])).config()
         })
+    }
+
+    /// Sets the number of channels of the images.
+    pub fn channels(self, channels: usize) -> ResNetConfig {
+        ResNetConfig { channels, ..self }
+    }
+
+    /// Sets the number of classes.
+    pub fn classes(self, classes: usize) -> ResNetConfig {
+        ResNetConfig { classes, ..self }
+    }
+
+    /// Sets the kind of the first layers.
+    pub fn stem(self, stem: StemKind) -> ResNetConfig {
+        ResNetConfig { stem, ..self }
+    }
+
+    /// Sets the output channels of the stem.
+    pub fn width(self, width: usize) -> ResNetConfig {
+        ResNetConfig { width: Some(width), ..self }
+    }
+
+    /// Sets the kind of the blocks of all stages.
+    pub fn kind(self, kind: BlockKind) -> ResNetConfig {
+        ResNetConfig { kind, ..self }
+    }
+
+    /// Sets the output channels and the number of blocks of each stage.
+    pub fn stages(self, stages: impl Into<Vec<(usize, usize)>>) -> ResNetConfig {
+        ResNetConfig { stages: stages.into(), ..self }
+    }
+
+    /// Sets the kind of the shortcut where a stage changes the shape.
+    pub fn shortcut(self, shortcut: ShortcutKind) -> ResNetConfig {
+        ResNetConfig { shortcut, ..self }
+    }
+
+    /// Sets the groups of a bottleneck's 3x3 convolution.
+    pub fn groups(self, groups: usize) -> ResNetConfig {
+        ResNetConfig { groups, ..self }
+    }
+
+    /// Sets the channels of each group of a bottleneck's 3x3 convolution.
+    pub fn width_per_group(self, width_per_group: usize) -> ResNetConfig {
+        ResNetConfig { width_per_group, ..self }
+    }
+
+    /// Sets whether each block begins as its shortcut.
+    pub fn zero_init_residual(self, zero_init_residual: bool) -> ResNetConfig {
+        ResNetConfig { zero_init_residual, ..self }
+    }
+
+    /// Sets the probability that training skips the last block.
+    pub fn drop_path(self, drop_path: f32) -> ResNetConfig {
+        ResNetConfig { drop_path, ..self }
+    }
+
+    /// Sets how the weights are initialized.
+    pub fn fan(self, fan: Fan) -> ResNetConfig {
+        ResNetConfig { fan, ..self }
     }
 
     pub(in crate::models) fn named(name: &str) -> Option<ResNetConfig> {
@@ -255,8 +270,6 @@ impl ResNetConfig {
 impl Row {
     fn config(&self) -> ResNetConfig {
         let outputs = WIDTHS.map(|width| width * self.kind.expansion());
-        let (naming, head) =
-            if self.kind.is_preact() { (Naming::Timm, "head.fc") } else { (Naming::Torchvision, "fc") };
         ResNetConfig {
             channels: 3,
             classes: 1000,
@@ -270,8 +283,6 @@ impl Row {
             zero_init_residual: false,
             drop_path: 0.0,
             fan: Fan::Out,
-            head,
-            naming,
         }
     }
 }

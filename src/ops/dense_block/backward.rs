@@ -1,85 +1,55 @@
-//! From the last layer to the first.
+//! The backward pass, from the last layer to the first.
 
-use super::{DenseBlockNorm, with_channels};
+use super::{
+    norm::{Bottleneck, Norm},
+    operands::Operands,
+    with_channels,
+};
 use crate::{
     Tensor,
-    autograd::Var,
     kernels::{
-        self, Algorithm, BatchNormSums, ChannelView, DenseGradient, Isa, NormGradient, NormRelu, Normalized,
-        ProductGradient, StatisticsGradient,
+        self, Algorithm, BatchNormSums, ChannelView, Isa, NormGradient, ProductGradient, StatisticsGradient,
     },
-    ops::{
-        Moments,
-        batch_norm::{Affine, vector},
-        dropout::drop_elements,
-    },
+    ops::dropout::drop_elements,
 };
 use std::ops::Range;
 
-/// A normalization as a multiplication and an addition.
-pub(super) struct Norm {
-    pub(super) affine: Affine,
-    /// Whether the statistics are constants.
-    given: bool,
-}
-
-impl Norm {
-    pub(super) fn new(norm: &DenseBlockNorm<'_>, moments: &Moments) -> Norm {
-        let affine =
-            Affine::new([&norm.gamma, &norm.beta].map(Var::value), [&moments.mean, &moments.var], norm.eps);
-        Norm { affine, given: norm.given.is_some() }
-    }
-
-    pub(super) fn relu(&self) -> NormRelu<'_> {
-        self.affine.relu()
-    }
-}
-
-/// What backward keeps of a bottleneck.
-pub(super) struct Bottleneck {
-    /// Of the 1x1 convolution.
-    pub(super) weight: Tensor,
-    /// Its result.
-    pub(super) z: Tensor,
-    /// The second norm.
-    pub(super) norm: Norm,
-}
+/// The gradients of the operands of a layer, as far as they are needed.
+type Gradients = Operands<Option<Tensor>>;
 
 /// What backward keeps of a layer.
-pub(super) struct LayerRule {
-    /// The number of its first operand.
-    pub(super) operand: usize,
-    /// Channels that it reads.
+pub(super) struct LayerBackward {
+    /// The number of channels that the layer reads.
     pub(super) channels: usize,
-    /// The first norm.
+    /// The first normalization.
     pub(super) norm: Norm,
     pub(super) bottleneck: Option<Bottleneck>,
-    /// The 3x3 convolution.
+    /// The geometry of the 3x3 convolution.
     pub(super) convolution: kernels::Conv2dGeometry,
     pub(super) weight: Tensor,
     pub(super) algorithm: Algorithm,
-    /// Probability and seed.
-    pub(super) drops: Option<(f32, u64)>,
+    /// The probability and the seed of the dropout, if there is one.
+    pub(super) dropout: Option<(f32, u64)>,
 }
 
-/// What backward keeps.
-pub(super) struct Rule {
-    /// All maps.
+/// What backward keeps of the block.
+pub(super) struct Backward {
+    /// The maps of the input and of all layers: the output.
     pub(super) maps: Tensor,
-    /// Channels of the input.
+    /// The number of channels of the input.
     pub(super) inputs: usize,
-    /// The mean of each channel, where a norm uses the batch's.
+    /// The mean of each channel, where a normalization uses the statistics of the batch.
     pub(super) mean: Vec<f32>,
-    pub(super) layers: Vec<LayerRule>,
+    pub(super) layers: Vec<LayerBackward>,
 }
 
-impl Rule {
-    /// The gradients of all operands that need one.
+impl Backward {
+    /// Returns the gradients of all operands that need one.
     pub(super) fn gradients(self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
         crate::install(|| self.sweep(dy, needs))
     }
 
-    fn sweep(mut self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+    fn sweep(self, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
         let channels = self.mean.len();
         let mut sweep = Sweep {
             maps: self.maps,
@@ -87,78 +57,100 @@ impl Rule {
             mean: self.mean,
             offset: vec![0.0; channels],
             slope: vec![0.0; channels],
+            layers: vec![],
         };
-        let mut results = vec![None; needs.len()];
-        let unneeded = |layer: &&LayerRule| !needs[..layer.operands().end].contains(&true);
-        let mut layers = self.layers.split_off(self.layers.iter().take_while(unneeded).count());
-        while !layers.is_empty() {
-            let widths = layers.iter().map(|layer| layer.convolution.in_channels);
-            let group = layers.split_off(layers.len() - taken_together(widths));
-            sweep.group(group, needs, &mut results);
+        let has_bottleneck: Vec<bool> = self.layers.iter().map(|layer| layer.bottleneck.is_some()).collect();
+        let mut steps = vec![];
+        let mut needs = needs.iter().copied();
+        let input_needs = needs.next().unwrap_or_default();
+        let mut below = input_needs;
+        for (index, layer) in self.layers.into_iter().enumerate() {
+            let needs = Operands::take(layer.bottleneck.is_some(), &mut needs);
+            // The first layers are left out for as long as nothing up to them needs a gradient.
+            if below || needs.any_before_weight() || needs.weight {
+                steps.push(Step { index, layer, needs, below });
+                below = true;
+            }
         }
-        results[0] = needs[0].then(|| sweep.take(0, self.inputs));
-        results
+        sweep.layers.resize_with(has_bottleneck.len(), Gradients::default);
+        while !steps.is_empty() {
+            let widths = steps.iter().map(|step| step.layer.convolution.in_channels);
+            let group = steps.split_off(steps.len() - group_len(widths));
+            sweep.group(group);
+        }
+        let input = input_needs.then(|| sweep.take(0, self.inputs));
+        let layers = sweep.layers.into_iter().zip(has_bottleneck);
+        let layers = layers.flat_map(|(gradients, has_bottleneck)| gradients.into_inputs(has_bottleneck));
+        [input].into_iter().chain(layers).collect()
     }
 }
 
-/// Most columns of products whose gradients are taken together: their dw is to stay in the cache, too.
-const COLUMNS: usize = 256;
+/// The most columns of products whose gradients are computed together, so that the gradients of
+/// their weights stay in the cache, too.
+const MAX_GROUP_COLUMNS: usize = 256;
 
-/// How many of the last layers, whose 3x3 convolutions read so many channels, share a pass over what all of them read.
-pub(super) fn taken_together(widths: impl DoubleEndedIterator<Item = usize>) -> usize {
+/// Returns how many of the last layers share a pass over the channels that all of them read;
+/// `widths` are the input channels of their 3x3 convolutions.
+pub(super) fn group_len(widths: impl DoubleEndedIterator<Item = usize>) -> usize {
     let mut columns = 0;
     let fits = |width: &usize| {
         columns += width;
-        columns <= COLUMNS
+        columns <= MAX_GROUP_COLUMNS
     };
     widths.rev().take_while(fits).count().max(1)
 }
 
-/// The sweep over the layers.
+/// The state of the sweep over the layers.
 struct Sweep {
     maps: Tensor,
-    /// Of all maps; complete for those that no remaining layer reads, but for the lines.
+    /// The gradient of all maps. It is complete for those that no remaining layer reads, except for
+    /// the contribution of the statistics.
     gradient: Tensor,
     mean: Vec<f32>,
-    /// What batch statistics add to the gradient of each channel: `offset + slope (x - mean)`.
+    /// The contribution of batch statistics to the gradient of each channel is
+    /// `offset + slope (x - mean)`.
     offset: Vec<f64>,
     slope: Vec<f64>,
+    /// The gradients of the operands of each layer.
+    layers: Vec<Gradients>,
 }
 
 impl Sweep {
-    /// The complete gradient of `width` channels from `start` on.
+    /// Returns the complete gradient of `width` channels, the first of which is `start`.
     fn take(&self, start: usize, width: usize) -> Tensor {
-        let slot = start..start + width;
+        let channels = start..start + width;
         let [offset, slope] = [&self.offset, &self.slope]
-            .map(|line| line[slot.clone()].iter().map(|&x| x as f32).collect::<Vec<_>>());
-        let line = StatisticsGradient { offset: &offset, slope: &slope, mean: &self.mean[slot.clone()] };
+            .map(|all| all[channels.clone()].iter().map(|&x| x as f32).collect::<Vec<_>>());
+        let statistics =
+            StatisticsGradient { offset: &offset, slope: &slope, mean: &self.mean[channels.clone()] };
         Tensor::build(with_channels(&self.maps, width), |out| {
             kernels::channel_gradient(
                 Isa::active(),
                 self.gradient.data(),
-                self.features(self.mean.len()),
-                slot,
-                line,
+                self.view(self.mean.len()),
+                channels,
+                statistics,
                 out,
             );
         })
     }
 
-    /// The first channels of the maps.
-    fn features(&self, channels: usize) -> ChannelView<'_> {
+    /// Returns a view of the first channels of the maps.
+    fn view(&self, channels: usize) -> ChannelView<'_> {
         ChannelView { data: self.maps.data(), row: self.mean.len(), channels }
     }
 
-    /// Takes the last layers back. Each needs the gradient of what it made complete before, so what later layers of the group
-    /// contribute to that is added at once; what they contribute to the channels that all of them read, in one pass at the end.
-    fn group(&mut self, mut layers: Vec<LayerRule>, needs: &[bool], results: &mut [Option<Tensor>]) {
-        let shared = layers[0].channels;
+    /// Computes the gradients of the last layers.
+    ///
+    /// Each layer needs the complete gradient of the maps that it made. So the contribution of the
+    /// later layers of the group to those is added at once, and their contribution to the channels
+    /// that all layers of the group read is added in one pass at the end.
+    fn group(&mut self, mut steps: Vec<Step>) {
+        let shared = steps[0].layer.channels;
         let mut products = vec![];
-        // Popped, so that what a layer kept is free for those before it.
-        while let Some(layer) = layers.pop() {
-            let below = needs[..layer.operands().start].contains(&true);
-            let operands = layer.operands();
-            let mut product = layer.gradients(self, &needs[operands.clone()], below, &mut results[operands]);
+        // Each step is consumed, so that what a layer kept is free for the layers before it.
+        while let Some(step) = steps.pop() {
+            let mut product = step.gradients(self);
             if let Some(product) = &mut product {
                 self.add_products(shared..product.num_channels(), std::slice::from_mut(product));
             }
@@ -166,13 +158,13 @@ impl Sweep {
         }
         self.add_products(0..shared, &mut products);
         for product in products {
-            let first = product.operand;
-            product.gradients(&needs[first..], &mut results[first..]);
+            let index = product.index;
+            product.gradients(&mut self.layers[index]);
         }
     }
 
-    /// Adds to the gradient of some channels of the maps what reaches them through products, and to the products' gradients
-    /// what these channels contribute.
+    /// Adds to the gradient of some channels of the maps the contribution of products that read
+    /// them, and to the gradients of the products' operands the contribution of these channels.
     fn add_products(&mut self, channels: Range<usize>, products: &mut [Product]) {
         if channels.is_empty() {
             return;
@@ -183,54 +175,60 @@ impl Sweep {
         let (isa, dx) = (Isa::active(), self.gradient.data_mut());
         let sums = kernels::product_gradients(isa, channels.clone(), &mut of_products, dx);
         for (product, sums) in products.iter_mut().zip(sums) {
-            self.add_line(&product.norm, channels.clone(), &sums);
+            self.add_statistics_gradient(&product.norm, channels.clone(), &sums);
             product.sums.dy[channels.clone()].copy_from_slice(&sums.dy);
             product.sums.dy_deviation[channels.clone()].copy_from_slice(&sums.dy_deviation);
         }
     }
 
-    /// Adds to the gradient of the maps what reaches them through a normalization and a ReLU, from the gradient behind.
+    /// Adds to the gradient of the maps the contribution of a normalization and a ReLU, from the
+    /// gradient of their output.
     fn add_activation(&mut self, norm: &Norm, da: &Tensor) -> BatchNormSums {
         let gradient = norm.gradient_of(self.maps.data(), self.mean.len());
         let sums = gradient.of_activation(Isa::active(), da.data(), self.gradient.data_mut());
-        self.add_line(norm, 0..norm.num_channels(), &sums);
+        self.add_statistics_gradient(norm, 0..norm.num_channels(), &sums);
         sums
     }
 
-    /// Notes what the batch statistics of a norm add to the gradient of some channels.
-    fn add_line(&mut self, norm: &Norm, channels: Range<usize>, sums: &BatchNormSums) {
-        let line = norm.line(channels.clone(), sums, self.maps.shape().num_rows());
-        for (all, line) in [&mut self.offset, &mut self.slope].into_iter().zip(line) {
-            all[channels.clone()].iter_mut().zip(line).for_each(|(all, line)| *all += line);
+    /// Adds the contribution of the batch statistics of a normalization to the gradient of some
+    /// channels.
+    fn add_statistics_gradient(&mut self, norm: &Norm, channels: Range<usize>, sums: &BatchNormSums) {
+        let terms = norm.statistics_gradient(channels.clone(), sums, self.maps.shape().num_rows());
+        for (all, terms) in [&mut self.offset, &mut self.slope].into_iter().zip(terms) {
+            all[channels.clone()].iter_mut().zip(terms).for_each(|(all, term)| *all += term);
         }
     }
 }
 
-/// The product of a bottleneck layer, whose gradient is complete but for some of the channels that it read.
+/// A bottleneck's 1x1 convolution and the normalization before it. Their gradients are complete
+/// when all channels that the convolution reads have contributed.
 struct Product {
-    /// The number of the layer's first operand.
-    operand: usize,
-    /// The first norm, and its sums.
+    /// The index of the layer.
+    index: usize,
+    needs: Operands<bool>,
+    /// The first normalization, and its sums over the channels so far.
     norm: Norm,
     sums: BatchNormSums,
     bottleneck: Bottleneck,
-    /// The gradient behind the second norm, and what batch statistics add in front of it: offset and slope.
+    /// The gradient of the output of the second normalization and its ReLU.
     da: Tensor,
-    line: [Tensor; 2],
-    /// The gradient of the weight, if it is wanted.
+    /// The contribution of the second normalization's batch statistics to the gradient of its
+    /// input: offset and slope.
+    statistics: [Tensor; 2],
+    /// The gradient of the weight, if it is needed.
     dw: Option<Tensor>,
 }
 
 impl Product {
-    /// Channels that it read.
+    /// Returns the number of channels that the product reads.
     fn num_channels(&self) -> usize {
         self.norm.num_channels()
     }
 
-    /// For the kernel; the maps have `row` channels.
+    /// Returns the operands for the kernel; the maps have `row` channels.
     fn kernel<'a>(&'a mut self, maps: &'a [f32], row: usize) -> ProductGradient<'a> {
         let Bottleneck { weight, z, norm } = &self.bottleneck;
-        let [offset, slope] = self.line.each_ref().map(Tensor::data);
+        let [offset, slope] = self.statistics.each_ref().map(Tensor::data);
         let line = StatisticsGradient { offset, slope, mean: norm.affine.mean.data() };
         ProductGradient {
             features: self.norm.gradient_of(maps, row),
@@ -240,73 +238,80 @@ impl Product {
         }
     }
 
-    /// Those of the first norm and of the weight, when all channels have contributed.
-    fn gradients(self, needs: &[bool], results: &mut [Option<Tensor>]) {
+    /// Sets the gradients of the first normalization and of the weight, after all channels
+    /// contributed.
+    fn gradients(self, gradients: &mut Gradients) {
         let (dgamma, dbeta) = self.norm.affine.gradients(&self.sums);
-        (results[0], results[1]) = (needs[0].then_some(dgamma), needs[1].then_some(dbeta));
-        results[2] = self.dw;
+        gradients.gamma1 = self.needs.gamma1.then_some(dgamma);
+        gradients.beta1 = self.needs.beta1.then_some(dbeta);
+        gradients.bottleneck_weight = self.dw;
     }
 }
 
-impl LayerRule {
-    /// The numbers of its operands.
-    fn operands(&self) -> Range<usize> {
-        self.operand..self.operand + if self.bottleneck.is_some() { 6 } else { 3 }
-    }
+/// The backward pass of one layer.
+struct Step {
+    /// The index of the layer.
+    index: usize,
+    layer: LayerBackward,
+    needs: Operands<bool>,
+    /// Whether something that the layer reads needs a gradient.
+    below: bool,
+}
 
-    /// The gradients of its operands but for those of the product, which is returned; `below` says whether any is needed of
-    /// what it reads.
-    fn gradients(
-        mut self,
-        sweep: &mut Sweep,
-        needs: &[bool],
-        below: bool,
-        results: &mut [Option<Tensor>],
-    ) -> Option<Product> {
-        let mut dy = sweep.take(self.channels, self.convolution.out_channels);
-        if let Some((p, seed)) = self.drops {
+impl Step {
+    /// Computes the gradients of the layer's operands, except for those of the product of a
+    /// bottleneck, which is returned.
+    fn gradients(self, sweep: &mut Sweep) -> Option<Product> {
+        let Step { index, mut layer, needs, below } = self;
+        let mut dy = sweep.take(layer.channels, layer.convolution.out_channels);
+        if let Some((p, seed)) = layer.dropout {
             drop_elements(p, seed, &mut dy);
         }
-        let last = needs.len() - 1;
-        results[last] = needs[last].then(|| self.weight_gradient(sweep, &dy));
-        if !below && !needs[..last].contains(&true) {
+        sweep.layers[index].weight = needs.weight.then(|| layer.weight_gradient(sweep, &dy));
+        if !below && !needs.any_before_weight() {
             return None;
         }
         let isa = Isa::active();
-        let (convolution, weight) = (&self.convolution, self.weight.data());
-        let inner = with_channels(&sweep.maps, convolution.in_channels);
-        let Some(bottleneck) = self.bottleneck.take() else {
-            let da = Tensor::build(inner, |da| {
-                self.algorithm.input_gradient(isa, convolution, dy.data(), weight, da);
+        let (convolution, weight) = (&layer.convolution, layer.weight.data());
+        let input = with_channels(&sweep.maps, convolution.in_channels);
+        let Some(bottleneck) = layer.bottleneck.take() else {
+            let da = Tensor::build(input, |da| {
+                layer.algorithm.input_gradient(isa, convolution, dy.data(), weight, da);
             });
-            let (dgamma, dbeta) = self.norm.affine.gradients(&sweep.add_activation(&self.norm, &da));
-            (results[0], results[1]) = (needs[0].then_some(dgamma), needs[1].then_some(dbeta));
+            let (dgamma, dbeta) = layer.norm.affine.gradients(&sweep.add_activation(&layer.norm, &da));
+            sweep.layers[index].gamma1 = needs.gamma1.then_some(dgamma);
+            sweep.layers[index].beta1 = needs.beta1.then_some(dbeta);
             return None;
         };
         let mut sums = None;
-        let da = Tensor::build(inner, |da| {
-            let behind = bottleneck.behind();
-            sums = Some(self.algorithm.input_gradient_sums(isa, convolution, dy.data(), weight, behind, da));
+        let da = Tensor::build(input, |da| {
+            let x = bottleneck.normalized();
+            sums = Some(layer.algorithm.input_gradient_sums(isa, convolution, dy.data(), weight, x, da));
         });
         let sums = sums?;
         let (dgamma, dbeta) = bottleneck.norm.affine.gradients(&sums);
-        (results[3], results[4]) = (needs[3].then_some(dgamma), needs[4].then_some(dbeta));
-        if !below && !needs[..3].contains(&true) {
+        sweep.layers[index].gamma2 = needs.gamma2.then_some(dgamma);
+        sweep.layers[index].beta2 = needs.beta2.then_some(dbeta);
+        if !below && !needs.any_of_product() {
             return None;
         }
-        let zeros = vec![0.0; self.channels];
+        let zeros = vec![0.0; layer.channels];
+        let dw = needs.bottleneck_weight.then(|| Tensor::build(*bottleneck.weight.shape(), |_| ()));
         Some(Product {
-            operand: self.operand,
-            norm: self.norm,
+            index,
+            needs,
+            norm: layer.norm,
             sums: BatchNormSums { dy: zeros.clone(), dy_deviation: zeros },
-            line: bottleneck.line(&sums),
-            dw: needs[2].then(|| Tensor::build(*bottleneck.weight.shape(), |_| ())),
+            statistics: bottleneck.statistics_gradient(&sums),
+            dw,
             bottleneck,
             da,
         })
     }
+}
 
-    /// Of the 3x3 convolution.
+impl LayerBackward {
+    /// Computes the gradient of the weight of the 3x3 convolution.
     fn weight_gradient(&self, sweep: &Sweep, dy: &Tensor) -> Tensor {
         let (isa, convolution) = (Isa::active(), &self.convolution);
         Tensor::build(*self.weight.shape(), |dw| match &self.bottleneck {
@@ -326,7 +331,7 @@ impl LayerRule {
                         let channels = z.shape().num_channels();
                         (ChannelView { data: z.data(), row: channels, channels }, norm)
                     }
-                    None => (sweep.features(self.channels), &self.norm),
+                    None => (sweep.view(self.channels), &self.norm),
                 };
                 let a = Tensor::build(with_channels(&sweep.maps, x.channels), |a| {
                     kernels::activate(isa, x, norm.relu(), a);
@@ -334,41 +339,5 @@ impl LayerRule {
                 self.algorithm.weight_gradient(isa, convolution, a.data(), dy.data(), dw);
             }
         })
-    }
-}
-
-impl Norm {
-    fn num_channels(&self) -> usize {
-        self.affine.scale.data().len()
-    }
-
-    /// The maps that it normalizes, which have `row` channels, with it.
-    fn gradient_of<'a>(&'a self, maps: &'a [f32], row: usize) -> DenseGradient<'a> {
-        let x = ChannelView { data: maps, row, channels: self.num_channels() };
-        DenseGradient { x, norm: self.relu(), mean: self.affine.mean.data() }
-    }
-
-    /// What batch statistics of so many rows add to the gradient of some channels of what is normalized: offset and slope, see [`StatisticsGradient`].
-    fn line(&self, channels: Range<usize>, sums: &BatchNormSums, rows: usize) -> [Vec<f64>; 2] {
-        let [scale, inverse_std] =
-            [&self.affine.scale, &self.affine.inverse_std].map(|all| &all.data()[channels.clone()]);
-        let shares =
-            scale.iter().map(|&scale| if self.given { 0.0 } else { -f64::from(scale) / rows as f64 });
-        let offset = shares.clone().zip(&sums.dy).map(|(share, dy)| share * dy).collect();
-        let slopes = shares.zip(&sums.dy_deviation).zip(inverse_std);
-        [offset, slopes.map(|((share, sum), &inverse)| share * sum * f64::from(inverse).powi(2)).collect()]
-    }
-}
-
-impl Bottleneck {
-    /// What the 3x3 convolution stands behind.
-    fn behind(&self) -> Normalized<'_> {
-        Normalized { x: self.z.data(), norm: self.norm.relu(), mean: self.norm.affine.mean.data() }
-    }
-
-    /// What batch statistics add to the gradient of z, from the sums of the second norm.
-    fn line(&self, sums: &BatchNormSums) -> [Tensor; 2] {
-        let line = self.norm.line(0..self.norm.num_channels(), sums, self.z.shape().num_rows());
-        line.map(|line| vector(*self.norm.affine.mean.shape(), |c| line[c]))
     }
 }

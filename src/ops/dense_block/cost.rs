@@ -1,13 +1,14 @@
-//! What the block takes, for meta passes.
+//! The cost of the block, for meta passes.
 
-use super::{DenseBlockLayer, DenseBlockNorm, backward::taken_together};
+use super::{DenseBlockLayer, DenseBlockNorm, backward::group_len};
 use crate::{
     Shape,
     autograd::{Cost, Saved},
     kernels::{Conv2dGeometry, Isa, Packing},
 };
 
-/// Of layers whose 3x3 convolutions are these, on maps of this shape; `recorded` says whether backward may follow.
+/// Returns the cost of layers with these 3x3 convolutions on maps of this shape; `recorded` says
+/// whether backward may follow.
 pub(super) fn cost(
     layers: &[DenseBlockLayer<'_>],
     convolutions: &[Conv2dGeometry],
@@ -21,17 +22,18 @@ pub(super) fn cost(
         let (channels, read, made) = (layer.norm1.gamma.shape()[0], sizes.in_channels, sizes.out_channels);
         (inner, new) = (inner.max(read), new.max(made));
         cost.multiply_adds += pixels * layer.weight.shape().num_elements() as u64;
-        cost.saves.push(Saved::from(layer.weight.value().clone()));
-        cost.makes.extend(vectors(&layer.norm1));
+        cost.saved_inputs.push(Saved::from(layer.weight.value().clone()));
+        cost.saved_intermediates.extend(vectors(&layer.norm1));
         if let Some((weight, norm2)) = &layer.bottleneck {
             cost.multiply_adds += pixels * weight.shape().num_elements() as u64;
-            cost.saves.push(Saved::from(weight.value().clone()));
-            cost.makes.extend(vectors(norm2));
+            cost.saved_inputs.push(Saved::from(weight.value().clone()));
+            cost.saved_intermediates.extend(vectors(norm2));
             if recorded {
-                cost.makes.extend(of_channels(maps, read));
+                cost.saved_intermediates.extend(of_channels(maps, read));
             }
         }
-        // What stands in front of a 3x3 convolution is copied, if the kernel does not normalize as it reads.
+        // The normalized input of a 3x3 convolution is written to memory, unless the kernel
+        // normalizes as it reads.
         if layer.bottleneck.is_none() || !layer.algorithm.takes_norm(sizes) {
             copies = copies.max(read);
         }
@@ -45,26 +47,28 @@ pub(super) fn cost(
             });
             for sizes in product.iter().chain([sizes]) {
                 let packing = Packing::fastest(layer.algorithm, sizes);
-                cost.packs.extend(Shape::new(&[packing.len(Isa::active(), sizes)]));
+                cost.packed_weights.extend(Shape::new(&[packing.len(Isa::active(), sizes)]));
             }
         }
     }
-    cost.forward.extend(of_channels(maps, if recorded { copies } else { inner }));
-    // The gradient of a layer's maps, and beside it those of what the convolutions read, or a copy of that.
-    let behind = copies.max(gradients_at_once(layers, convolutions));
-    cost.backward.extend([new, behind].into_iter().flat_map(|width| of_channels(maps, width)));
+    cost.forward_workspace.extend(of_channels(maps, if recorded { copies } else { inner }));
+    // The gradient of the maps of a layer exists together with the gradients of the inputs of its
+    // convolutions, or with a copy of those inputs.
+    let inputs = copies.max(gradients_at_once(layers, convolutions));
+    cost.backward_workspace.extend([new, inputs].into_iter().flat_map(|width| of_channels(maps, width)));
     cost
 }
 
-/// The most channels of gradients, of what 3x3 convolutions read, that exist at the same time.
+/// Returns the largest number of channels of gradients of the inputs of 3x3 convolutions that exist
+/// at the same time.
 fn gradients_at_once(mut layers: &[DenseBlockLayer<'_>], convolutions: &[Conv2dGeometry]) -> usize {
     let mut most = 0;
     while !layers.is_empty() {
         let widths = convolutions[..layers.len()].iter().map(|sizes| sizes.in_channels);
-        let (before, group) = layers.split_at(layers.len() - taken_together(widths.clone()));
+        let (before, group) = layers.split_at(layers.len() - group_len(widths.clone()));
         let group = group.iter().zip(widths.skip(before.len()));
         let widest = group.clone().map(|(_, width)| width).max();
-        // Those of products stay until the group is done.
+        // The gradients of products exist until the group is done.
         let products: usize =
             group.filter(|(layer, _)| layer.bottleneck.is_some()).map(|(_, width)| width).sum();
         most = most.max(products).max(widest.unwrap_or(0));
@@ -73,15 +77,16 @@ fn gradients_at_once(mut layers: &[DenseBlockLayer<'_>], convolutions: &[Conv2dG
     most
 }
 
-/// The maps' shape with other channels, if there are any.
+/// Returns the shape of the maps with another number of channels, unless that is 0.
 fn of_channels(maps: &Shape, channels: usize) -> Option<Shape> {
     let mut sizes = maps.to_vec();
     sizes[3] = channels;
     Shape::new(&sizes).ok().filter(|_| channels > 0)
 }
 
-/// A norm as a multiplication and an addition, mean and deviation, and the two vectors that the layer observes.
+/// Returns the vectors of a normalization: mean, deviation, scale and shift, and the two statistics
+/// that the layer observes if they are not fixed.
 fn vectors(norm: &DenseBlockNorm<'_>) -> impl Iterator<Item = Shape> {
-    let observed = if norm.given.is_none() { 2 } else { 0 };
+    let observed = if norm.fixed.is_none() { 2 } else { 0 };
     std::iter::repeat_n(*norm.gamma.shape(), 4 + observed)
 }

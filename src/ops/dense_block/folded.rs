@@ -4,26 +4,30 @@ use super::{DenseBlockLayer, DenseBlockNorm, check_channels, with_channels};
 use crate::{
     At, Error, Result, Shape, Tensor,
     kernels::{self, ChannelView, ChannelViewMut, Conv2dGeometry, Isa, Packing},
-    ops::{Conv2dOptions, Padding, batch_norm::Affine, folded_conv2d::FoldedWeight},
+    ops::{Conv2dOptions, batch_norm::Affine, folded_conv2d::FoldedWeight},
 };
 
-/// The layers of [`Var::dense_block`](crate::autograd::Var::dense_block) for evaluation: the second norm of a bottleneck is folded
-/// into the weight of its 1x1 convolution, and all weights are brought into the order that the kernels read when they are first
-/// needed, and used from then on. Threads may share it.
+/// The layers of [`Var::dense_block`](crate::autograd::Var::dense_block) for evaluation.
 ///
-/// It is a function of tensors: no gradient flows through.
+/// The second normalization of a bottleneck is folded into the weight of its 1x1 convolution. All
+/// weights are packed into the order that the kernels read, once, when they are first needed.
+/// Threads may share a folded block. It is a function of tensors: no gradient flows through it.
 ///
 /// ```
-/// use skipgrad::{Tensor, autograd::Tape, ops::{Algorithm, DenseBlockLayer, DenseBlockNorm, FoldedDenseBlock}};
+/// use skipgrad::{Tensor, autograd::Tape};
+/// use skipgrad::ops::{Algorithm, DenseBlockLayer, DenseBlockNorm, FoldedDenseBlock};
 /// let tape = Tape::eval();
-/// let given = Some((Tensor::zeros([1])?, Tensor::full([1], 1.0)?));
-/// let (gamma, beta) = (tape.input(Tensor::full([1], 1.0)?), tape.input(Tensor::full([1], 1.0)?));
-/// let norm1 = DenseBlockNorm { gamma, beta, eps: 0.0, given };
+/// let fixed = Some((Tensor::zeros([1])?, Tensor::full([1], 1.0)?));
+/// let one = tape.input(Tensor::full([1], 1.0)?);
+/// let (gamma, beta) = (one.clone(), one);
+/// let norm1 = DenseBlockNorm { gamma, beta, eps: 0.0, fixed };
 /// let weight = tape.input(Tensor::full([3, 3, 1, 1], 1.0)?);
-/// let layer = DenseBlockLayer { norm1, bottleneck: None, weight, algorithm: Algorithm::Auto, dropout: 0.0 };
+/// let algorithm = Algorithm::Auto;
+/// let layer = DenseBlockLayer { norm1, bottleneck: None, weight, algorithm, dropout: 0.0 };
 /// let block = FoldedDenseBlock::new(1, &[layer])?;
 /// let y = block.apply(&Tensor::full([1, 3, 3, 1], 2.0)?)?;
-/// assert_eq!(y.data()[8..10], [2.0, 27.0]); // the pixel in the middle: x, and the sum of nine times x + 1
+/// // The pixel in the middle has x, and the sum of nine times x + 1.
+/// assert_eq!(y.data()[8..10], [2.0, 27.0]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Debug)]
@@ -35,12 +39,12 @@ pub struct FoldedDenseBlock {
 #[derive(Debug)]
 struct Layer {
     norm: Affine,
-    /// The 1x1 convolution with the second norm in it, and what that adds.
+    /// The 1x1 convolution with the second normalization folded in, and the shift of the latter.
     bottleneck: Option<(FoldedWeight, Tensor)>,
     weight: FoldedWeight,
 }
 
-/// A layer's convolutions, of maps of some size.
+/// The packed convolutions of a layer for maps of some size.
 struct Convolutions<'a> {
     bottleneck: Option<&'a Tensor>,
     sizes: Conv2dGeometry,
@@ -49,11 +53,12 @@ struct Convolutions<'a> {
 }
 
 impl FoldedDenseBlock {
-    /// Of layers of which the first reads so many channels. Weights are shared, not copied; dropout is training's.
+    /// Folds layers, the first of which reads `inputs` channels. Weights are shared, not copied,
+    /// and dropout does nothing, as always in evaluation.
     ///
     /// # Errors
-    /// [`Error::Argument`] as [`Var::dense_block`](crate::autograd::Var::dense_block) for weights and vectors that do not fit, and
-    /// if a norm has no given statistics.
+    /// Those of [`Var::dense_block`](crate::autograd::Var::dense_block) for weights and vectors
+    /// that do not fit, and [`Error::Argument`] if the statistics of a normalization are not fixed.
     pub fn new(inputs: usize, layers: &[DenseBlockLayer<'_>]) -> Result<FoldedDenseBlock> {
         let mut channels = inputs;
         let mut folded = vec![];
@@ -62,13 +67,15 @@ impl FoldedDenseBlock {
             folded.push(Layer::new(layer).at(format_args!("layer {i}"))?);
             channels = channels.saturating_add(convolution.out_channels);
         }
+        log::debug!("folded a dense block of {} layers for evaluation", folded.len());
         Ok(FoldedDenseBlock { inputs, layers: folded })
     }
 
-    /// The block of `[N, H, W, C]`: `[N, H, W, C + k + k + ...]`.
+    /// Computes the block of `[N, H, W, C]`: `[N, H, W, C + k + k + ...]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the input has not four axes, no pixels, or other channels.
+    /// [`Error::ShapeMismatch`] if the input does not have four axes or C channels;
+    /// [`Error::Argument`] if it has no pixels.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let [batch, height, width, _] = check_channels(x.shape(), self.inputs)?;
         let images = |channels: usize| Shape::new(&[batch, height, width, channels]);
@@ -113,7 +120,7 @@ impl FoldedDenseBlock {
 
 impl Layer {
     fn new(layer: &DenseBlockLayer<'_>) -> Result<Layer> {
-        let options = Conv2dOptions { algorithm: layer.algorithm, ..Conv2dOptions::default() };
+        let options = Conv2dOptions::new().algorithm(layer.algorithm);
         let bottleneck = match &layer.bottleneck {
             None => None,
             Some((weight, norm2)) => {
@@ -121,12 +128,13 @@ impl Layer {
                 Some((FoldedWeight::new(weight.value(), Some(scale), options), shift))
             }
         };
-        let options = Conv2dOptions { padding: Padding::Zeros([1, 1]), ..options };
+        let options = options.padding(1);
         let weight = FoldedWeight::new(layer.weight.value(), None, options);
         Ok(Layer { norm: affine(&layer.norm1)?, bottleneck, weight })
     }
 
-    /// Packed for maps of this shape; `images` makes the shape of others.
+    /// Returns the packed convolutions for maps of this shape; `images` makes the shape of maps
+    /// with another number of channels.
     fn convolutions(
         &self,
         maps: &Shape,
@@ -144,10 +152,10 @@ impl Layer {
     }
 }
 
-/// The norm as a multiplication and an addition.
+/// Returns a normalization with fixed statistics as a multiplication and an addition.
 fn affine(norm: &DenseBlockNorm<'_>) -> Result<Affine> {
-    let Some((mean, var)) = &norm.given else {
-        return Err(Error::argument("dense_block", "given", "mean and variance for every norm", "none"));
+    let Some((mean, var)) = &norm.fixed else {
+        return Err(Error::argument("dense_block", "fixed", "mean and variance for every norm", "none"));
     };
     Ok(Affine::new([norm.gamma.value(), norm.beta.value()], [mean, var], norm.eps))
 }

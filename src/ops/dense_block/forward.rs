@@ -1,6 +1,7 @@
-//! From the first layer to the last.
+//! The forward pass, from the first layer to the last.
 
-use super::backward::{Bottleneck, LayerRule, Norm, Rule};
+use super::backward::{Backward, LayerBackward};
+use super::norm::{Bottleneck, Norm};
 use super::{DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, with_channels};
 use crate::{
     Shape, Tensor,
@@ -8,22 +9,22 @@ use crate::{
     ops::{Moments, batch_norm::vector, dropout::drop_elements},
 };
 
-/// The pass, and what it has made so far.
+/// The state of the pass over the layers.
 pub(super) struct Forward<'v, 't> {
     layers: &'v [DenseBlockLayer<'t>],
-    /// Of the layers' 3x3 convolutions.
+    /// The geometry of the 3x3 convolution of each layer.
     convolutions: Vec<kernels::Conv2dGeometry>,
-    /// Of the layers that drop, the probability and the seed.
-    drops: Vec<Option<(f32, u64)>>,
-    /// Whether backward may follow.
+    /// The probability and the seed of each layer's dropout, if it has one.
+    dropouts: Vec<Option<(f32, u64)>>,
+    /// Whether a gradient flows back, so that backward may follow.
     recorded: bool,
-    /// Input channels.
+    /// The number of channels of the input.
     inputs: usize,
-    /// `[N, H, W, C + k + k ...]`.
+    /// The maps of the input and of all layers, `[N, H, W, C + k + k ...]`.
     maps: Tensor,
-    /// Whether a first norm uses the batch's statistics.
-    observes: bool,
-    /// Then mean and variance of the maps' channels so far.
+    /// Whether the first normalization of some layer uses the statistics of the batch.
+    needs_moments: bool,
+    /// The mean and variance of the channels made so far, if `needs_moments`.
     mean: Vec<f32>,
     var: Vec<f32>,
 }
@@ -34,7 +35,7 @@ impl<'v, 't> Forward<'v, 't> {
         layers: &'v [DenseBlockLayer<'t>],
         shape: Shape,
         convolutions: Vec<kernels::Conv2dGeometry>,
-        drops: Vec<Option<(f32, u64)>>,
+        dropouts: Vec<Option<(f32, u64)>>,
         recorded: bool,
     ) -> Self {
         let (inputs, channels) = (x.shape().num_channels(), shape.num_channels());
@@ -42,52 +43,47 @@ impl<'v, 't> Forward<'v, 't> {
             kernels::put_channels(Isa::active(), x.data(), inputs, maps, channels, 0);
         });
         let (mean, var) = (vec![0.0; channels], vec![0.0; channels]);
-        let observes = layers.iter().any(|layer| layer.norm1.given.is_none());
+        let needs_moments = layers.iter().any(|layer| layer.norm1.fixed.is_none());
         let mut forward =
-            Forward { layers, convolutions, drops, recorded, inputs, maps, observes, mean, var };
-        if forward.observes {
-            forward.note(kernels::moments(Isa::active(), x.data(), inputs), 0);
+            Forward { layers, convolutions, dropouts, recorded, inputs, maps, needs_moments, mean, var };
+        if forward.needs_moments {
+            forward.set_moments(kernels::moments(Isa::active(), x.data(), inputs), 0);
         }
         forward
     }
 
-    /// The maps, the statistics used, and what backward keeps.
-    pub(super) fn run(mut self) -> (Tensor, DenseBlockMoments, Rule) {
-        let (mut layers, mut rules) = (vec![], vec![]);
-        let (mut channels, mut operand) = (self.inputs, 1);
+    /// Returns the maps, the statistics that the normalizations used, and what backward keeps.
+    pub(super) fn run(mut self) -> (Tensor, DenseBlockMoments, Backward) {
+        let (mut layers, mut backwards) = (vec![], vec![]);
+        let mut channels = self.inputs;
         for i in 0..self.layers.len() {
-            let (used, rule) = self.layer(i, channels, operand);
+            let (moments, backward) = self.layer(i, channels);
             channels += self.convolutions[i].out_channels;
-            operand += self.layers[i].operands().len();
-            layers.push(used);
-            rules.extend(rule);
+            layers.push(moments);
+            backwards.extend(backward);
         }
         let [mean, var] = [&self.mean, &self.var];
         let (width, count) = (self.maps.shape().num_channels(), self.maps.shape().num_rows());
-        let vector = |all: &[f32]| Tensor::new([width], all.to_vec()).expect("as many numbers as channels");
-        let of_maps = self.observes.then(|| Moments { mean: vector(mean), var: vector(var), count });
+        let vector = |all: &[f32]| Tensor::new([width], all).expect("one element per channel");
+        let of_maps = self.needs_moments.then(|| Moments { mean: vector(mean), var: vector(var), count });
         let moments = DenseBlockMoments { layers, maps: of_maps };
         let maps = self.maps;
-        let rule = Rule { maps: maps.clone(), inputs: self.inputs, mean: self.mean, layers: rules };
-        (maps, moments, rule)
+        let backward =
+            Backward { maps: maps.clone(), inputs: self.inputs, mean: self.mean, layers: backwards };
+        (maps, moments, backward)
     }
 
-    /// Notes mean and variance of maps, whose first channel is `start`.
-    fn note(&mut self, (mean, var): (Vec<f64>, Vec<f64>), start: usize) {
-        let note = |to: &mut [f32], from: Vec<f64>| {
+    /// Stores the mean and variance of new maps, whose first channel is `start`.
+    fn set_moments(&mut self, (mean, var): (Vec<f64>, Vec<f64>), start: usize) {
+        let set = |to: &mut [f32], from: Vec<f64>| {
             to[start..].iter_mut().zip(from).for_each(|(to, from)| *to = from as f32);
         };
-        note(&mut self.mean, mean);
-        note(&mut self.var, var);
+        set(&mut self.mean, mean);
+        set(&mut self.var, var);
     }
 
-    /// Makes the new maps of a layer that reads `channels`; its first operand is number `operand`.
-    fn layer(
-        &mut self,
-        i: usize,
-        channels: usize,
-        operand: usize,
-    ) -> (DenseBlockLayerMoments, Option<LayerRule>) {
+    /// Computes the maps of layer `i`, which reads `channels`.
+    fn layer(&mut self, i: usize, channels: usize) -> (DenseBlockLayerMoments, Option<LayerBackward>) {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
         let norm1_moments = self.moments_of_maps(&layer.norm1);
         let norm1 = Norm::new(&layer.norm1, &norm1_moments);
@@ -109,20 +105,20 @@ impl<'v, 't> Forward<'v, 't> {
             }
         };
         let algorithm = layer.algorithm;
-        let rule = self.recorded.then(|| LayerRule {
-            operand,
+        let backward = self.recorded.then(|| LayerBackward {
             channels,
             norm: norm1,
             bottleneck,
             convolution,
             weight,
             algorithm,
-            drops: self.drops[i],
+            dropout: self.dropouts[i],
         });
-        (DenseBlockLayerMoments { norm1: norm1_moments, norm2: norm2_moments }, rule)
+        (DenseBlockLayerMoments { norm1: norm1_moments, norm2: norm2_moments }, backward)
     }
 
-    /// The 3x3 convolution of a layer, of a normalized input if there is a norm, into the channels from `start` on.
+    /// Computes the 3x3 convolution of layer `i`, of a normalized input if there is a `norm`, and
+    /// writes it to the channels from `start` on.
     fn convolve(&mut self, i: usize, x: &Tensor, norm: Option<&Norm>, start: usize) {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
         let (algorithm, weight, channels) =
@@ -131,13 +127,13 @@ impl<'v, 't> Forward<'v, 't> {
         let normalized = norm.filter(|_| within.is_none()).map(|norm| norm.affine.apply(x, None, true));
         let x = normalized.as_ref().unwrap_or(x).data();
         let row = self.mean.len();
-        let moments = match self.drops[i] {
+        let moments = match self.dropouts[i] {
             None => {
                 let slot = ChannelViewMut { data: self.maps.data_mut(), row, first: start };
                 algorithm.conv2d_into(isa, &convolution, x, within, weight, slot)
             }
             Some((p, seed)) => {
-                // What is dropped depends on where a number is in the new maps by themselves.
+                // Dropout depends on the position of an element in the new maps alone.
                 let mut new = Tensor::build(with_channels(&self.maps, channels), |y| {
                     algorithm.conv2d_into(
                         isa,
@@ -153,12 +149,12 @@ impl<'v, 't> Forward<'v, 't> {
                 kernels::moments(isa, new.data(), channels)
             }
         };
-        if self.observes {
-            self.note(moments, start);
+        if self.needs_moments {
+            self.set_moments(moments, start);
         }
     }
 
-    /// The product of a bottleneck layer, and the statistics of the second norm.
+    /// Computes the 1x1 convolution of a bottleneck and the statistics of the second normalization.
     fn product(
         &self,
         features: ChannelView<'_>,
@@ -169,29 +165,29 @@ impl<'v, 't> Forward<'v, 't> {
     ) -> (Tensor, Moments) {
         let (isa, relu, weight) = (Isa::active(), norm1.relu(), weight.data());
         let mut moments = (vec![], vec![]);
-        let z = Tensor::build(shape, |z| match norm2.given {
+        let z = Tensor::build(shape, |z| match norm2.fixed {
             Some(_) => kernels::activate_product(isa, features, relu, weight, z),
             None => moments = kernels::activate_product_moments(isa, features, relu, weight, z),
         });
-        let moments = match &norm2.given {
-            Some(given) => constant(given, shape.num_rows()),
+        let moments = match &norm2.fixed {
+            Some(fixed) => constant(fixed, shape.num_rows()),
             None => Moments::new(*norm2.gamma.shape(), moments, shape.num_rows()),
         };
         (z, moments)
     }
 
-    /// The statistics that the first norm of a layer uses.
+    /// Returns the statistics that the first normalization of a layer uses.
     fn moments_of_maps(&self, norm: &DenseBlockNorm<'t>) -> Moments {
         let count = self.maps.shape().num_rows();
         let first = |all: &[f32]| vector(*norm.gamma.shape(), |c| f64::from(all[c]));
-        match &norm.given {
-            Some(given) => constant(given, count),
+        match &norm.fixed {
+            Some(fixed) => constant(fixed, count),
             None => Moments { mean: first(&self.mean), var: first(&self.var), count },
         }
     }
 }
 
-/// Statistics that were given.
+/// Returns fixed statistics as moments of `count` values.
 fn constant((mean, var): &(Tensor, Tensor), count: usize) -> Moments {
     Moments { mean: mean.clone(), var: var.clone(), count }
 }

@@ -14,8 +14,8 @@ struct Case {
     /// Maps of the bottleneck, if there is one.
     width: Option<usize>,
     dropout: f32,
-    /// Which of the norms, counted through all layers, use given statistics.
-    given: fn(usize) -> bool,
+    /// Which of the norms, counted through all layers, use fixed statistics.
+    fixed: fn(usize) -> bool,
     mode: Mode,
 }
 
@@ -25,26 +25,26 @@ const CASE: Case = Case {
     layers: 3,
     width: Some(8),
     dropout: 0.0,
-    given: |_| false,
+    fixed: |_| false,
     mode: Mode::Train,
 };
 
 /// Operands of a layer that has the channels, and statistics for its norms.
 struct Values {
     operands: Vec<Tensor>,
-    given: Vec<(Tensor, Tensor)>,
+    fixed: Vec<(Tensor, Tensor)>,
 }
 
 impl Case {
     fn values(&self, rng: &mut Rng) -> Vec<Values> {
         let layer = |i: usize| {
-            let mut values = Values { operands: vec![], given: vec![] };
+            let mut values = Values { operands: vec![], fixed: vec![] };
             let mut channels = self.input[3] + i * self.growth;
             let norm = |values: &mut Values, channels: usize, rng: &mut Rng| {
                 values.operands.push(Tensor::uniform([channels], 0.5, 1.5, rng).unwrap());
                 values.operands.push(Tensor::normal([channels], 0.5, rng).unwrap());
                 let mean = Tensor::normal([channels], 0.5, rng).unwrap();
-                values.given.push((mean, Tensor::uniform([channels], 0.5, 2.0, rng).unwrap()));
+                values.fixed.push((mean, Tensor::uniform([channels], 0.5, 2.0, rng).unwrap()));
             };
             norm(&mut values, channels, rng);
             if let Some(width) = self.width {
@@ -67,9 +67,9 @@ impl Case {
         let mut layers = vec![];
         for values in values {
             let mut norm = |i: usize, gamma: Var<'t>, beta: Var<'t>| {
-                let given = (self.mode == Mode::Eval || (self.given)(norms)).then(|| values.given[i].clone());
+                let fixed = (self.mode == Mode::Eval || (self.fixed)(norms)).then(|| values.fixed[i].clone());
                 norms += 1;
-                DenseBlockNorm { gamma, beta, eps: 1e-5, given }
+                DenseBlockNorm { gamma, beta, eps: 1e-5, fixed }
             };
             let norm1 = norm(0, next(), next());
             let bottleneck = self.width.map(|_| (next(), norm(1, next(), next())));
@@ -90,8 +90,8 @@ impl Case {
         self.check_with(|_| true);
     }
 
-    /// Holds the operation against the definition: the value, the statistics, the gradients of the operands that are `wanted`
-    /// (the input is number 0).
+    /// Holds the operation against the definition: the value, the statistics, the gradients of the
+    /// operands that are `wanted` (the input is number 0).
     fn check_with(&self, wanted: impl Fn(usize) -> bool) {
         let mut rng = Rng::seed(3);
         let values = self.values(&mut rng);
@@ -148,12 +148,12 @@ impl Case {
         close("y without a recording", y.value(), &defined_y);
 
         let layers = self.layers(&values, &vars[1..]);
-        let all_given = layers.iter().all(|layer| {
+        let all_fixed = layers.iter().all(|layer| {
             let norms = [Some(&layer.norm1), layer.bottleneck.as_ref().map(|(_, norm2)| norm2)];
-            norms.into_iter().flatten().all(|norm| norm.given.is_some())
+            norms.into_iter().flatten().all(|norm| norm.fixed.is_some())
         });
         let folded = FoldedDenseBlock::new(self.input[3], &layers);
-        assert_eq!(folded.is_ok(), all_given);
+        assert_eq!(folded.is_ok(), all_fixed);
         if let Ok(folded) = folded {
             close("folded", &folded.apply(&operands[0]).unwrap(), &defined_y);
         }
@@ -171,9 +171,8 @@ fn ones<'t>(x: &Var<'t>) -> Var<'t> {
 /// The block as the paper defines it.
 fn by_definition<'t>(x: &Var<'t>, layers: &[DenseBlockLayer<'t>]) -> (Var<'t>, DenseBlockMoments) {
     let norm = |x: &Var<'t>, norm: &DenseBlockNorm<'t>| {
-        let given = norm.given.as_ref().map(|(mean, var)| (mean, var));
-        let options =
-            BatchNorm { eps: norm.eps, given, relu: true, ..BatchNorm::new(&norm.gamma, &norm.beta) };
+        let fixed = norm.fixed.as_ref().map(|(mean, var)| (mean, var));
+        let options = BatchNorm::new(&norm.gamma, &norm.beta).eps(norm.eps).statistics(fixed).relu(true);
         x.batch_norm(&options).unwrap()
     };
     let mut maps = x.clone();
@@ -187,7 +186,7 @@ fn by_definition<'t>(x: &Var<'t>, layers: &[DenseBlockLayer<'t>]) -> (Var<'t>, D
             moments.norm2 = Some(norm2);
             y = a;
         }
-        let options = Conv2dOptions { padding: Padding::Zeros([1, 1]), ..Conv2dOptions::default() };
+        let options = Conv2dOptions::new().padding(1);
         let new = y.conv2d(&layer.weight, None, &options).unwrap().dropout(layer.dropout).unwrap();
         maps = Var::concat(&[&maps, &new]).unwrap();
         all.push(moments);
@@ -236,8 +235,8 @@ fn a_batch_of_one_and_many_rows_are_as_defined() {
 #[test]
 fn frozen_norms_are_as_defined() {
     for width in [None, Some(8)] {
-        for given in [|_| true, |i| i == 0, |i| i % 2 == 0, |i| i % 2 == 1, |i| i > 2] {
-            Case { given, width, ..CASE }.check();
+        for fixed in [|_| true, |i| i == 0, |i| i % 2 == 0, |i| i % 2 == 1, |i| i > 2] {
+            Case { fixed, width, ..CASE }.check();
         }
     }
 }
@@ -260,7 +259,7 @@ fn packed_weights_of_either_algorithm_are_as_defined() {
 }
 
 #[test]
-fn what_is_folded_refuses_other_images() {
+fn folded_blocks_check_their_images() {
     let tape = Tape::eval();
     let case = Case { mode: Mode::Eval, ..CASE };
     let values = case.values(&mut Rng::seed(3));
@@ -270,8 +269,8 @@ fn what_is_folded_refuses_other_images() {
     let error = |input: &[usize]| folded.apply(&Tensor::zeros(input).unwrap()).unwrap_err().to_string();
     assert_eq!(error(&[1, 2, 2, 5]), "dense_block: input: expected [N, H, W, 6], found [1, 2, 2, 5]");
     assert_eq!(error(&[2, 6]), "dense_block: input: expected [N, H, W, C], found [2, 6]");
-    let given = FoldedDenseBlock::new(6, &CASE.layers(&values, &vars)).unwrap_err().to_string();
-    assert!(given.starts_with("layer 0: dense_block: "), "{given}");
+    let fixed = FoldedDenseBlock::new(6, &CASE.layers(&values, &vars)).unwrap_err().to_string();
+    assert!(fixed.starts_with("layer 0: dense_block: "), "{fixed}");
 }
 
 #[test]
@@ -307,7 +306,7 @@ fn no_layers_are_the_input_and_no_images_are_no_trouble() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_the_layer_named() {
+fn errors_name_the_layer() {
     let values = CASE.values(&mut Rng::seed(3));
     let error = |input: &[usize], change: &dyn Fn(&mut Vec<Var>)| {
         let tape = CASE.tape();

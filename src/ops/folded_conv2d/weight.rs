@@ -1,5 +1,5 @@
-//! The weight of a convolution in evaluation: with factors of its output channels folded in, and in the order that the kernels
-//! read, both done once, when a convolution of a size first needs them.
+//! The weight of a convolution in evaluation: scaled by output channel and packed into the order
+//! that the kernels read. Both are done once, when a convolution of a size first needs them.
 
 use crate::{
     Result, Shape, Tensor,
@@ -8,15 +8,15 @@ use crate::{
 };
 use std::sync::OnceLock;
 
-/// `w scale`, packed when it is needed. Threads may share it.
+/// The weight `w scale`, packed when it is first needed. Threads may share it.
 #[derive(Debug)]
 pub(in crate::ops) struct FoldedWeight {
-    /// `[KH, KW, C/groups, OC]`, shared with whom it is of.
+    /// The weight w, `[KH, KW, C/groups, OC]`, which shares the memory of the parameter.
     weight: Tensor,
-    /// `[OC]`.
+    /// The scale of each output channel, `[OC]`.
     scale: Option<Tensor>,
     options: Conv2dOptions,
-    /// One a packing.
+    /// The packed weight for each [`Packing`].
     packed: [OnceLock<Tensor>; 3],
 }
 
@@ -33,17 +33,17 @@ impl FoldedWeight {
         &self.options
     }
 
-    /// The weight's.
+    /// Returns the shape of the weight.
     pub(in crate::ops) fn shape(&self) -> &Shape {
         self.weight.shape()
     }
 
-    /// The sizes of the convolution of an input, which may not fit.
+    /// Checks an input, and returns the geometry of its convolution.
     pub(in crate::ops) fn sizes(&self, x: &Shape) -> Result<Conv2dGeometry> {
         self.options.geometry(x, self.weight.shape())
     }
 
-    /// `w scale`.
+    /// Computes `w scale`.
     pub(in crate::ops) fn fold(&self) -> Tensor {
         let Some(scale) = &self.scale else {
             return self.weight.clone();
@@ -59,20 +59,22 @@ impl FoldedWeight {
         })
     }
 
-    /// The way that is fastest for these sizes, and the shape of packed weights.
+    /// Returns the fastest packing for these sizes, and the shape of the packed weight.
     pub(in crate::ops) fn packing(&self, sizes: &Conv2dGeometry) -> Result<(Packing, Shape)> {
         let packing = Packing::fastest(self.options.algorithm, sizes);
         Ok((packing, Shape::new(&[packing.len(Isa::active(), sizes)])?))
     }
 
-    /// The way that is fastest for these sizes, and the folded weights in its order. No thread waits for another's work inside of
-    /// `get_or_init`, in which it might come upon the same weights again.
+    /// Returns the fastest packing for these sizes, and the packed weight.
     pub(in crate::ops) fn packed(&self, sizes: &Conv2dGeometry) -> Result<(Packing, &Tensor)> {
         let (packing, shape) = self.packing(sizes)?;
         Ok((packing, self.packed_as(packing, shape, sizes)))
     }
 
-    /// The folded weights as [`FoldedWeight::packing`] says.
+    /// Returns the packed weight for the packing and shape of [`FoldedWeight::packing`].
+    ///
+    /// No thread waits for the work of another inside `get_or_init`: it might steal work that needs
+    /// the same weight, and deadlock.
     pub(in crate::ops) fn packed_as(
         &self,
         packing: Packing,
@@ -80,6 +82,7 @@ impl FoldedWeight {
         sizes: &Conv2dGeometry,
     ) -> &Tensor {
         self.packed[packing as usize].get_or_init(|| {
+            log::debug!("packing a weight {} as {packing:?}", self.weight.shape());
             let folded = self.fold();
             Tensor::build(shape, |packed| packing.pack(Isa::active(), sizes, folded.data(), packed))
         })

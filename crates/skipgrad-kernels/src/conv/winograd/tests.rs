@@ -118,8 +118,8 @@ prop_compose! {
     }
 }
 
-// The seed is fixed: the error is relative to the largest output, which may happen to be small where
-// there are few outputs.
+// The seed is fixed: the error is relative to the largest output, which may happen to be small
+// where there are few outputs.
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 32,
