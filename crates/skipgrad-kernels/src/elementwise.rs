@@ -209,8 +209,8 @@ mod tests {
 
     type Kernel<const N: usize> = fn(Isa, [&[f32]; N], &mut [f32]);
 
-    /// Compares a kernel with `f` in f64 at these lengths. The output starts with random values, for
-    /// the kernels that update it.
+    /// Compares a kernel with `f` in f64 at these lengths. The output starts with random values,
+    /// for the kernels that update it.
     fn check<const N: usize>(
         lengths: &[usize],
         kernel: Kernel<N>,

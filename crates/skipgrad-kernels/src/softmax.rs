@@ -106,6 +106,7 @@ impl RowMap<2> for LogSoftmaxBackward {
 
 /// The target of [`cross_entropy`].
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Target<'a> {
     /// The class of every row, below the number of classes.
     Classes(&'a [usize]),
