@@ -5,7 +5,9 @@
 //! / sqrt(var(x) + eps) and y = gamma x̂ + beta, the gradient is (their section 3, simplified)
 //!
 //! ```text
-//! dgamma = Σ dy x̂    dbeta = Σ dy    dx = gamma / sqrt(var + eps) * (dy - m(dy) - x̂ m(dy x̂))
+//! dgamma = Σ dy x̂
+//! dbeta  = Σ dy
+//! dx     = gamma / sqrt(var + eps) * (dy - m(dy) - x̂ m(dy x̂))
 //! ```
 //!
 //! which takes one pass for the sums ([`batch_norm_sums`]) and one for dx ([`batch_norm_dx`]). A
@@ -53,6 +55,7 @@ pub fn normalize(
 /// The activation after the normalization, with what the gradient kernels need to tell where its
 /// gradient is zero.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Activation<'a> {
     /// No activation: `dy` is the gradient of the normalized elements.
     None,

@@ -151,44 +151,63 @@ impl Task for CopyColumns<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Guarded, each_isa, normals};
+    use super::super::testing::{Guarded, each_isa, few_cases, normals};
     use super::*;
+    use proptest::prelude::*;
+
+    /// Concatenates random matrices of these widths, and takes them apart again.
+    fn check(widths: &[usize], rows: usize) {
+        let channels: usize = widths.iter().sum();
+        for isa in each_isa() {
+            let parts: Vec<Vec<f32>> = widths.iter().map(|w| normals(rows * w, *w as u64)).collect();
+            let inputs: Vec<(&[f32], usize)> = parts.iter().zip(widths).map(|(x, w)| (&x[..], *w)).collect();
+            let mut all = Guarded::new(rows * channels);
+            concat_channels(isa, &inputs, &mut all);
+
+            let mut start = 0;
+            for (x, &width) in parts.iter().zip(widths) {
+                let place = |i: usize| i / width * channels + start + i % width;
+                assert!((0..x.len()).all(|i| all[place(i)] == x[i]), "{widths:?} {rows}");
+                let mut back = Guarded::new(x.len());
+                slice_channels(isa, &all, channels, start..start + width, &mut back);
+                assert_eq!(back[..], x[..]);
+
+                let mut replaced = all.to_vec();
+                replaced.iter_mut().skip(start).step_by(channels).for_each(|first| *first = f32::NAN);
+                put_channels(isa, x, width, &mut replaced, channels, start);
+                assert!(width == 0 || replaced[..] == all[..]);
+
+                let mut padded = Guarded::new(rows * channels);
+                pad_channels(isa, x, width, start, &mut padded, channels);
+                for (i, &value) in padded.iter().enumerate() {
+                    let inside = (start..start + width).contains(&(i % channels));
+                    assert_eq!(value, if inside { all[i] } else { 0.0 });
+                }
+                start += width;
+            }
+        }
+    }
 
     #[test]
     fn channels_are_concatenated_and_sliced() {
-        for isa in each_isa() {
-            for widths in [&[1][..], &[3, 5, 0, 12], &[16, 1, 33], &[64, 32, 32], &[7, 130]] {
-                let channels: usize = widths.iter().sum();
-                for rows in [0, 1, 9, PIECE / channels, PIECE / channels + 1] {
-                    let parts: Vec<Vec<f32>> = widths.iter().map(|w| normals(rows * w, *w as u64)).collect();
-                    let inputs: Vec<(&[f32], usize)> =
-                        parts.iter().zip(widths).map(|(x, w)| (&x[..], *w)).collect();
-                    let mut all = Guarded::new(rows * channels);
-                    concat_channels(isa, &inputs, &mut all);
-
-                    let mut start = 0;
-                    for (x, &width) in parts.iter().zip(widths) {
-                        let place = |i: usize| i / width * channels + start + i % width;
-                        assert!((0..x.len()).all(|i| all[place(i)] == x[i]), "{widths:?} {rows}");
-                        let mut back = Guarded::new(x.len());
-                        slice_channels(isa, &all, channels, start..start + width, &mut back);
-                        assert_eq!(back[..], x[..]);
-
-                        let mut replaced = all.to_vec();
-                        replaced.iter_mut().skip(start).step_by(channels).for_each(|first| *first = f32::NAN);
-                        put_channels(isa, x, width, &mut replaced, channels, start);
-                        assert!(width == 0 || replaced[..] == all[..]);
-
-                        let mut padded = Guarded::new(rows * channels);
-                        pad_channels(isa, x, width, start, &mut padded, channels);
-                        for (i, &value) in padded.iter().enumerate() {
-                            let inside = (start..start + width).contains(&(i % channels));
-                            assert_eq!(value, if inside { all[i] } else { 0.0 });
-                        }
-                        start += width;
-                    }
-                }
+        for widths in [&[1][..], &[3, 5, 0, 12], &[16, 1, 33], &[64, 32, 32], &[7, 130]] {
+            let channels: usize = widths.iter().sum();
+            for rows in [0, 1, 9, PIECE / channels, PIECE / channels + 1] {
+                check(widths, rows);
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(few_cases())]
+
+        #[test]
+        fn any_channels_are_concatenated_and_sliced(
+            widths in prop::collection::vec(0_usize..40, 1..5),
+            rows in 0_usize..60,
+        ) {
+            prop_assume!(widths.iter().sum::<usize>() > 0);
+            check(&widths, rows);
         }
     }
 

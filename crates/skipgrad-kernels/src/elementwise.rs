@@ -203,16 +203,22 @@ fn power_of_two(n: i32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Guarded, LENGTHS, each_isa, normals, same_on_any_threads};
+    use super::super::testing::{Guarded, LENGTHS, each_isa, few_cases, normals, same_on_any_threads};
     use super::*;
+    use proptest::prelude::*;
 
     type Kernel<const N: usize> = fn(Isa, [&[f32]; N], &mut [f32]);
 
-    /// Compares a kernel with `f` in f64 at every length. The output starts with random values, for
-    /// the kernels that update it.
-    fn check<const N: usize>(kernel: Kernel<N>, f: fn(f64, [f64; N]) -> f64, tolerance: f64) {
+    /// Compares a kernel with `f` in f64 at these lengths. The output starts with random values,
+    /// for the kernels that update it.
+    fn check<const N: usize>(
+        lengths: &[usize],
+        kernel: Kernel<N>,
+        f: fn(f64, [f64; N]) -> f64,
+        tolerance: f64,
+    ) {
         for isa in each_isa() {
-            for n in LENGTHS {
+            for &n in lengths {
                 let inputs: [Vec<f32>; N] = std::array::from_fn(|k| normals(n, k as u64));
                 let before = normals(n, 99);
                 let mut out = Guarded::from(&before);
@@ -230,8 +236,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_kernel_computes_its_formula() {
+    /// Compares every kernel with its formula.
+    fn check_all(lengths: &[usize]) {
         fn ramp(x: f64) -> f64 {
             x.max(0.0)
         }
@@ -241,22 +247,42 @@ mod tests {
         fn sigmoid_gradient(y: f64, dy: f64) -> f64 {
             dy * y * (1.0 - y)
         }
-        check::<0>(|isa, [], y| fill(isa, 2.5, y), |_, []| 2.5, 0.0);
-        check::<2>(|isa, [x, y], out| add(isa, x, y, out), |_, [x, y]| x + y, 1e-7);
-        check::<2>(|isa, [x, y], out| sub(isa, x, y, out), |_, [x, y]| x - y, 1e-7);
-        check::<2>(|isa, [x, y], out| mul(isa, x, y, out), |_, [x, y]| x * y, 1e-7);
-        check::<1>(|isa, [x], y| mul_in_place(isa, x, y), |y, [x]| y * x, 1e-7);
-        check::<1>(|isa, [x], y| axpy(isa, 0.5, x, y), |y, [x]| y + 0.5 * x, 1e-7);
-        check::<1>(|isa, [x], y| scale(isa, -3.0, x, y), |_, [x]| -3.0 * x, 1e-7);
-        check::<0>(|isa, [], y| scale_in_place(isa, -3.0, y), |y, []| -3.0 * y, 1e-7);
-        check::<1>(|isa, [x], y| relu(isa, x, y), |_, [x]| ramp(x), 0.0);
-        check::<1>(|isa, [y], dy| relu_backward_in_place(isa, y, dy), |dy, [y]| relu_gradient(y, dy), 0.0);
-        check::<1>(|isa, [x], y| sigmoid(isa, x, y), |_, [x]| 1.0 / (1.0 + (-x).exp()), 2e-7);
+        check::<0>(lengths, |isa, [], y| fill(isa, 2.5, y), |_, []| 2.5, 0.0);
+        check::<2>(lengths, |isa, [x, y], out| add(isa, x, y, out), |_, [x, y]| x + y, 1e-7);
+        check::<2>(lengths, |isa, [x, y], out| sub(isa, x, y, out), |_, [x, y]| x - y, 1e-7);
+        check::<2>(lengths, |isa, [x, y], out| mul(isa, x, y, out), |_, [x, y]| x * y, 1e-7);
+        check::<1>(lengths, |isa, [x], y| mul_in_place(isa, x, y), |y, [x]| y * x, 1e-7);
+        check::<1>(lengths, |isa, [x], y| axpy(isa, 0.5, x, y), |y, [x]| y + 0.5 * x, 1e-7);
+        check::<1>(lengths, |isa, [x], y| scale(isa, -3.0, x, y), |_, [x]| -3.0 * x, 1e-7);
+        check::<0>(lengths, |isa, [], y| scale_in_place(isa, -3.0, y), |y, []| -3.0 * y, 1e-7);
+        check::<1>(lengths, |isa, [x], y| relu(isa, x, y), |_, [x]| ramp(x), 0.0);
         check::<1>(
+            lengths,
+            |isa, [y], dy| relu_backward_in_place(isa, y, dy),
+            |dy, [y]| relu_gradient(y, dy),
+            0.0,
+        );
+        check::<1>(lengths, |isa, [x], y| sigmoid(isa, x, y), |_, [x]| 1.0 / (1.0 + (-x).exp()), 2e-7);
+        check::<1>(
+            lengths,
             |isa, [y], dy| sigmoid_backward_in_place(isa, y, dy),
             |dy, [y]| sigmoid_gradient(y, dy),
             3e-7,
         );
+    }
+
+    #[test]
+    fn every_kernel_computes_its_formula() {
+        check_all(&LENGTHS);
+    }
+
+    proptest! {
+        #![proptest_config(few_cases())]
+
+        #[test]
+        fn any_length_is_as_the_formula_says(n in 0_usize..3000) {
+            check_all(&[n]);
+        }
     }
 
     #[test]

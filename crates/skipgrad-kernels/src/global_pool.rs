@@ -72,28 +72,45 @@ pub fn global_avg_pool_backward(isa: Isa, batch: usize, channels: usize, dy: &[f
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Guarded, assert_close, each_isa, normals, same_on_any_threads};
+    use super::super::testing::{Guarded, assert_close, each_isa, few_cases, normals, same_on_any_threads};
     use super::*;
+    use proptest::prelude::*;
+
+    /// Compares the mean and its gradient with f64.
+    fn check(batch: usize, pixels: usize, channels: usize) {
+        for isa in each_isa() {
+            let x = normals(batch * pixels * channels, 1);
+            let dy = normals(batch * channels, 2);
+            let mut sums = vec![0.0; dy.len()];
+            for (i, &x) in x.iter().enumerate() {
+                sums[i / (pixels * channels) * channels + i % channels] += f64::from(x) / pixels as f64;
+            }
+            let (mut y, mut dx) = (Guarded::new(dy.len()), Guarded::new(x.len()));
+            global_avg_pool(isa, batch, channels, &x, &mut y);
+            assert_close(&y, &sums, 1e-6, "mean");
+            global_avg_pool_backward(isa, batch, channels, &dy, &mut dx);
+            let share = |i: usize| dy[i / (pixels * channels) * channels + i % channels] / pixels as f32;
+            assert!((0..x.len()).all(|i| dx[i] == share(i)));
+        }
+    }
 
     #[test]
     fn global_average_is_the_mean_over_pixels() {
-        for isa in each_isa() {
-            for (batch, pixels, channels) in
-                [(1, 1, 1), (3, 49, 7), (200, 64, 20), (0, 4, 4), (2, 40_000, 16)]
-            {
-                let x = normals(batch * pixels * channels, 1);
-                let dy = normals(batch * channels, 2);
-                let mut sums = vec![0.0; dy.len()];
-                for (i, &x) in x.iter().enumerate() {
-                    sums[i / (pixels * channels) * channels + i % channels] += f64::from(x) / pixels as f64;
-                }
-                let (mut y, mut dx) = (Guarded::new(dy.len()), Guarded::new(x.len()));
-                global_avg_pool(isa, batch, channels, &x, &mut y);
-                assert_close(&y, &sums, 1e-6, "mean");
-                global_avg_pool_backward(isa, batch, channels, &dy, &mut dx);
-                let share = |i: usize| dy[i / (pixels * channels) * channels + i % channels] / pixels as f32;
-                assert!((0..x.len()).all(|i| dx[i] == share(i)));
-            }
+        for (batch, pixels, channels) in [(1, 1, 1), (3, 49, 7), (200, 64, 20), (0, 4, 4), (2, 40_000, 16)] {
+            check(batch, pixels, channels);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(few_cases())]
+
+        #[test]
+        fn any_global_average_is_the_mean_over_pixels(
+            batch in 0_usize..6,
+            pixels in 1_usize..60,
+            channels in 1_usize..40,
+        ) {
+            check(batch, pixels, channels);
         }
     }
 

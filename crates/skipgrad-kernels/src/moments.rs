@@ -252,8 +252,9 @@ impl Terms<2> for Deviations<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::rows::tests::{CHANNELS, ROWS};
-    use super::super::testing::{bits, each_isa, normals, same_on_any_threads};
+    use super::super::testing::{bits, each_isa, few_cases, normals, same_on_any_threads};
     use super::*;
+    use proptest::prelude::*;
 
     /// Returns the mean and the biased variance of every column, by two passes in f64.
     fn naive_moments(x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
@@ -274,17 +275,22 @@ mod tests {
         }
     }
 
+    /// Compares the moments with those of two passes in f64.
+    fn check(rows: usize, channels: usize) {
+        for isa in each_isa() {
+            let x = normals(rows * channels, 1);
+            let (mean, variance) = moments(isa, &x, channels);
+            let wanted = naive_moments(&x, channels);
+            close(&mean, &wanted.0, 1e-6, "mean");
+            close(&variance, &wanted.1, 3e-6, "variance");
+        }
+    }
+
     #[test]
     fn moments_are_those_of_two_passes_in_f64() {
-        for isa in each_isa() {
-            for channels in CHANNELS {
-                for rows in ROWS {
-                    let x = normals(rows * channels, 1);
-                    let (mean, variance) = moments(isa, &x, channels);
-                    let wanted = naive_moments(&x, channels);
-                    close(&mean, &wanted.0, 1e-6, "mean");
-                    close(&variance, &wanted.1, 3e-6, "variance");
-                }
+        for channels in CHANNELS {
+            for rows in ROWS {
+                check(rows, channels);
             }
         }
     }
@@ -319,6 +325,15 @@ mod tests {
         let (mean, variance) = moments(Isa::active(), &[1.0, f32::NAN, 2.0, 3.0], 2);
         assert_eq!((mean[0], variance[0]), (1.5, 0.25));
         assert!(mean[1].is_nan() && variance[1].is_nan());
+    }
+
+    proptest! {
+        #![proptest_config(few_cases())]
+
+        #[test]
+        fn any_moments_are_those_of_two_passes_in_f64(rows in 0_usize..200, channels in 1_usize..140) {
+            check(rows, channels);
+        }
     }
 
     #[test]

@@ -169,73 +169,93 @@ impl Task for AdamW<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Guarded, LENGTHS, assert_close, each_isa, normals, same_on_any_threads};
+    use super::super::testing::{
+        Guarded, LENGTHS, assert_close, each_isa, few_cases, normals, same_on_any_threads,
+    };
     use super::*;
+    use proptest::prelude::*;
 
     fn to_f64(x: &[f32]) -> Vec<f64> {
         x.iter().map(|&x| x.into()).collect()
     }
 
-    #[test]
-    fn sgd_takes_the_steps_of_its_formula() {
+    /// Compares three steps with f64, with every kind of momentum.
+    fn check_sgd(n: usize) {
         for isa in each_isa() {
-            for n in LENGTHS {
-                for (momentum, dampening, nesterov) in
-                    [(0.0, 0.0, false), (0.9, 0.0, false), (0.9, 0.0, true), (0.8, 0.3, false)]
-                {
-                    let mut p = Guarded::from(&normals(n, 1));
-                    let mut v = Guarded::new(n);
-                    let (mut wanted, mut velocity) = (to_f64(&p), vec![0.0; n]);
-                    for t in 0..3 {
-                        let gradient = normals(n, 10 + t);
-                        let first = t == 0;
-                        let step =
-                            SgdStep { lr: 0.1, momentum, dampening, nesterov, weight_decay: 0.01, first };
-                        let state = (momentum > 0.0).then_some(&mut v[..]);
-                        sgd(isa, step, &mut p, &gradient, state);
-                        for i in 0..n {
-                            let g = f64::from(gradient[i]) + 0.01 * wanted[i];
-                            velocity[i] =
-                                if first { g } else { momentum * velocity[i] + (1.0 - dampening) * g };
-                            let nesterov_step = g + momentum * velocity[i];
-                            wanted[i] -= 0.1 * if nesterov { nesterov_step } else { velocity[i] };
-                        }
+            for (momentum, dampening, nesterov) in
+                [(0.0, 0.0, false), (0.9, 0.0, false), (0.9, 0.0, true), (0.8, 0.3, false)]
+            {
+                let mut p = Guarded::from(&normals(n, 1));
+                let mut v = Guarded::new(n);
+                let (mut wanted, mut velocity) = (to_f64(&p), vec![0.0; n]);
+                for t in 0..3 {
+                    let gradient = normals(n, 10 + t);
+                    let first = t == 0;
+                    let step = SgdStep { lr: 0.1, momentum, dampening, nesterov, weight_decay: 0.01, first };
+                    let state = (momentum > 0.0).then_some(&mut v[..]);
+                    sgd(isa, step, &mut p, &gradient, state);
+                    for i in 0..n {
+                        let g = f64::from(gradient[i]) + 0.01 * wanted[i];
+                        velocity[i] = if first { g } else { momentum * velocity[i] + (1.0 - dampening) * g };
+                        let nesterov_step = g + momentum * velocity[i];
+                        wanted[i] -= 0.1 * if nesterov { nesterov_step } else { velocity[i] };
                     }
-                    assert_close(&p, &wanted, 1e-6, "parameter");
-                    if momentum > 0.0 {
-                        assert_close(&v, &velocity, 1e-6, "velocity");
-                    }
+                }
+                assert_close(&p, &wanted, 1e-6, "parameter");
+                if momentum > 0.0 {
+                    assert_close(&v, &velocity, 1e-6, "velocity");
                 }
             }
         }
     }
 
     #[test]
-    fn adamw_takes_the_steps_of_its_formula() {
+    fn sgd_takes_the_steps_of_its_formula() {
+        for n in LENGTHS {
+            check_sgd(n);
+        }
+    }
+
+    /// Compares five steps with f64.
+    fn check_adamw(n: usize) {
         let (lr, beta1, beta2, eps, weight_decay) = (0.01, 0.9, 0.999, 1e-8, 0.1);
         for isa in each_isa() {
-            for n in LENGTHS {
-                let mut p = Guarded::from(&normals(n, 1));
-                let (mut m, mut v) = (Guarded::from(&vec![0.0; n]), Guarded::from(&vec![0.0; n]));
-                let (mut wanted, mut mean, mut square) = (to_f64(&p), vec![0.0; n], vec![0.0; n]);
-                for step in 1..=5 {
-                    let gradient = normals(n, 10 + step);
-                    let hyperparameters = AdamWStep { lr, beta1, beta2, eps, weight_decay, step };
-                    adamw(isa, hyperparameters, &mut p, &gradient, &mut m, &mut v);
-                    for i in 0..n {
-                        let g = f64::from(gradient[i]);
-                        wanted[i] -= lr * weight_decay * wanted[i];
-                        mean[i] = beta1 * mean[i] + (1.0 - beta1) * g;
-                        square[i] = beta2 * square[i] + (1.0 - beta2) * g * g;
-                        let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(step as i32));
-                        wanted[i] -=
-                            lr * corrected(mean[i], beta1) / (corrected(square[i], beta2).sqrt() + eps);
-                    }
+            let mut p = Guarded::from(&normals(n, 1));
+            let (mut m, mut v) = (Guarded::from(&vec![0.0; n]), Guarded::from(&vec![0.0; n]));
+            let (mut wanted, mut mean, mut square) = (to_f64(&p), vec![0.0; n], vec![0.0; n]);
+            for step in 1..=5 {
+                let gradient = normals(n, 10 + step);
+                let hyperparameters = AdamWStep { lr, beta1, beta2, eps, weight_decay, step };
+                adamw(isa, hyperparameters, &mut p, &gradient, &mut m, &mut v);
+                for i in 0..n {
+                    let g = f64::from(gradient[i]);
+                    wanted[i] -= lr * weight_decay * wanted[i];
+                    mean[i] = beta1 * mean[i] + (1.0 - beta1) * g;
+                    square[i] = beta2 * square[i] + (1.0 - beta2) * g * g;
+                    let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(step as i32));
+                    wanted[i] -= lr * corrected(mean[i], beta1) / (corrected(square[i], beta2).sqrt() + eps);
                 }
-                assert_close(&p, &wanted, 1e-6, "parameter");
-                assert_close(&m, &mean, 1e-6, "mean");
-                assert_close(&v, &square, 1e-6, "square");
             }
+            assert_close(&p, &wanted, 1e-6, "parameter");
+            assert_close(&m, &mean, 1e-6, "mean");
+            assert_close(&v, &square, 1e-6, "square");
+        }
+    }
+
+    #[test]
+    fn adamw_takes_the_steps_of_its_formula() {
+        for n in LENGTHS {
+            check_adamw(n);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(few_cases())]
+
+        #[test]
+        fn any_length_takes_the_steps_of_the_formulas(n in 0_usize..3000) {
+            check_sgd(n);
+            check_adamw(n);
         }
     }
 

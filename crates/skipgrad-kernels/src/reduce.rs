@@ -141,42 +141,69 @@ pub(super) fn add_in_order(partial: &[f32], to: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::super::rows::tests::{CHANNELS, ROWS};
-    use super::super::testing::{Guarded, LENGTHS, assert_close, each_isa, normals, same_on_any_threads};
+    use super::super::testing::{
+        Guarded, LENGTHS, assert_close, each_isa, few_cases, normals, same_on_any_threads,
+    };
     use super::*;
+    use proptest::prelude::*;
+
+    /// Compares the sums of n elements with f64.
+    fn check_sums(n: usize) {
+        for isa in each_isa() {
+            let x = normals(n, 3);
+            let wanted: f64 = x.iter().map(|&x| f64::from(x)).sum();
+            let squares: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+            assert_close(&[sum(isa, &x)], &[wanted], 1e-7, "sum");
+            assert!((sum_of_squares(isa, &x) - squares).abs() <= 1e-12 * squares.max(1.0));
+        }
+    }
 
     #[test]
     fn sums_are_those_of_f64() {
+        for n in LENGTHS {
+            check_sums(n);
+        }
+    }
+
+    /// Compares the sums of columns and the addition of a bias with f64.
+    fn check_rows(rows: usize, channels: usize) {
         for isa in each_isa() {
-            for n in LENGTHS {
-                let x = normals(n, 3);
-                let wanted: f64 = x.iter().map(|&x| f64::from(x)).sum();
-                let squares: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
-                assert_close(&[sum(isa, &x)], &[wanted], 1e-7, "sum");
-                assert!((sum_of_squares(isa, &x) - squares).abs() <= 1e-12 * squares.max(1.0));
+            let x = normals(rows * channels, 1);
+            let mut out = Guarded::new(channels);
+            column_sums(isa, &x, &mut out);
+            for c in 0..channels {
+                let column = || x.iter().skip(c).step_by(channels).map(|&x| f64::from(x));
+                let error = (f64::from(out[c]) - column().sum::<f64>()).abs();
+                assert!(error <= 2e-7 * column().map(f64::abs).sum::<f64>(), "{rows} {channels} {c}");
             }
+
+            let bias = normals(channels, 2);
+            let mut y = Guarded::from(&x);
+            add_bias_rows(isa, &bias, &mut y);
+            assert!((0..y.len()).all(|i| y[i] == x[i] + bias[i % channels]), "{rows} {channels}");
         }
     }
 
     #[test]
     fn columns_are_summed_and_rows_get_their_bias() {
-        for isa in each_isa() {
-            for channels in CHANNELS {
-                for rows in ROWS {
-                    let x = normals(rows * channels, 1);
-                    let mut out = Guarded::new(channels);
-                    column_sums(isa, &x, &mut out);
-                    for c in 0..channels {
-                        let column = || x.iter().skip(c).step_by(channels).map(|&x| f64::from(x));
-                        let error = (f64::from(out[c]) - column().sum::<f64>()).abs();
-                        assert!(error <= 2e-7 * column().map(f64::abs).sum::<f64>(), "{rows} {channels} {c}");
-                    }
-
-                    let bias = normals(channels, 2);
-                    let mut y = Guarded::from(&x);
-                    add_bias_rows(isa, &bias, &mut y);
-                    assert!((0..y.len()).all(|i| y[i] == x[i] + bias[i % channels]), "{rows} {channels}");
-                }
+        for channels in CHANNELS {
+            for rows in ROWS {
+                check_rows(rows, channels);
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(few_cases())]
+
+        #[test]
+        fn any_sums_are_those_of_f64(n in 0_usize..5000) {
+            check_sums(n);
+        }
+
+        #[test]
+        fn any_columns_are_summed_and_rows_get_their_bias(rows in 0_usize..200, channels in 1_usize..140) {
+            check_rows(rows, channels);
         }
     }
 

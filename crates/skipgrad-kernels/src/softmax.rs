@@ -106,6 +106,7 @@ impl RowMap<2> for LogSoftmaxBackward {
 
 /// The target of [`cross_entropy`].
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Target<'a> {
     /// The class of every row, below the number of classes.
     Classes(&'a [usize]),
@@ -308,8 +309,9 @@ impl<M: RowMap<N>, const N: usize> Task for EachRow<'_, M, N> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Guarded, assert_close, each_isa, normals, same_on_any_threads};
+    use super::super::testing::{Guarded, assert_close, each_isa, few_cases, normals, same_on_any_threads};
     use super::*;
+    use proptest::prelude::*;
 
     /// Numbers of rows and of classes. The last pair is more than a thread takes at once.
     const SIZES: [(usize, usize); 10] =
@@ -324,72 +326,95 @@ mod tests {
         x.chunks(classes).flat_map(row).collect()
     }
 
+    /// Compares softmax, its logarithm and their gradients with f64.
+    fn check_softmax(rows: usize, classes: usize) {
+        for isa in each_isa() {
+            // These values are so large that exponentials without the shift would overflow.
+            let x: Vec<f32> = normals(rows * classes, 1).iter().map(|x| 300.0 + 10.0 * x).collect();
+            let dy = normals(x.len(), 2);
+            let log = naive_log_softmax(&x, classes);
+            let soft: Vec<f64> = log.iter().map(|y| y.exp()).collect();
+            let row = |i: usize| i / classes * classes..(i / classes + 1) * classes;
+
+            let (mut y, mut dx) = (Guarded::new(x.len()), Guarded::new(x.len()));
+            softmax(isa, classes, &x, &mut y);
+            assert_close(&y, &soft, 1e-6, "softmax");
+            softmax_backward(isa, classes, &y, &dy, &mut dx);
+            let inner = |i: usize| row(i).map(|k| f64::from(dy[k]) * soft[k]).sum::<f64>();
+            let wanted: Vec<f64> = (0..x.len()).map(|i| soft[i] * (f64::from(dy[i]) - inner(i))).collect();
+            assert_close(&dx, &wanted, 1e-6, "softmax gradient");
+
+            log_softmax(isa, classes, &x, &mut y);
+            assert_close(&y, &log, 1e-6, "log softmax");
+            log_softmax_backward(isa, classes, &y, &dy, &mut dx);
+            let total = |i: usize| row(i).map(|k| f64::from(dy[k])).sum::<f64>();
+            let wanted: Vec<f64> = (0..x.len()).map(|i| f64::from(dy[i]) - soft[i] * total(i)).collect();
+            assert_close(&dx, &wanted, 2e-6, "log softmax gradient");
+        }
+    }
+
     #[test]
     fn softmax_and_its_logarithm_are_those_of_f64() {
+        for (rows, classes) in SIZES {
+            check_softmax(rows, classes);
+        }
+    }
+
+    /// Compares losses and gradients with f64, for classes and weights, with and without smoothing.
+    fn check_cross_entropy(rows: usize, classes: usize) {
         for isa in each_isa() {
-            for (rows, classes) in SIZES {
-                // These values are so large that exponentials without the shift would overflow.
-                let x: Vec<f32> = normals(rows * classes, 1).iter().map(|x| 300.0 + 10.0 * x).collect();
-                let dy = normals(x.len(), 2);
-                let log = naive_log_softmax(&x, classes);
-                let soft: Vec<f64> = log.iter().map(|y| y.exp()).collect();
-                let row = |i: usize| i / classes * classes..(i / classes + 1) * classes;
-
-                let (mut y, mut dx) = (Guarded::new(x.len()), Guarded::new(x.len()));
-                softmax(isa, classes, &x, &mut y);
-                assert_close(&y, &soft, 1e-6, "softmax");
-                softmax_backward(isa, classes, &y, &dy, &mut dx);
-                let inner = |i: usize| row(i).map(|k| f64::from(dy[k]) * soft[k]).sum::<f64>();
-                let wanted: Vec<f64> =
-                    (0..x.len()).map(|i| soft[i] * (f64::from(dy[i]) - inner(i))).collect();
-                assert_close(&dx, &wanted, 1e-6, "softmax gradient");
-
-                log_softmax(isa, classes, &x, &mut y);
-                assert_close(&y, &log, 1e-6, "log softmax");
-                log_softmax_backward(isa, classes, &y, &dy, &mut dx);
-                let total = |i: usize| row(i).map(|k| f64::from(dy[k])).sum::<f64>();
-                let wanted: Vec<f64> = (0..x.len()).map(|i| f64::from(dy[i]) - soft[i] * total(i)).collect();
-                assert_close(&dx, &wanted, 2e-6, "log softmax gradient");
+            let x: Vec<f32> = normals(rows * classes, 1).iter().map(|x| 5.0 * x).collect();
+            let log = naive_log_softmax(&x, classes);
+            let labels: Vec<usize> = (0..rows).map(|r| r * 7 % classes).collect();
+            let weights: Vec<f32> = normals(x.len(), 3).into_iter().map(f32::abs).collect();
+            for smoothing in [0.0, 0.1] {
+                for target in [Target::Classes(&labels), Target::Weights(&weights)] {
+                    let t = |i: usize| {
+                        let hard = match target {
+                            Target::Classes(labels) => f64::from(labels[i / classes] == i % classes),
+                            Target::Weights(weights) => f64::from(weights[i]),
+                        };
+                        hard * (1.0 - f64::from(smoothing)) + f64::from(smoothing) / classes as f64
+                    };
+                    let row = |r: usize| r * classes..(r + 1) * classes;
+                    let losses: Vec<f64> =
+                        (0..rows).map(|r| -row(r).map(|i| t(i) * log[i]).sum::<f64>()).collect();
+                    let gradient: Vec<f64> = (0..x.len())
+                        .map(|i| {
+                            let weight: f64 = row(i / classes).map(t).sum();
+                            (log[i].exp() * weight - t(i)) / rows as f64
+                        })
+                        .collect();
+                    let (mut got, mut dx) = (Guarded::new(rows), Guarded::new(x.len()));
+                    cross_entropy(isa, classes, &x, target, smoothing, &mut got, &mut dx);
+                    assert_close(&got, &losses, 1e-6, "loss");
+                    let largest = gradient.iter().fold(0.0f64, |max, g| max.max(g.abs()));
+                    for (got, wanted) in dx.iter().zip(&gradient) {
+                        assert!((f64::from(*got) - wanted).abs() <= 1e-6 * largest, "{got} {wanted}");
+                    }
+                }
             }
         }
     }
 
     #[test]
     fn cross_entropy_is_its_formula_for_classes_and_weights() {
-        for isa in each_isa() {
-            for (rows, classes) in SIZES {
-                let x: Vec<f32> = normals(rows * classes, 1).iter().map(|x| 5.0 * x).collect();
-                let log = naive_log_softmax(&x, classes);
-                let labels: Vec<usize> = (0..rows).map(|r| r * 7 % classes).collect();
-                let weights: Vec<f32> = normals(x.len(), 3).into_iter().map(f32::abs).collect();
-                for smoothing in [0.0, 0.1] {
-                    for target in [Target::Classes(&labels), Target::Weights(&weights)] {
-                        let t = |i: usize| {
-                            let hard = match target {
-                                Target::Classes(labels) => f64::from(labels[i / classes] == i % classes),
-                                Target::Weights(weights) => f64::from(weights[i]),
-                            };
-                            hard * (1.0 - f64::from(smoothing)) + f64::from(smoothing) / classes as f64
-                        };
-                        let row = |r: usize| r * classes..(r + 1) * classes;
-                        let losses: Vec<f64> =
-                            (0..rows).map(|r| -row(r).map(|i| t(i) * log[i]).sum::<f64>()).collect();
-                        let gradient: Vec<f64> = (0..x.len())
-                            .map(|i| {
-                                let weight: f64 = row(i / classes).map(t).sum();
-                                (log[i].exp() * weight - t(i)) / rows as f64
-                            })
-                            .collect();
-                        let (mut got, mut dx) = (Guarded::new(rows), Guarded::new(x.len()));
-                        cross_entropy(isa, classes, &x, target, smoothing, &mut got, &mut dx);
-                        assert_close(&got, &losses, 1e-6, "loss");
-                        let largest = gradient.iter().fold(0.0f64, |max, g| max.max(g.abs()));
-                        for (got, wanted) in dx.iter().zip(&gradient) {
-                            assert!((f64::from(*got) - wanted).abs() <= 1e-6 * largest, "{got} {wanted}");
-                        }
-                    }
-                }
-            }
+        for (rows, classes) in SIZES {
+            check_cross_entropy(rows, classes);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(few_cases())]
+
+        #[test]
+        fn any_softmax_is_that_of_f64(rows in 0_usize..40, classes in 1_usize..70) {
+            check_softmax(rows, classes);
+        }
+
+        #[test]
+        fn any_cross_entropy_is_its_formula(rows in 8_usize..40, classes in 3_usize..70) {
+            check_cross_entropy(rows, classes);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The harness that the tests of all kernels share.
 
 use super::Isa;
+use proptest::prelude::ProptestConfig;
 use rand::{Rng as _, SeedableRng, rngs::ChaCha8Rng};
 use std::ops::{Deref, DerefMut};
 
@@ -35,6 +36,11 @@ pub(super) const LENGTHS: [usize; 28] = [
     1000,
     super::parallel::PIECE + 1,
 ];
+
+/// Returns the configuration of property tests that run every case on every instruction set.
+pub(super) fn few_cases() -> ProptestConfig {
+    ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() }
+}
 
 /// Returns every instruction set that this processor has, and stand-ins for others.
 pub(super) fn each_isa() -> Vec<Isa> {

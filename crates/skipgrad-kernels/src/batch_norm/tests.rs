@@ -2,33 +2,39 @@
 
 use super::*;
 use crate::rows::tests::{CHANNELS, ROWS};
-use crate::testing::{Guarded, assert_close, bits, each_isa, normals, same_on_any_threads};
+use crate::testing::{Guarded, assert_close, bits, each_isa, few_cases, normals, same_on_any_threads};
+use proptest::prelude::*;
 use std::array::from_fn;
+
+/// Compares every kind of normalization with f64.
+fn check_normalize(rows: usize, channels: usize) {
+    for isa in each_isa() {
+        let n = rows * channels;
+        let (x, r) = (normals(n, 1), normals(n, 2));
+        let (scale, shift) = (normals(channels, 3), normals(channels, 4));
+        for residual in [None, Some(&r[..])] {
+            for relu in [false, true] {
+                let wanted: Vec<f64> = (0..n)
+                    .map(|i| {
+                        let c = i % channels;
+                        let y = f64::from(x[i]) * f64::from(scale[c]) + f64::from(shift[c]);
+                        let y = y + residual.map_or(0.0, |r| f64::from(r[i]));
+                        if relu { y.max(0.0) } else { y }
+                    })
+                    .collect();
+                let mut y = Guarded::new(n);
+                normalize(isa, &x, &scale, &shift, residual, relu, &mut y);
+                assert_close(&y, &wanted, 1e-6, "normalize");
+            }
+        }
+    }
+}
 
 #[test]
 fn normalize_is_its_formula_in_every_combination() {
-    for isa in each_isa() {
-        for channels in CHANNELS {
-            for rows in ROWS {
-                let n = rows * channels;
-                let (x, r) = (normals(n, 1), normals(n, 2));
-                let (scale, shift) = (normals(channels, 3), normals(channels, 4));
-                for residual in [None, Some(&r[..])] {
-                    for relu in [false, true] {
-                        let wanted: Vec<f64> = (0..n)
-                            .map(|i| {
-                                let c = i % channels;
-                                let y = f64::from(x[i]) * f64::from(scale[c]) + f64::from(shift[c]);
-                                let y = y + residual.map_or(0.0, |r| f64::from(r[i]));
-                                if relu { y.max(0.0) } else { y }
-                            })
-                            .collect();
-                        let mut y = Guarded::new(n);
-                        normalize(isa, &x, &scale, &shift, residual, relu, &mut y);
-                        assert_close(&y, &wanted, 1e-6, "normalize");
-                    }
-                }
-            }
+    for channels in CHANNELS {
+        for rows in ROWS {
+            check_normalize(rows, channels);
         }
     }
 }
@@ -101,24 +107,54 @@ fn close_sum(got: f64, terms: impl Iterator<Item = f64> + Clone) {
     assert!(error <= 3e-7 * terms.map(f64::abs).sum::<f64>(), "error {error}");
 }
 
+/// Compares the sums of a backward pass with f64, for every activation.
+fn check_sums(rows: usize, channels: usize) {
+    for isa in each_isa() {
+        let case = Case::new(rows, channels);
+        for activation in case.activations() {
+            let masked = case.masked(activation);
+            let got = batch_norm_sums(isa, &case.x, &case.dy, &case.vectors[2], activation);
+            for c in 0..channels {
+                let mean = f64::from(case.vectors[2][c]);
+                let dy = || masked.iter().skip(c).step_by(channels).copied();
+                let x = case.x.iter().skip(c).step_by(channels).map(|&x| f64::from(x) - mean);
+                let products: Vec<f64> = dy().zip(x).map(|(dy, x)| dy * x).collect();
+                close_sum(got.dy[c], dy());
+                close_sum(got.dy_deviation[c], products.into_iter());
+            }
+        }
+    }
+}
+
 #[test]
 fn the_sums_are_those_of_f64() {
+    for channels in CHANNELS {
+        for rows in ROWS {
+            check_sums(rows, channels);
+        }
+    }
+}
+
+/// Compares both gradients of x with f64, for every activation, in place and with a residual.
+fn check_dx(rows: usize, channels: usize) {
     for isa in each_isa() {
-        for channels in CHANNELS {
-            for rows in ROWS {
-                let case = Case::new(rows, channels);
-                for activation in case.activations() {
-                    let masked = case.masked(activation);
-                    let got = batch_norm_sums(isa, &case.x, &case.dy, &case.vectors[2], activation);
-                    for c in 0..channels {
-                        let mean = f64::from(case.vectors[2][c]);
-                        let dy = || masked.iter().skip(c).step_by(channels).copied();
-                        let x = case.x.iter().skip(c).step_by(channels).map(|&x| f64::from(x) - mean);
-                        let products: Vec<f64> = dy().zip(x).map(|(dy, x)| dy * x).collect();
-                        close_sum(got.dy[c], dy());
-                        close_sum(got.dy_deviation[c], products.into_iter());
-                    }
-                }
+        let case = Case::new(rows, channels);
+        let [scale, _, mean, mean_dy, slope] = case.vectors.each_ref().map(|v| &v[..]);
+        let gradient = BatchNormGradient { scale, mean, mean_dy, slope };
+        for activation in case.activations() {
+            for frozen in [false, true] {
+                let run = |dy: &mut [f32], dx: Option<&mut [f32]>| match frozen {
+                    false => batch_norm_dx(isa, &case.x, gradient, activation, dy, dx),
+                    true => batch_norm_frozen_dx(isa, &case.x, scale, activation, dy, dx),
+                };
+                let wanted = case.dx(activation, frozen);
+                let mut in_place = Guarded::from(&case.dy);
+                run(&mut in_place, None);
+                assert_close(&in_place, &wanted, 3e-6, "dx in place");
+                let (mut dy, mut dx) = (Guarded::from(&case.dy), Guarded::new(case.dy.len()));
+                run(&mut dy, Some(&mut dx));
+                assert_eq!(dx[..], in_place[..]);
+                assert_close(&dy, &case.masked(activation), 0.0, "masked dy");
             }
         }
     }
@@ -126,30 +162,21 @@ fn the_sums_are_those_of_f64() {
 
 #[test]
 fn dx_is_its_formula_and_the_residual_gets_the_masked_gradient() {
-    for isa in each_isa() {
-        for channels in CHANNELS {
-            for rows in ROWS {
-                let case = Case::new(rows, channels);
-                let [scale, _, mean, mean_dy, slope] = case.vectors.each_ref().map(|v| &v[..]);
-                let gradient = BatchNormGradient { scale, mean, mean_dy, slope };
-                for activation in case.activations() {
-                    for frozen in [false, true] {
-                        let run = |dy: &mut [f32], dx: Option<&mut [f32]>| match frozen {
-                            false => batch_norm_dx(isa, &case.x, gradient, activation, dy, dx),
-                            true => batch_norm_frozen_dx(isa, &case.x, scale, activation, dy, dx),
-                        };
-                        let wanted = case.dx(activation, frozen);
-                        let mut in_place = Guarded::from(&case.dy);
-                        run(&mut in_place, None);
-                        assert_close(&in_place, &wanted, 3e-6, "dx in place");
-                        let (mut dy, mut dx) = (Guarded::from(&case.dy), Guarded::new(case.dy.len()));
-                        run(&mut dy, Some(&mut dx));
-                        assert_eq!(dx[..], in_place[..]);
-                        assert_close(&dy, &case.masked(activation), 0.0, "masked dy");
-                    }
-                }
-            }
+    for channels in CHANNELS {
+        for rows in ROWS {
+            check_dx(rows, channels);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(few_cases())]
+
+    #[test]
+    fn any_normalization_is_as_its_formulas_say(rows in 0_usize..120, channels in 1_usize..140) {
+        check_normalize(rows, channels);
+        check_sums(rows, channels);
+        check_dx(rows, channels);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::Isa;
-use crate::testing::{Guarded, assert_close, each_isa, normals, same_on_any_threads};
+use crate::testing::{Guarded, assert_close, each_isa, few_cases, normals, same_on_any_threads};
+use proptest::prelude::*;
 
 fn pools() -> Vec<Pool2d> {
     let mut pools = Vec::new();
@@ -46,68 +47,103 @@ fn for_each_pair(pool: &Pool2d, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
+/// Compares maxima, their positions and the gradient with plain loops.
+fn check_max(pool: Pool2d) {
+    for isa in each_isa() {
+        // Small integers make many elements equal.
+        let x: Vec<f32> = normals(pool.input_len(), 1).into_iter().map(f32::round).collect();
+        // Multiples of 1/64 have exact sums.
+        let dy = normals(pool.output_len(), 2).into_iter().map(|dy| (dy * 64.0).round() / 64.0);
+        let dy: Vec<f32> = dy.collect();
+        let mut best = vec![(f32::NEG_INFINITY, u16::MAX, 0); dy.len()];
+        for_each_pair(&pool, |y, position, i| {
+            if x[i] > best[y].0 {
+                best[y] = (x[i], position as u16, i);
+            }
+        });
+        let mut gradient = vec![0.0; x.len()];
+        for (&(_, position, i), &dy) in best.iter().zip(&dy) {
+            if position < u16::MAX {
+                gradient[i] += f64::from(dy);
+            }
+        }
+        let (mut y, mut argmax) = (Guarded::new(dy.len()), vec![7; dy.len()]);
+        max_pool2d(isa, &pool, &x, &mut y, Some(&mut argmax));
+        for (o, &(value, position, _)) in best.iter().enumerate() {
+            assert_eq!(y[o], value, "{isa:?} {pool:?}");
+            assert!(position == u16::MAX || argmax[o] == position, "{isa:?} {pool:?}");
+        }
+        let mut again = Guarded::new(dy.len());
+        max_pool2d(isa, &pool, &x, &mut again, None);
+        assert_eq!(y[..], again[..]);
+        let mut dx = Guarded::new(x.len());
+        max_pool2d_backward(isa, &pool, &argmax, &dy, &mut dx);
+        assert_close(&dx, &gradient, 1e-6, "max gradient");
+    }
+}
+
 #[test]
 fn max_pool_is_the_first_largest_of_each_window_and_its_gradient_goes_there() {
+    for pool in pools() {
+        check_max(pool);
+    }
+}
+
+/// Compares means and their gradient with plain loops.
+fn check_avg(pool: Pool2d) {
     for isa in each_isa() {
-        for pool in pools() {
-            // Small integers make many elements equal.
-            let x: Vec<f32> = normals(pool.input_len(), 1).into_iter().map(f32::round).collect();
+        for count_include_pad in [false, true] {
+            let x = normals(pool.input_len(), 1);
             let dy = normals(pool.output_len(), 2);
-            let mut best = vec![(f32::NEG_INFINITY, u16::MAX, 0); dy.len()];
-            for_each_pair(&pool, |y, position, i| {
-                if x[i] > best[y].0 {
-                    best[y] = (x[i], position as u16, i);
-                }
+            let (mut sums, mut counts) = (vec![0.0; dy.len()], vec![0.0f64; dy.len()]);
+            for_each_pair(&pool, |y, _, i| {
+                sums[y] += f64::from(x[i]);
+                counts[y] += 1.0;
             });
+            for count in &mut counts {
+                let full = (pool.kernel[0] * pool.kernel[1]) as f64;
+                *count = if count_include_pad { full } else { count.max(1.0) };
+            }
+            let means: Vec<f64> = sums.iter().zip(&counts).map(|(sum, count)| sum / count).collect();
             let mut gradient = vec![0.0; x.len()];
-            for (&(_, position, i), &dy) in best.iter().zip(&dy) {
-                if position < u16::MAX {
-                    gradient[i] += f64::from(dy);
-                }
-            }
-            let (mut y, mut argmax) = (Guarded::new(dy.len()), vec![7; dy.len()]);
-            max_pool2d(isa, &pool, &x, &mut y, Some(&mut argmax));
-            for (o, &(value, position, _)) in best.iter().enumerate() {
-                assert_eq!(y[o], value, "{isa:?} {pool:?}");
-                assert!(position == u16::MAX || argmax[o] == position, "{isa:?} {pool:?}");
-            }
-            let mut again = Guarded::new(dy.len());
-            max_pool2d(isa, &pool, &x, &mut again, None);
-            assert_eq!(y[..], again[..]);
-            let mut dx = Guarded::new(x.len());
-            max_pool2d_backward(isa, &pool, &argmax, &dy, &mut dx);
-            assert_close(&dx, &gradient, 1e-6, "max gradient");
+            for_each_pair(&pool, |y, _, i| gradient[i] += f64::from(dy[y]) / counts[y]);
+
+            let (mut y, mut dx) = (Guarded::new(dy.len()), Guarded::new(x.len()));
+            avg_pool2d(isa, &pool, count_include_pad, &x, &mut y);
+            assert_close(&y, &means, 1e-6, "mean");
+            avg_pool2d_backward(isa, &pool, count_include_pad, &dy, &mut dx);
+            assert_close(&dx, &gradient, 1e-6, "mean gradient");
         }
     }
 }
 
 #[test]
 fn average_pool_is_the_mean_of_each_window_and_its_gradient_is_shared() {
-    for isa in each_isa() {
-        for pool in pools() {
-            for count_include_pad in [false, true] {
-                let x = normals(pool.input_len(), 1);
-                let dy = normals(pool.output_len(), 2);
-                let (mut sums, mut counts) = (vec![0.0; dy.len()], vec![0.0f64; dy.len()]);
-                for_each_pair(&pool, |y, _, i| {
-                    sums[y] += f64::from(x[i]);
-                    counts[y] += 1.0;
-                });
-                for count in &mut counts {
-                    let full = (pool.kernel[0] * pool.kernel[1]) as f64;
-                    *count = if count_include_pad { full } else { count.max(1.0) };
-                }
-                let means: Vec<f64> = sums.iter().zip(&counts).map(|(sum, count)| sum / count).collect();
-                let mut gradient = vec![0.0; x.len()];
-                for_each_pair(&pool, |y, _, i| gradient[i] += f64::from(dy[y]) / counts[y]);
+    for pool in pools() {
+        check_avg(pool);
+    }
+}
 
-                let (mut y, mut dx) = (Guarded::new(dy.len()), Guarded::new(x.len()));
-                avg_pool2d(isa, &pool, count_include_pad, &x, &mut y);
-                assert_close(&y, &means, 1e-6, "mean");
-                avg_pool2d_backward(isa, &pool, count_include_pad, &dy, &mut dx);
-                assert_close(&dx, &gradient, 1e-6, "mean gradient");
-            }
-        }
+prop_compose! {
+    /// Returns a small pooling of any kind.
+    fn any_pool()(
+        [batch, height, width] in [1_usize..3, 1..10, 1..10],
+        channels in 1_usize..40,
+        kernel in [1_usize..4, 1..4],
+        stride in [1_usize..4, 1..4],
+        padding in [[0_usize..4, 0..4], [0..4, 0..4]],
+    ) -> Pool2d {
+        Pool2d { batch, height, width, channels, kernel, stride, padding }
+    }
+}
+
+proptest! {
+    #![proptest_config(few_cases())]
+
+    #[test]
+    fn any_pooling_is_as_plain_loops_say(pool in any_pool()) {
+        check_max(pool);
+        check_avg(pool);
     }
 }
 

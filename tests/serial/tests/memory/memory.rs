@@ -1,6 +1,5 @@
 //! What a training step and an evaluation hold.
 
-use crate::serial;
 use libtest_mimic::Trial;
 use skipgrad::{
     Result, Rng, Tensor,
@@ -11,6 +10,7 @@ use skipgrad::{
     nn::Module,
     optim::{Optimizer, Sgd},
 };
+use skipgrad_serial_tests as serial;
 
 pub(crate) fn tests() -> Vec<Trial> {
     vec![

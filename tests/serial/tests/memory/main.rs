@@ -4,9 +4,8 @@
 
 mod memory;
 mod plan;
-#[path = "../serial/mod.rs"]
-mod serial;
 
+use skipgrad_serial_tests as serial;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

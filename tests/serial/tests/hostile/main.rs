@@ -2,9 +2,6 @@
 //! nothing takes more memory than twice the file and 1 MiB. The allocator's counters count for the
 //! whole process, so the tests run one after another: `cargo test --test hostile pytorch`.
 
-#[path = "../serial/mod.rs"]
-mod serial;
-
 use libtest_mimic::Trial;
 use peak_alloc::PeakAlloc;
 use skipgrad::{
@@ -14,6 +11,7 @@ use skipgrad::{
     io::{self, Metadata, WeightsFile},
     models::{ResNet, ResNetConfig},
 };
+use skipgrad_serial_tests as serial;
 use std::{
     cell::RefCell,
     convert::Infallible,
@@ -110,7 +108,7 @@ fn test(name: &str, test: fn(&Place)) -> Trial {
 
 #[cfg(any(feature = "pth", feature = "image"))]
 fn golden(file: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden").join(file)).unwrap()
 }
 
 fn safetensors(header: &str, numbers: usize) -> Vec<u8> {
@@ -202,7 +200,7 @@ fn safetensors_with_implausible_headers(place: &Place) {
 
 /// What the fuzzers in `fuzz/` found worth keeping, and small files to begin with.
 fn corpus(name: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
     let files = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
     files.map(|file| file.unwrap().path()).map(|path| (path.display().to_string(), fs::read(path).unwrap()))
 }

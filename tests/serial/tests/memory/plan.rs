@@ -1,6 +1,5 @@
 //! Plans against what the buffer pool then measures.
 
-use crate::serial;
 use libtest_mimic::Trial;
 use skipgrad::{
     Result, Rng, Tensor,
@@ -11,6 +10,7 @@ use skipgrad::{
     ops::{Pool2dOptions, Targets},
     optim::{Optimizer, Sgd},
 };
+use skipgrad_serial_tests as serial;
 
 pub(crate) fn tests() -> Vec<Trial> {
     let training = TRAINING.map(|(name, drop_path, batch, edge)| {

@@ -1,9 +1,6 @@
 //! Whose threads compute. The tests count the threads of the whole process, so they run one after
 //! another.
 
-#[path = "../serial/mod.rs"]
-mod serial;
-
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{State, Tape},
@@ -11,6 +8,7 @@ use skipgrad::{
     nn::Module,
     optim::{Optimizer, Sgd},
 };
+use skipgrad_serial_tests as serial;
 use std::{
     process::ExitCode,
     sync::{

@@ -5,7 +5,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::{fmt::Display, process::ExitCode};
 
 /// Returns a test of the given name. Filters on the command line match names.
-pub(crate) fn test<E: Display>(
+pub fn test<E: Display>(
     name: impl Into<String>,
     test: impl FnOnce() -> Result<(), E> + Send + 'static,
 ) -> Trial {
@@ -13,7 +13,7 @@ pub(crate) fn test<E: Display>(
 }
 
 /// Runs the tests that the command line asks for, in the order given.
-pub(crate) fn run(tests: Vec<Trial>) -> ExitCode {
+pub fn run(tests: Vec<Trial>) -> ExitCode {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, tests).exit_code()
 }
