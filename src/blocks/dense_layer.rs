@@ -126,7 +126,7 @@ fn operands_of_norm<'t>(norm: &BatchNorm2d, tape: &'t Tape) -> DenseBlockNorm<'t
         gamma: tape.param(&norm.weight),
         beta: tape.param(&norm.bias),
         eps: norm.eps,
-        given: norm
+        fixed: norm
             .uses_running_moments(tape)
             .then(|| (norm.running_mean.value().clone(), norm.running_var.value().clone())),
     }

@@ -4,7 +4,7 @@ use super::Module;
 use crate::{
     Result, Tensor,
     autograd::{Buffer, Mode, Param, State, Tape, Var},
-    ops::{BatchNorm, Moments},
+    ops::{BatchNorm, Moments, Statistics},
 };
 
 /// Normalizes each channel of `[N, H, W, C]` to mean 0 and variance 1, then scales and shifts it
@@ -116,13 +116,17 @@ impl BatchNorm2d {
     fn normalize<'t>(&self, x: &Var<'t>, fused: Fused<'_, 't>) -> Result<Var<'t>> {
         let tape = x.tape();
         let (gamma, beta) = (tape.param(&self.weight), tape.param(&self.bias));
-        let running = (self.running_mean.value(), self.running_var.value());
-        let given = self.uses_running_moments(tape).then_some(running);
-        let Fused { moments: batch, residual, relu } = fused;
-        let options =
-            BatchNorm { eps: self.eps, given, batch, residual, relu, ..BatchNorm::new(&gamma, &beta) };
-        let (y, moments) = x.batch_norm(&options)?;
-        if given.is_none() {
+        let fixed = self.uses_running_moments(tape);
+        let statistics = match fused.moments {
+            _ if fixed => {
+                Statistics::Fixed { mean: self.running_mean.value(), var: self.running_var.value() }
+            }
+            Some(moments) => Statistics::Precomputed(moments),
+            None => Statistics::Batch,
+        };
+        let norm = BatchNorm::new(&gamma, &beta).eps(self.eps).statistics(statistics);
+        let (y, moments) = x.batch_norm(&norm.residual(fused.residual).relu(fused.relu))?;
+        if !fixed {
             self.observe(tape, &moments);
         }
         Ok(y)

@@ -12,20 +12,6 @@ use crate::{
 
 pub use crate::ops::Pair;
 
-/// Zero pixels on all four sides.
-impl From<usize> for Padding {
-    fn from(all: usize) -> Padding {
-        Padding::Zeros([all; 2])
-    }
-}
-
-/// Zero pixels above and below, and zero pixels left and right.
-impl From<[usize; 2]> for Padding {
-    fn from(each: [usize; 2]) -> Padding {
-        Padding::Zeros(each)
-    }
-}
-
 /// A convolution of `[N, H, W, C]` to `[N, H', W', OC]`; see [`Var::conv2d`].
 ///
 /// Its state is `weight` and, if it is built with one, `bias`.

@@ -91,7 +91,7 @@ impl AvgPool2d {
 
     /// Sets whether a last window may reach beyond the edge, so that no pixel is left out.
     pub fn ceil_mode(mut self, ceil: bool) -> Self {
-        self.options.ceil = ceil;
+        self.options.ceil_mode = ceil;
         self
     }
 }

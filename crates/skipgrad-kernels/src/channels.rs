@@ -1,15 +1,18 @@
-//! Moving channels: matrices `[rows, channels]` beside each other, ranges of channels, zeros around them. All are copies of
-//! short runs from rows of one length to rows of another.
+//! Copies of channels: concatenation of matrices `[rows, channels]`, slices of channels, and zero
+//! padding. All of them copy short runs from rows of one length to rows of another.
 
-use super::elementwise::PIECE;
+use super::parallel::{PIECE, RowsMut, for_each_piece};
 use super::rows::whole_rows;
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 use std::ops::Range;
 
-/// `out[r]` = the rows `r` of all inputs one behind the other. Inputs are (numbers, channels); the channels of `out` are their
-/// sum. Panics unless all have the same number of whole rows.
+/// Concatenates matrices along their channels: row r of `out` is row r of each input, in order. An
+/// input is a matrix and its number of channels; `out` has the sum of their channels.
+///
+/// # Panics
+/// If a slice does not fit: all matrices must have the same number of whole rows, as in all kernels
+/// of this file.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, concat_channels};
@@ -21,7 +24,7 @@ pub fn concat_channels(isa: Isa, inputs: &[(&[f32], usize)], out: &mut [f32]) {
     let channels: usize = inputs.iter().map(|(_, channels)| channels).sum();
     let rows = whole_rows(out.len(), channels);
     assert!(inputs.iter().all(|(x, channels)| x.len() == rows * channels), "as many rows in all");
-    for_each_piece(out, channels, |rows, out| {
+    for_each_range(out, channels, |rows, out| {
         let mut start = 0;
         for &(x, width) in inputs {
             let x = &x[rows.start * width..rows.end * width];
@@ -37,21 +40,28 @@ pub fn concat_channels(isa: Isa, inputs: &[(&[f32], usize)], out: &mut [f32]) {
     });
 }
 
-/// `out[r, c]` = `x[r, range.start + c]` for `x[rows, channels]`: one part of [`concat_channels`] taken back.
+/// Computes `out[r, c] = x[r, range.start + c]` for `x[rows, channels]`, the inverse of
+/// [`concat_channels`] for one of its inputs.
+///
+/// # Panics
+/// If a slice or the range does not fit.
 pub fn slice_channels(isa: Isa, x: &[f32], channels: usize, range: Range<usize>, out: &mut [f32]) {
     let rows = whole_rows(x.len(), channels);
     assert!(range.start <= range.end && range.end <= channels, "a range of the channels");
     let width = range.len();
     assert_eq!(out.len(), rows * width, "as many rows in all");
-    for_each_piece(out, width, |rows, out| {
+    for_each_range(out, width, |rows, out| {
         let x = &x[rows.start * channels..rows.end * channels];
         let x = Columns { data: x, channels, start: range.start };
         isa.dispatch(CopyColumns { x, width, out, channels: width, start: 0 });
     });
 }
 
-/// `out[r]` = zeros, then the row `r` of `x[rows, channels]` from channel `before` on, then zeros, for `out[rows, out_channels]`:
-/// channels padded with zeros, and the gradient of [`slice_channels`].
+/// Pads the channels of `x[rows, channels]` with zeros to `out[rows, out_channels]`: x begins at
+/// channel `before` of `out`. This is also the gradient of [`slice_channels`].
+///
+/// # Panics
+/// If a slice does not fit, or `out` has too few channels.
 pub fn pad_channels(
     isa: Isa,
     x: &[f32],
@@ -61,49 +71,50 @@ pub fn pad_channels(
     out_channels: usize,
 ) {
     let rows = whole_rows(out.len(), out_channels);
-    assert!(before + channels <= out_channels, "room for the channels");
+    assert!(before + channels <= out_channels, "an output with the channels");
     assert_eq!(x.len(), rows * channels, "as many rows in all");
-    for_each_piece(out, out_channels, |rows, out| {
+    for_each_range(out, out_channels, |rows, out| {
         out.fill(0.0);
         let x = Columns { data: &x[rows.start * channels..rows.end * channels], channels, start: 0 };
         isa.dispatch(CopyColumns { x, width: channels, out, channels: out_channels, start: before });
     });
 }
 
-/// `out[r, start + c]` = `x[r, c]` for `x[rows, width]`: the slot of a part in `out[rows, channels]`, whose other channels stay
-/// as they are.
+/// Computes `out[r, start + c] = x[r, c]` for `x[rows, width]`. The other channels of
+/// `out[rows, channels]` stay as they are.
+///
+/// # Panics
+/// If a slice does not fit, or `out` has too few channels.
 pub fn put_channels(isa: Isa, x: &[f32], width: usize, out: &mut [f32], channels: usize, start: usize) {
     let rows = whole_rows(out.len(), channels);
-    assert!(start + width <= channels, "room for the channels");
+    assert!(start + width <= channels, "an output with the channels");
     assert_eq!(x.len(), rows * width, "as many rows in both");
-    for_each_piece(out, channels, |rows, out| {
+    for_each_range(out, channels, |rows, out| {
         let x = Columns { data: &x[rows.start * width..rows.end * width], channels: width, start: 0 };
         isa.dispatch(CopyColumns { x, width, out, channels, start });
     });
 }
 
-/// Calls `f` with ranges of rows and what `out` holds of them, in parallel.
-fn for_each_piece(out: &mut [f32], channels: usize, f: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+/// Calls `f` with ranges of rows and their elements of `out`, in parallel.
+fn for_each_range(out: &mut [f32], channels: usize, f: impl Fn(Range<usize>, &mut [f32]) + Sync) {
     if out.is_empty() {
         return;
     }
     let rows = (PIECE / channels).max(1);
-    let piece = |i: usize, out: &mut [f32]| f(i * rows..i * rows + out.len() / channels, out);
-    if out.len() <= rows * channels {
-        piece(0, out);
-    } else {
-        out.par_chunks_mut(rows * channels).enumerate().for_each(|(i, out)| piece(i, out));
-    }
+    for_each_piece(RowsMut { data: out, width: channels }, rows, |first, out| {
+        f(first..first + out.data.len() / channels, out.data);
+    });
 }
 
-/// The channels from `start` on of `data[rows, channels]`.
+/// A view of the channels from `start` on of `data[rows, channels]`.
 struct Columns<'a> {
     data: &'a [f32],
     channels: usize,
     start: usize,
 }
 
-/// Copies `width` channels of every row of `x` to the channels from `start` on of `out[rows, channels]`.
+/// The task that copies `width` channels of every row of `x` to the channels from `start` on of
+/// `out[rows, channels]`.
 struct CopyColumns<'a> {
     x: Columns<'a>,
     width: usize,
@@ -124,7 +135,8 @@ impl Task for CopyColumns<'_> {
         for (x, out) in rows {
             let x = &x[self.x.start..self.x.start + self.width];
             let out = &mut out[self.start..self.start + self.width];
-            // Runs are short (12 to 48 numbers in a DenseNet), for which a call of memcpy takes longer than the copy.
+            // Runs are short (12 to 48 elements in a DenseNet): a call of memcpy would take longer
+            // than the copy.
             let (x, x_rest) = x.as_chunks::<4>();
             let (out, out_rest) = out.as_chunks_mut::<4>();
             for (out, x) in out.iter_mut().zip(x) {
@@ -143,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_put_beside_each_other_and_taken_back() {
+    fn channels_are_concatenated_and_sliced() {
         for isa in each_isa() {
             for widths in [&[1][..], &[3, 5, 0, 12], &[16, 1, 33], &[64, 32, 32], &[7, 130]] {
                 let channels: usize = widths.iter().sum();
@@ -162,10 +174,10 @@ mod tests {
                         slice_channels(isa, &all, channels, start..start + width, &mut back);
                         assert_eq!(back[..], x[..]);
 
-                        let mut slot = all.to_vec();
-                        slot.iter_mut().skip(start).step_by(channels).for_each(|first| *first = f32::NAN);
-                        put_channels(isa, x, width, &mut slot, channels, start);
-                        assert!(width == 0 || slot[..] == all[..]);
+                        let mut replaced = all.to_vec();
+                        replaced.iter_mut().skip(start).step_by(channels).for_each(|first| *first = f32::NAN);
+                        put_channels(isa, x, width, &mut replaced, channels, start);
+                        assert!(width == 0 || replaced[..] == all[..]);
 
                         let mut padded = Guarded::new(rows * channels);
                         pad_channels(isa, x, width, start, &mut padded, channels);
@@ -182,7 +194,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "as many rows in all")]
-    fn parts_of_different_lengths_are_a_broken_promise() {
+    fn inputs_with_different_rows_are_an_error() {
         concat_channels(Isa::active(), &[(&[1.0; 4], 2), (&[1.0; 3], 1)], &mut [0.0; 6]);
     }
 }

@@ -1,21 +1,19 @@
-//! Arithmetic element by element: one pass over memory, whose speed is the only limit.
+//! Elementwise arithmetic: one pass over memory, whose bandwidth is the only limit.
 //!
-//! Every kernel is one call of [`update`], which cuts the slices into pieces of [`PIECE`] numbers for the threads and runs a
-//! plain loop over each, compiled for the instruction set. Nothing is reassociated or fused, so that the results are the same
-//! bits on every instruction set.
+//! Every kernel is one call of [`update`], which cuts the slices into pieces of [`PIECE`] elements
+//! for the threads and runs a plain loop over each piece, compiled for the instruction set. Nothing
+//! is reassociated or fused, so that the results are the same bits on every instruction set.
 
+use super::parallel::{PIECE, for_each_piece};
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 use std::hint::select_unpredictable;
 
-/// Numbers that a thread takes at once: 128 KiB, some ten microseconds of memory traffic. Shorter slices stay on the caller's
-/// thread.
-pub(super) const PIECE: usize = 32 << 10;
-
-/// What an element becomes. Short formulas are closures; a long one must be a type whose `at` is `#[inline(always)]`, because a
-/// closure of that size is not inlined into the function that is compiled for the instruction set.
+/// The formula of an element. Short formulas are closures. A long one must be a type whose `at` is
+/// `#[inline(always)]`, because a closure of that size is not inlined into the function that is
+/// compiled for the instruction set.
 trait Formula<const N: usize>: Copy + Send + Sync {
+    /// Returns the new value of an element `y`, from the elements `x` of the inputs.
     fn at(self, y: f32, x: [f32; N]) -> f32;
 }
 
@@ -26,7 +24,7 @@ impl<F: Fn(f32, [f32; N]) -> f32 + Copy + Send + Sync, const N: usize> Formula<N
     }
 }
 
-/// `y[i] = f(y[i], [x0[i], x1[i], …])`, in parallel.
+/// Computes `y[i] = f(y[i], [x0[i], x1[i], …])`, in parallel.
 fn update<const N: usize>(
     isa: Isa,
     y: &mut [f32],
@@ -36,25 +34,17 @@ fn update<const N: usize>(
     update_by(isa, y, inputs, f);
 }
 
-/// [`update`] by any formula.
+/// Computes [`update`] with any formula.
 fn update_by<const N: usize>(isa: Isa, y: &mut [f32], inputs: [&[f32]; N], f: impl Formula<N>) {
     let n = y.len();
     assert!(inputs.iter().all(|x| x.len() == n), "operands of one length");
-    for_each_piece(y, |start, y| {
+    for_each_piece(y, PIECE, |start, y| {
         let inputs = inputs.map(|x| &x[start..start + y.len()]);
         isa.dispatch(Update { y, inputs, f });
     });
 }
 
-/// Calls `f` with every piece of `y` and its start, in parallel.
-fn for_each_piece<T: Send>(y: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
-    if y.len() <= PIECE {
-        f(0, y);
-    } else {
-        y.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| f(i * PIECE, piece));
-    }
-}
-
+/// The task of [`update`] for a piece.
 struct Update<'a, F, const N: usize> {
     y: &'a mut [f32],
     inputs: [&'a [f32]; N],
@@ -74,29 +64,34 @@ impl<F: Formula<N>, const N: usize> Task for Update<'_, F, N> {
     }
 }
 
-// The `+ 0.0` below changes nothing but -0.0 and is there for speed. Without it, where the result goes back to its operand,
-// choosing between 0 and what was loaded becomes a masked store (`vmaskmovps`), which takes many cycles on some processors.
+// The `+ 0.0` below changes nothing but -0.0 and is there for speed. Without it, where the result
+// overwrites its operand, the choice between 0 and the loaded value becomes a masked store
+// (`vmaskmovps`), which takes many cycles on some processors.
 
-/// max(x, 0); NaN stays NaN, as in PyTorch.
+/// Returns max(x, 0); NaN stays NaN, as in PyTorch.
 #[inline(always)]
 pub(super) fn positive_part(x: f32) -> f32 {
     let x = x + 0.0;
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// The gradient that a ReLU lets through where its output (or its input) is `y`; all of it where that is NaN, as in PyTorch.
+/// Returns the gradient of a ReLU's input from its output (or input) `y` and the gradient `dy` of
+/// its output: zero where y <= 0, else dy, also where y is NaN, as in PyTorch.
 #[inline(always)]
 pub(super) fn relu_backward(y: f32, dy: f32) -> f32 {
     let dy = dy + 0.0;
     if y <= 0.0 { 0.0 } else { dy }
 }
 
-/// `y = value` in every element.
+/// Sets every element of `y` to `value`.
 pub fn fill(isa: Isa, value: f32, y: &mut [f32]) {
     update(isa, y, [], |_, []| value);
 }
 
-/// `out = x + y`. Panics if the lengths differ, as all kernels of this file do.
+/// Computes `out = x + y`.
+///
+/// # Panics
+/// If the lengths differ, as all kernels of this file do.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, add};
@@ -108,47 +103,48 @@ pub fn add(isa: Isa, x: &[f32], y: &[f32], out: &mut [f32]) {
     update(isa, out, [x, y], |_, [x, y]| x + y);
 }
 
-/// `out = x - y`.
+/// Computes `out = x - y`.
 pub fn sub(isa: Isa, x: &[f32], y: &[f32], out: &mut [f32]) {
     update(isa, out, [x, y], |_, [x, y]| x - y);
 }
 
-/// `out = x * y`.
+/// Computes `out = x * y`.
 pub fn mul(isa: Isa, x: &[f32], y: &[f32], out: &mut [f32]) {
     update(isa, out, [x, y], |_, [x, y]| x * y);
 }
 
-/// `y *= x`.
+/// Computes `y *= x`.
 pub fn mul_in_place(isa: Isa, x: &[f32], y: &mut [f32]) {
     update(isa, y, [x], |y, [x]| y * x);
 }
 
-/// `y += alpha * x`.
+/// Computes `y += alpha * x`.
 pub fn axpy(isa: Isa, alpha: f32, x: &[f32], y: &mut [f32]) {
     update(isa, y, [x], move |y, [x]| y + alpha * x);
 }
 
-/// `out = alpha * x`.
+/// Computes `out = alpha * x`.
 pub fn scale(isa: Isa, alpha: f32, x: &[f32], out: &mut [f32]) {
     update(isa, out, [x], move |_, [x]| alpha * x);
 }
 
-/// `y *= alpha`.
+/// Computes `y *= alpha`.
 pub fn scale_in_place(isa: Isa, alpha: f32, y: &mut [f32]) {
     update(isa, y, [], move |y, []| alpha * y);
 }
 
-/// `y = max(x, 0)`; NaN stays NaN, as in PyTorch.
+/// Computes `y = max(x, 0)`; NaN stays NaN, as in PyTorch.
 pub fn relu(isa: Isa, x: &[f32], y: &mut [f32]) {
     update(isa, y, [x], |_, [x]| positive_part(x));
 }
 
-/// The gradient of [`relu`], over `dy`: `dy` stays where the output `y` is above zero (or NaN), else 0.
+/// Overwrites `dy` with the gradient of the input of [`relu`]: `dy` where the output `y` is above
+/// zero (or NaN), else 0.
 pub fn relu_backward_in_place(isa: Isa, y: &[f32], dy: &mut [f32]) {
     update(isa, dy, [y], |dy, [y]| relu_backward(y, dy));
 }
 
-/// `y = 1 / (1 + exp(-x))`.
+/// Computes `y = 1 / (1 + exp(-x))`.
 pub fn sigmoid(isa: Isa, x: &[f32], y: &mut [f32]) {
     update_by(isa, y, [x], Sigmoid);
 }
@@ -163,25 +159,28 @@ impl Formula<1> for Sigmoid {
     }
 }
 
-/// The gradient of [`sigmoid`], over `dy`: `dy * y * (1 - y)`, where `y` is the output.
+/// Overwrites `dy` with the gradient of the input of [`sigmoid`]: `dy * y * (1 - y)`, where `y` is
+/// the output.
 pub fn sigmoid_backward_in_place(isa: Isa, y: &[f32], dy: &mut [f32]) {
     update(isa, dy, [y], |dy, [y]| dy * y * (1.0 - y));
 }
 
-/// e^x to about one unit in the last place, in arithmetic that vectorizes and gives the same bits on every machine (the
-/// system's `expf` does neither). Subnormal results and overflow are as they should be; NaN gives NaN.
+/// Returns e^x to about one unit in the last place, by arithmetic that vectorizes and gives the
+/// same bits on every machine (the system's `expf` does neither). Subnormal results and overflow
+/// are handled; NaN gives NaN.
 ///
-/// x = n ln 2 + r with |r| <= ln 2 / 2, where Taylor's polynomial of degree 7 is exact to 6e-9.
+/// The argument is reduced to x = n ln 2 + r with |r| <= ln 2 / 2, where Taylor's polynomial of
+/// degree 7 is exact to 6e-9.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Beyond these the result is 0 or infinite anyway.
+    // Beyond these limits the result is 0 or infinite anyway.
     let x = select_unpredictable(x < -105.0, -105.0, x);
     let x = select_unpredictable(x > 90.0, 90.0, x);
     // Adding 1.5 * 2^23 rounds to an integer and leaves that integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
-    // ln 2 in two parts; n times the first (9 bits times 15) is exact.
+    // The two parts add up to ln 2; n times the first (9 bits times 15) is exact.
     const LN_2_HIGH: f32 = 0.693_145_75;
     const LN_2_LOW: f32 = (std::f64::consts::LN_2 - LN_2_HIGH as f64) as f32;
     let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
@@ -190,13 +189,13 @@ pub(super) fn exp(x: f32) -> f32 {
         sum = sum * r + coefficient;
     }
     let sum = (sum * r * r + r) + 1.0;
-    // 2^n as a product of two, since n reaches from -152 to 130.
+    // 2^n is a product of two powers, since n is in -152..=130.
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
     sum * power_of_two(half) * power_of_two(n - half)
 }
 
-/// 2^n for n in -126..=127.
+/// Returns 2^n for n in -126..=127.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) << 23) as u32)
@@ -209,7 +208,8 @@ mod tests {
 
     type Kernel<const N: usize> = fn(Isa, [&[f32]; N], &mut [f32]);
 
-    /// Holds a kernel against `f` in f64 at every length; `out` starts with numbers, for the kernels that update.
+    /// Compares a kernel with `f` in f64 at every length. The output starts with random values, for
+    /// the kernels that update it.
     fn check<const N: usize>(kernel: Kernel<N>, f: fn(f64, [f64; N]) -> f64, tolerance: f64) {
         for isa in each_isa() {
             for n in LENGTHS {
@@ -235,10 +235,10 @@ mod tests {
         fn ramp(x: f64) -> f64 {
             x.max(0.0)
         }
-        fn gated(y: f64, dy: f64) -> f64 {
+        fn relu_gradient(y: f64, dy: f64) -> f64 {
             if y > 0.0 { dy } else { 0.0 }
         }
-        fn slope(y: f64, dy: f64) -> f64 {
+        fn sigmoid_gradient(y: f64, dy: f64) -> f64 {
             dy * y * (1.0 - y)
         }
         check::<0>(|isa, [], y| fill(isa, 2.5, y), |_, []| 2.5, 0.0);
@@ -250,9 +250,13 @@ mod tests {
         check::<1>(|isa, [x], y| scale(isa, -3.0, x, y), |_, [x]| -3.0 * x, 1e-7);
         check::<0>(|isa, [], y| scale_in_place(isa, -3.0, y), |y, []| -3.0 * y, 1e-7);
         check::<1>(|isa, [x], y| relu(isa, x, y), |_, [x]| ramp(x), 0.0);
-        check::<1>(|isa, [y], dy| relu_backward_in_place(isa, y, dy), |dy, [y]| gated(y, dy), 0.0);
+        check::<1>(|isa, [y], dy| relu_backward_in_place(isa, y, dy), |dy, [y]| relu_gradient(y, dy), 0.0);
         check::<1>(|isa, [x], y| sigmoid(isa, x, y), |_, [x]| 1.0 / (1.0 + (-x).exp()), 2e-7);
-        check::<1>(|isa, [y], dy| sigmoid_backward_in_place(isa, y, dy), |dy, [y]| slope(y, dy), 3e-7);
+        check::<1>(
+            |isa, [y], dy| sigmoid_backward_in_place(isa, y, dy),
+            |dy, [y]| sigmoid_gradient(y, dy),
+            3e-7,
+        );
     }
 
     #[test]
@@ -286,7 +290,7 @@ mod tests {
             if wanted > f64::from(f32::MAX) * 1.0001 {
                 assert_eq!(got, f64::INFINITY, "{x}");
             } else if wanted < f64::from(f32::MAX) {
-                // The spacing of f32 near the result; subnormal numbers lie 2^-149 apart.
+                // The unit is the spacing of f32 near the result; subnormals are 2^-149 apart.
                 let unit = f64::from(wanted as f32).abs() * 2f64.powi(-23);
                 worst = worst.max((got - wanted).abs() / unit.max(2f64.powi(-149)));
             }
@@ -300,7 +304,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "operands of one length")]
-    fn a_short_operand_is_a_broken_promise() {
+    fn a_short_operand_is_an_error() {
         add(Isa::active(), &[1.0; 3], &[1.0; 2], &mut [0.0; 3]);
     }
 }

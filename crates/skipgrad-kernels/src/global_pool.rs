@@ -1,15 +1,19 @@
-//! Global average pooling: the mean over the pixels of an image, every channel by itself.
+//! Global average pooling: the mean over the pixels of an image, for every channel.
 
 use super::Isa;
-use super::elementwise::PIECE;
+use super::parallel::{PIECE, RowsMut, for_each_piece};
 use super::reduce::{ColumnTotals, column_totals};
 use super::rows::{update_rows, whole_rows};
-use rayon::prelude::*;
 
-/// Numbers of an image from which on [`global_avg_pool`] splits the image itself among the threads.
+/// The number of elements of an image from which on [`global_avg_pool`] splits the image itself
+/// among the threads.
 const LARGE_IMAGE: usize = 16 * PIECE;
 
-/// `y[N, C]` = the mean over the pixels of `x[N, pixels, C]`, where `N = batch` and `C = channels`.
+/// Computes `y[N, C]`, the mean over the pixels of `x[N, pixels, C]`, where `N = batch` and `C =
+/// channels`. The mean of no pixels is NaN.
+///
+/// # Panics
+/// If a slice does not fit.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, global_avg_pool};
@@ -37,21 +41,19 @@ pub fn global_avg_pool(isa: Isa, batch: usize, channels: usize, x: &[f32], y: &m
             mean(y, column_totals(isa, x, channels));
         }
     } else {
-        let images = (PIECE / image).max(1);
-        let piece = |(x, y): (&[f32], &mut [f32])| {
-            for (x, y) in x.chunks(image).zip(y.chunks_mut(channels)) {
+        let y = RowsMut { data: y, width: channels };
+        for_each_piece(y, (PIECE / image).max(1), |first, y| {
+            for (x, y) in x[first * image..].chunks(image).zip(y.data.chunks_mut(channels)) {
                 mean(y, isa.dispatch(ColumnTotals { x, channels }));
             }
-        };
-        if batch <= images {
-            piece((x, y));
-        } else {
-            x.par_chunks(images * image).zip(y.par_chunks_mut(images * channels)).for_each(piece);
-        }
+        });
     }
 }
 
-/// `dx[n, pixel, c] = dy[n, c] / pixels`, for `dx[N, pixels, C]` and `dy[N, C]`.
+/// Computes `dx[n, pixel, c] = dy[n, c] / pixels` for `dx[N, pixels, C]` and `dy[N, C]`.
+///
+/// # Panics
+/// If a slice does not fit.
 pub fn global_avg_pool_backward(isa: Isa, batch: usize, channels: usize, dy: &[f32], dx: &mut [f32]) {
     assert_eq!(dy.len(), batch * channels, "a gradient of [N, C]");
     let image = whole_rows(dx.len(), batch);
@@ -59,12 +61,13 @@ pub fn global_avg_pool_backward(isa: Isa, batch: usize, channels: usize, dy: &[f
     if dx.is_empty() {
         return;
     }
-    let piece = |(dx, dy): (&mut [f32], &[f32])| {
-        let share: Vec<f32> = dy.iter().map(|dy| dy / pixels as f32).collect();
-        update_rows(isa, channels, dx, [], [&share], |_, [], [share]| share);
-    };
-    let pieces = dx.par_chunks_mut(image).zip(dy.par_chunks(channels));
-    pieces.with_min_len((PIECE / image).max(1)).for_each(piece);
+    let dx = RowsMut { data: dx, width: image };
+    for_each_piece(dx, (PIECE / image).max(1), |first, dx| {
+        for (dx, dy) in dx.data.chunks_mut(image).zip(dy[first * channels..].chunks(channels)) {
+            let share: Vec<f32> = dy.iter().map(|dy| dy / pixels as f32).collect();
+            update_rows(isa, channels, dx, [], [&share], |_, [], [share]| share);
+        }
+    });
 }
 
 #[cfg(test)]

@@ -1,65 +1,74 @@
-//! Which instruction set runs: found once at run time, the best that the processor has.
+//! The choice of the instruction set, once at run time: the best one that the processor has.
 //!
-//! A kernel is a [`Task`]: a struct of its arguments, whose `run` is generic over [`Simd`] and inlined. `dispatch` calls it
-//! inside a function that is compiled for one instruction set, so the whole loop nest is compiled for that set, and a
-//! plain build runs at full speed on any machine.
+//! A kernel is a [`Task`]: a struct of its arguments, whose `run` is generic over [`Simd`] and
+//! inlined. [`Isa::dispatch`] calls it inside a function that is compiled for one instruction set,
+//! so the whole loop nest is compiled for that set, and a build for a generic processor runs at
+//! full speed on any machine.
 
 use super::simd::{Portable, Simd};
 use std::sync::OnceLock;
 
-/// An instruction set that kernels are compiled for.
+/// An instruction set that the kernels are compiled for.
+///
+/// The last bits of a result may depend on the instruction set, but not on the number of threads.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Whatever the target has at least, by the compiler's own vectorization.
+    /// The instructions that every processor of the target architecture has, vectorized by the
+    /// compiler.
     Portable,
-    /// AVX2 and FMA, 8 lanes.
+    /// AVX2 and FMA of x86-64, with 8 lanes of f32.
     Avx2,
-    /// AVX-512F, 16 lanes.
+    /// AVX-512F of x86-64, with 16 lanes of f32.
     Avx512,
-    /// NEON, 4 lanes.
+    /// NEON of AArch64, with 4 lanes of f32.
     Neon,
-    /// Stands in for NEON in tests.
+    /// A stand-in for NEON in tests.
     #[cfg(all(test, target_arch = "x86_64"))]
     FourLanes,
-    /// Stands in for AVX-512 in tests.
+    /// A stand-in for AVX-512 in tests.
     #[cfg(all(test, target_arch = "x86_64"))]
     SixteenLanes,
 }
 
-/// A computation that is compiled once for every instruction set. Mark `run` `#[inline(always)]`.
+/// A computation that is compiled once for every instruction set.
 pub trait Task {
-    /// What it returns.
+    /// The result of the computation.
     type Output;
-    /// The computation, on vectors of `S`.
+    /// Runs the computation on vectors of `S`. Mark it `#[inline(always)]`.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
 impl Isa {
-    /// The set in use: the best that the processor has, or the one that `SKIPGRAD_ISA` names
-    /// (`portable`, `avx2`, `avx512`, `neon`), if the processor has it.
+    /// Returns the instruction set in use: the best one that the processor has, or the one that the
+    /// environment variable `SKIPGRAD_ISA` names (`portable`, `avx2`, `avx512` or `neon`), if the
+    /// processor has it. The first call decides, and logs the decision at the debug level.
     #[inline]
     pub fn active() -> Isa {
         static ACTIVE: OnceLock<Isa> = OnceLock::new();
         *ACTIVE.get_or_init(|| {
-            let available = Isa::available();
-            let best = available.last().copied().unwrap_or(Isa::Portable);
-            let named = |name: String| {
-                available.iter().copied().find(|isa| isa.name() == name).unwrap_or_else(|| {
-                    log::warn!(
-                        "SKIPGRAD_ISA={name}: not an instruction set of this processor; {} is used",
-                        best.name()
-                    );
-                    best
-                })
-            };
-            let isa = std::env::var("SKIPGRAD_ISA").map_or(best, named);
+            let isa = Isa::select();
             log::debug!("kernels use the instruction set {}", isa.name());
             isa
         })
     }
 
-    /// The sets that this processor has, the best last.
+    /// Returns the set that `SKIPGRAD_ISA` names, or else the best available one.
+    fn select() -> Isa {
+        let available = Isa::available();
+        let best = available.last().copied().unwrap_or(Isa::Portable);
+        let Ok(name) = std::env::var("SKIPGRAD_ISA") else { return best };
+        available.into_iter().find(|isa| isa.name() == name).unwrap_or_else(|| {
+            log::warn!(
+                "SKIPGRAD_ISA={name} is not an instruction set of this processor: {} is used",
+                best.name()
+            );
+            best
+        })
+    }
+
+    /// Returns the instruction sets that this processor has, from [`Isa::Portable`] to the best
+    /// one.
     pub fn available() -> Vec<Isa> {
         let mut available = vec![Isa::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -78,7 +87,7 @@ impl Isa {
         available
     }
 
-    /// The name that `SKIPGRAD_ISA` takes.
+    /// Returns the name of the set, which `SKIPGRAD_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
@@ -92,7 +101,7 @@ impl Isa {
         }
     }
 
-    /// Runs `task` compiled for this set. Falls back to the portable code on a processor without it.
+    /// Runs `task`, compiled for this set, or for [`Isa::Portable`] on a processor that lacks it.
     // Hidden because skipgrad re-exports `Isa`, but no `Task`.
     #[doc(hidden)]
     #[inline]
@@ -130,13 +139,13 @@ impl Isa {
                 if self == Isa::FourLanes
                     && let Some(simd) = FourLanes::detect()
                 {
-                    // SAFETY: as for `avx2`.
+                    // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
                     return unsafe { by_avx2(task, simd) };
                 }
                 if self == Isa::SixteenLanes
                     && let Some(simd) = SixteenLanes::detect()
                 {
-                    // SAFETY: as for `avx2`.
+                    // SAFETY: `detect` returns a token only where the processor has AVX2 and FMA.
                     return unsafe { by_avx2(task, simd) };
                 }
             }

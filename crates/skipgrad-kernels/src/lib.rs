@@ -1,9 +1,11 @@
-//! Slices and sizes in, slices out: the arithmetic of skipgrad, and [`memory`], which its tensors live in. All `unsafe` of the
-//! library is here.
+//! The arithmetic of skipgrad on plain slices, and the [`memory`] that its tensors live in. All
+//! `unsafe` code of the library is in this crate.
 //!
-//! Every kernel takes the instruction set as its first argument ([`Isa::active`] outside of tests) and is written once,
-//! over the [`simd::Simd`] trait; [`Isa::dispatch`] compiles it for every set. Sizes are the caller's promise: a kernel
-//! asserts what its memory accesses rest on and panics if the promise is broken, which no input of the public API can do.
+//! Every kernel takes the instruction set as its first argument ([`Isa::active`] outside of tests)
+//! and is written once, for any implementation of [`simd::Simd`]; [`Isa::dispatch`] compiles it for
+//! every set. The caller guarantees that the sizes of the slices fit: a kernel asserts what its
+//! memory accesses rely on and panics otherwise. skipgrad checks the sizes of its inputs and
+//! returns errors before it calls a kernel.
 #![allow(unsafe_code)]
 
 mod batch_norm;
@@ -16,6 +18,7 @@ mod isa;
 pub mod memory;
 mod moments;
 mod optimizer;
+mod parallel;
 mod pool;
 mod reduce;
 mod rows;

@@ -1,4 +1,5 @@
-//! Mean and variance of every channel of a matrix, in one pass over memory and without loss of precision.
+//! The mean and the variance of every channel of a matrix, in one pass over memory and without loss
+//! of precision.
 
 use super::epilogue::{Block, BlockVisitor};
 use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, whole_rows};
@@ -7,19 +8,25 @@ use super::{Isa, Task};
 use std::array::from_fn;
 use std::collections::BTreeMap;
 
-/// Rows of a block whose mean is what the block's sums are shifted by.
+/// The number of rows of a block whose mean is subtracted from the block before it is summed.
 const SHIFT_ROWS: usize = 8;
-/// Most rows of a block of a product that are summed in f32, by their deviations from the first.
+/// The maximum number of rows of a product's block that are summed in f32, as deviations from the
+/// first of them.
 const MOST_BLOCK_ROWS: usize = 128;
-/// Vectors of such rows that are summed at once.
+/// The number of vectors of such rows that are summed at once.
 const VECTORS: usize = 4;
 
-/// Mean and biased variance of every channel of `x[rows, channels]`, in f64; zeros if there are no rows.
+/// Returns the mean and the biased variance of every channel of `x[rows, channels]`, in f64; zeros
+/// if there are no rows.
 ///
-/// Precise however far the mean is from zero. A block of rows is summed as d = x - s and d², where s is the mean of the block's
-/// first eight rows. Since (mean - s)² is at most the block's sum of squared deviations divided by eight, Σd² is at most
-/// 1 + rows / 8 times that sum: the subtraction that leads to it loses three digits at the very worst and none as a rule.
+/// The result is precise however far the mean is from zero. A block of rows is summed as d = x - s
+/// and d², where s is the mean of the block's first eight rows. Since (mean - s)² is at most the
+/// block's sum of squared deviations divided by eight, Σd² is at most 1 + rows / 8 times that
+/// sum: the subtraction that leads to it loses three digits at the very worst and usually none.
 /// Blocks are merged in order by the formula of Chan, Golub and LeVeque (1983).
+///
+/// # Panics
+/// If x does not consist of whole rows.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, moments};
@@ -40,7 +47,7 @@ pub fn moments(isa: Isa, x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
     (all.mean, all.squares.into_iter().map(|squares| squares / rows).collect())
 }
 
-/// Means and sums of squared deviations from them.
+/// The means of some rows and the sums of squared deviations from them, `[channels]`.
 pub(crate) struct Moments {
     rows: usize,
     mean: Vec<f64>,
@@ -48,10 +55,12 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
+    /// Returns the moments of no rows.
     fn empty(channels: usize) -> Moments {
         Moments { rows: 0, mean: vec![0.0; channels], squares: vec![0.0; channels] }
     }
 
+    /// Adds the moments of further rows.
     #[inline(always)]
     fn merge(&mut self, rows: usize, mean: &[f64], squares: &[f64]) {
         let share = rows as f64 / (self.rows + rows) as f64;
@@ -66,14 +75,14 @@ impl Moments {
     }
 }
 
-/// [`Moments`] of the columns of a block from `first` on.
+/// The [`Moments`] of a block's columns, whose first one is `first`.
 pub(crate) struct BlockMoments {
     first: usize,
     moments: Moments,
 }
 
-/// Mean and biased variance of each of `channels` from the moments of blocks, which are merged in the order given; zeros where
-/// there are none.
+/// Returns the mean and the biased variance of each of `channels` from the moments of blocks, which
+/// are merged in the given order; zeros for channels without blocks.
 pub(super) fn merge_blocks(channels: usize, blocks: Vec<BlockMoments>) -> (Vec<f64>, Vec<f64>) {
     let mut merged: BTreeMap<usize, Moments> = BTreeMap::new();
     for BlockMoments { first, moments: Moments { rows, mean, squares } } in blocks {
@@ -89,8 +98,9 @@ pub(super) fn merge_blocks(channels: usize, blocks: Vec<BlockMoments>) -> (Vec<f
     (mean, variance)
 }
 
-/// Finds out the moments of what a product computed, while that is in the cache. `first` is the channel of the product's first column.
+/// The visitor that computes the moments of a product's blocks while they are in the cache.
 pub(super) struct TakeMoments {
+    /// The channel of the product's first column.
     pub(super) first: usize,
 }
 
@@ -106,7 +116,8 @@ impl BlockVisitor for TakeMoments {
     }
 }
 
-/// [`Moments`] of some rows of a block; rests on the promise of [`BlockVisitor::visit`].
+/// The task that computes the [`Moments`] of some rows of a block, which only
+/// [`BlockVisitor::visit`] makes and whose contract it relies on.
 struct RowsMoments<'a> {
     block: &'a Block<'a>,
     offsets: &'a [usize],
@@ -121,7 +132,7 @@ impl Task for RowsMoments<'_> {
         let mut moments = Moments { rows: self.offsets.len(), ..Moments::empty(columns) };
         let mut column = 0;
         while column < columns {
-            // As many vectors at once as there are, so that none is empty.
+            // Take no more vectors at once than there are, so that none is empty.
             column += match (columns - column).div_ceil(S::LANES) {
                 1 => self.of_columns::<S, 1>(simd, column, &mut moments),
                 2 | 3 => self.of_columns::<S, 2>(simd, column, &mut moments),
@@ -133,7 +144,8 @@ impl Task for RowsMoments<'_> {
 }
 
 impl RowsMoments<'_> {
-    /// Those of `V` vectors of columns, the last of which may be a part of one; returns how many columns.
+    /// Computes the moments of `V` vectors of columns from `column` on, the last of which may be
+    /// partial, and returns the number of columns.
     #[inline(always)]
     fn of_columns<S: Simd, const V: usize>(&self, simd: S, column: usize, moments: &mut Moments) -> usize {
         let RowsMoments { block: Block { columns, c, .. }, offsets } = *self;
@@ -142,7 +154,8 @@ impl RowsMoments<'_> {
             from_fn::<_, V, _>(|v| {
                 let count = if v + 1 < V { S::LANES } else { width - v * S::LANES };
                 let from = c.offset(offset + columns.start + column + v * S::LANES);
-                // SAFETY: the numbers are the block's.
+                // SAFETY: `visit` guarantees that the block's columns may be read in each of its
+                // rows, and these `count` columns are among them: `width` ends at the last one.
                 unsafe { simd.load_up_to(from, count) }
             })
         };
@@ -171,7 +184,7 @@ impl RowsMoments<'_> {
     }
 }
 
-/// [`Moments`] of some rows on one thread.
+/// The task that computes the [`Moments`] of some rows on one thread.
 struct RangeMoments<'a> {
     x: &'a [f32],
     channels: usize,
@@ -207,6 +220,7 @@ impl Task for RangeMoments<'_> {
     }
 }
 
+/// Returns the mean of the first [`SHIFT_ROWS`] rows.
 #[inline(always)]
 fn mean_of_first_rows(x: &[f32], channels: usize) -> Vec<f32> {
     let mut mean = vec![0.0; channels];
@@ -220,7 +234,7 @@ fn mean_of_first_rows(x: &[f32], channels: usize) -> Vec<f32> {
     mean
 }
 
-/// x - shift and its square.
+/// The terms x - shift and (x - shift)².
 struct Deviations<'a> {
     x: &'a [f32],
     shift: &'a [f32],
@@ -241,7 +255,7 @@ mod tests {
     use super::super::testing::{bits, each_isa, normals, same_on_any_threads};
     use super::*;
 
-    /// Mean and biased variance of every column, in two passes of f64.
+    /// Returns the mean and the biased variance of every column, by two passes in f64.
     fn naive_moments(x: &[f32], channels: usize) -> (Vec<f64>, Vec<f64>) {
         let rows = (x.len() / channels).max(1) as f64;
         let column = |c: usize| x.iter().skip(c).step_by(channels).map(|&x| f64::from(x));

@@ -1,34 +1,40 @@
-//! Steps of optimizers: one pass over a parameter, its gradient and its state, with PyTorch's formulas. Scalars are f64, as in
-//! PyTorch, and rounded where they meet the f32 numbers: 1 - beta would lose digits before.
+//! Steps of optimizers: one pass over a parameter, its gradient and its state, with PyTorch's
+//! formulas. Scalars are f64, as in PyTorch, and rounded to f32 only where they meet the elements:
+//! 1 - beta would lose digits in f32.
 
-use super::elementwise::PIECE;
+use super::parallel::{PIECE, for_each_piece};
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 
-/// The numbers of a step of [`sgd`].
+/// The hyperparameters of a step of [`sgd`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdStep {
     /// The learning rate.
     pub lr: f64,
-    /// How much of the velocity stays, in [0, 1).
+    /// The fraction of the velocity that is kept, in [0, 1).
     pub momentum: f64,
-    /// How much of the gradient does not enter the velocity, in [0, 1].
+    /// The fraction of the gradient that is not added to the velocity, in [0, 1].
     pub dampening: f64,
-    /// Whether to step from where the velocity will lead.
+    /// Whether to use Nesterov's momentum.
     pub nesterov: bool,
-    /// What is added to the gradient a unit of the parameter (L2).
+    /// The factor of the parameter that is added to the gradient (L2 penalty).
     pub weight_decay: f64,
-    /// Whether there is no velocity yet: it becomes the gradient, undampened.
+    /// Whether this is the first step: the velocity is set to the gradient, without dampening.
     pub first: bool,
 }
 
-/// A step of stochastic gradient descent as PyTorch's `SGD`: g = grad + weight_decay * p; v = momentum * v + (1 - dampening) * g;
-/// p -= lr * v, or lr * (g + momentum * v) with Nesterov's momentum, or lr * g without `velocity`.
+/// Takes a step of stochastic gradient descent, as PyTorch's `SGD` does: g = grad + weight_decay *
+/// p; v = momentum * v + (1 - dampening) * g; p -= lr * v, or lr * (g + momentum * v) with
+/// Nesterov's momentum, or lr * g without `velocity`.
+///
+/// # Panics
+/// If the lengths differ.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, SgdStep, sgd};
-/// let step = SgdStep { lr: 0.5, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0, first: true };
+/// let (momentum, dampening, weight_decay) = (0.0, 0.0, 0.0);
+/// let step =
+///     SgdStep { lr: 0.5, momentum, dampening, nesterov: false, weight_decay, first: true };
 /// let mut parameter = [1.0, 2.0];
 /// sgd(Isa::active(), step, &mut parameter, &[4.0, -4.0], None);
 /// assert_eq!(parameter, [-1.0, 4.0]);
@@ -36,11 +42,17 @@ pub struct SgdStep {
 pub fn sgd(isa: Isa, step: SgdStep, parameter: &mut [f32], gradient: &[f32], velocity: Option<&mut [f32]>) {
     assert_eq!(parameter.len(), gradient.len(), "operands of one length");
     let Some(velocity) = velocity else {
-        return for_each_piece(parameter, [], gradient, |p, [], g| isa.dispatch(PlainSgd { step, p, g }));
+        return for_each_piece(parameter, PIECE, |start, p| {
+            isa.dispatch(PlainSgd { step, g: &gradient[start..start + p.len()], p });
+        });
     };
-    for_each_piece(parameter, [velocity], gradient, |p, [v], g| isa.dispatch(Sgd { step, p, v, g }));
+    assert_eq!(velocity.len(), gradient.len(), "operands of one length");
+    for_each_piece([parameter, velocity], PIECE, |start, [p, v]| {
+        isa.dispatch(Sgd { step, g: &gradient[start..start + p.len()], p, v });
+    });
 }
 
+/// The task of [`sgd`] without a velocity, for a piece.
 struct PlainSgd<'a> {
     step: SgdStep,
     p: &'a mut [f32],
@@ -59,6 +71,7 @@ impl Task for PlainSgd<'_> {
     }
 }
 
+/// The task of [`sgd`] with a velocity, for a piece.
 struct Sgd<'a> {
     step: SgdStep,
     p: &'a mut [f32],
@@ -76,7 +89,8 @@ impl Task for Sgd<'_> {
         let share = if first { 1.0 } else { (1.0 - dampening) as f32 };
         for ((p, v), g) in self.p.iter_mut().zip(self.v).zip(self.g) {
             let g = g + decay * *p;
-            // The first velocity may be any memory, even NaN, so it is not multiplied by 0.
+            // Before the first step the velocity may be anything, even NaN, which 0 times it would
+            // keep.
             let before = if first { 0.0 } else { *v };
             *v = momentum * before + share * g;
             *p -= lr * if nesterov { g + momentum * *v } else { *v };
@@ -84,26 +98,30 @@ impl Task for Sgd<'_> {
     }
 }
 
-/// The numbers of a step of [`adamw`].
+/// The hyperparameters of a step of [`adamw`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
     /// The learning rate.
     pub lr: f64,
-    /// How much of the mean of gradients stays, in [0, 1).
+    /// The decay rate of the mean of gradients, in [0, 1).
     pub beta1: f64,
-    /// How much of the mean of squared gradients stays, in [0, 1).
+    /// The decay rate of the mean of squared gradients, in [0, 1).
     pub beta2: f64,
-    /// What is added to the denominator.
+    /// The constant that is added to the denominator.
     pub eps: f64,
-    /// What the parameter loses a step, a unit of the learning rate.
+    /// The decoupled weight decay: a step multiplies the parameter by 1 - lr * weight_decay.
     pub weight_decay: f64,
-    /// The number of this step, from 1.
+    /// The number of this step, counted from 1.
     pub step: u64,
 }
 
-/// A step of AdamW (Loshchilov and Hutter 2019) as PyTorch computes it, with the means `m` of gradients and `v` of their squares,
-/// zeros before the first step: p -= lr * weight_decay * p, then p -= lr * m̂ / (sqrt(v̂) + eps), where m̂ = m / (1 - beta1^step)
-/// and v̂ likewise.
+/// Takes a step of AdamW (Loshchilov and Hutter 2019), as PyTorch does, with the moving averages
+/// `m` of gradients and `v` of their squares, which are zeros before the first step: p -= lr *
+/// weight_decay * p, then p -= lr * m̂ / (sqrt(v̂) + eps), where m̂ = m / (1 - beta1^step) and
+/// v̂ = v / (1 - beta2^step).
+///
+/// # Panics
+/// If the lengths differ, or `step.step` is 0.
 pub fn adamw(
     isa: Isa,
     step: AdamWStep,
@@ -114,9 +132,13 @@ pub fn adamw(
 ) {
     assert!(step.step > 0, "steps are counted from 1");
     assert_eq!(parameter.len(), gradient.len(), "operands of one length");
-    for_each_piece(parameter, [m, v], gradient, |p, [m, v], g| isa.dispatch(AdamW { step, p, m, v, g }));
+    assert!(m.len() == gradient.len() && v.len() == gradient.len(), "operands of one length");
+    for_each_piece([parameter, m, v], PIECE, |start, [p, m, v]| {
+        isa.dispatch(AdamW { step, g: &gradient[start..start + p.len()], p, m, v });
+    });
 }
 
+/// The task of [`adamw`] for a piece.
 struct AdamW<'a> {
     step: AdamWStep,
     p: &'a mut [f32],
@@ -145,37 +167,12 @@ impl Task for AdamW<'_> {
     }
 }
 
-/// Calls `f` with pieces of a parameter, its state and its gradient, in parallel.
-fn for_each_piece<const N: usize>(
-    parameter: &mut [f32],
-    state: [&mut [f32]; N],
-    gradient: &[f32],
-    f: impl Fn(&mut [f32], [&mut [f32]; N], &[f32]) + Sync,
-) {
-    let n = parameter.len();
-    assert!(state.iter().all(|s| s.len() == n), "operands of one length");
-    if n <= PIECE {
-        return f(parameter, state, gradient);
-    }
-    let mut rest = state;
-    let mut pieces = Vec::with_capacity(n.div_ceil(PIECE));
-    for (parameter, gradient) in parameter.chunks_mut(PIECE).zip(gradient.chunks(PIECE)) {
-        let state = rest.each_mut().map(|s| {
-            let (piece, after) = std::mem::take(s).split_at_mut(parameter.len());
-            *s = after;
-            piece
-        });
-        pieces.push((parameter, state, gradient));
-    }
-    pieces.into_par_iter().for_each(|(parameter, state, gradient)| f(parameter, state, gradient));
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Guarded, LENGTHS, assert_close, each_isa, normals, same_on_any_threads};
     use super::*;
 
-    fn wide(x: &[f32]) -> Vec<f64> {
+    fn to_f64(x: &[f32]) -> Vec<f64> {
         x.iter().map(|&x| x.into()).collect()
     }
 
@@ -188,7 +185,7 @@ mod tests {
                 {
                     let mut p = Guarded::from(&normals(n, 1));
                     let mut v = Guarded::new(n);
-                    let (mut wanted, mut velocity) = (wide(&p), vec![0.0; n]);
+                    let (mut wanted, mut velocity) = (to_f64(&p), vec![0.0; n]);
                     for t in 0..3 {
                         let gradient = normals(n, 10 + t);
                         let first = t == 0;
@@ -200,8 +197,8 @@ mod tests {
                             let g = f64::from(gradient[i]) + 0.01 * wanted[i];
                             velocity[i] =
                                 if first { g } else { momentum * velocity[i] + (1.0 - dampening) * g };
-                            let looking_ahead = g + momentum * velocity[i];
-                            wanted[i] -= 0.1 * if nesterov { looking_ahead } else { velocity[i] };
+                            let nesterov_step = g + momentum * velocity[i];
+                            wanted[i] -= 0.1 * if nesterov { nesterov_step } else { velocity[i] };
                         }
                     }
                     assert_close(&p, &wanted, 1e-6, "parameter");
@@ -220,11 +217,11 @@ mod tests {
             for n in LENGTHS {
                 let mut p = Guarded::from(&normals(n, 1));
                 let (mut m, mut v) = (Guarded::from(&vec![0.0; n]), Guarded::from(&vec![0.0; n]));
-                let (mut wanted, mut mean, mut square) = (wide(&p), vec![0.0; n], vec![0.0; n]);
+                let (mut wanted, mut mean, mut square) = (to_f64(&p), vec![0.0; n], vec![0.0; n]);
                 for step in 1..=5 {
                     let gradient = normals(n, 10 + step);
-                    let numbers = AdamWStep { lr, beta1, beta2, eps, weight_decay, step };
-                    adamw(isa, numbers, &mut p, &gradient, &mut m, &mut v);
+                    let hyperparameters = AdamWStep { lr, beta1, beta2, eps, weight_decay, step };
+                    adamw(isa, hyperparameters, &mut p, &gradient, &mut m, &mut v);
                     for i in 0..n {
                         let g = f64::from(gradient[i]);
                         wanted[i] -= lr * weight_decay * wanted[i];

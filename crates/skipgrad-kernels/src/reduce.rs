@@ -1,15 +1,15 @@
-//! Sums, in an order that depends on the problem alone, and rows made of vectors.
+//! Sums, in an order that depends on the problem alone, and the addition of a bias to rows.
 
-use super::elementwise::PIECE;
+use super::parallel::PIECE;
 use super::rows::{Strip, Terms, add_terms, lanes, map_ranges, update_rows, whole_rows};
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
 
-/// Numbers that [`sum`] and [`sum_of_squares`] add side by side.
+/// The number of partial sums of [`sum`] and [`sum_of_squares`], one per lane.
 const LANES: usize = 32;
 
-/// The sum of all numbers, added in f64 and rounded once.
+/// Returns the sum of all elements, added in f64 and rounded once.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, sum};
@@ -19,11 +19,12 @@ pub fn sum(isa: Isa, x: &[f32]) -> f32 {
     sum_of(isa, x, |x| x) as f32
 }
 
-/// The sum of the squares of all numbers, in f64.
+/// Returns the sum of the squares of all elements, in f64.
 pub fn sum_of_squares(isa: Isa, x: &[f32]) -> f64 {
     sum_of(isa, x, |x| x * x)
 }
 
+/// Returns the sum of `f` of every element: the pieces are summed in parallel and added in order.
 fn sum_of(isa: Isa, x: &[f32], f: impl Fn(f64) -> f64 + Copy + Send + Sync) -> f64 {
     if x.len() <= PIECE {
         return isa.dispatch(Sum { x, f });
@@ -32,6 +33,7 @@ fn sum_of(isa: Isa, x: &[f32], f: impl Fn(f64) -> f64 + Copy + Send + Sync) -> f
     partial.into_iter().fold(0.0, |total, part| total + part)
 }
 
+/// The task of [`sum_of`] for a piece.
 struct Sum<'a, F> {
     x: &'a [f32],
     f: F,
@@ -56,8 +58,11 @@ impl<F: Fn(f64) -> f64> Task for Sum<'_, F> {
     }
 }
 
-/// `out[c]` = the sum of `x[r, c]` over the rows of `x[rows, channels]`, where `channels = out.len()`: the gradient of a bias.
-/// Panics unless the rows are whole.
+/// Computes `out[c] = Σ x[r, c]` over the rows of `x[rows, channels]`, where `channels =
+/// out.len()`: the gradient of a bias.
+///
+/// # Panics
+/// If x does not consist of whole rows.
 pub fn column_sums(isa: Isa, x: &[f32], out: &mut [f32]) {
     let totals = column_totals(isa, x, out.len());
     for (out, total) in out.iter_mut().zip(totals) {
@@ -65,7 +70,7 @@ pub fn column_sums(isa: Isa, x: &[f32], out: &mut [f32]) {
     }
 }
 
-/// [`column_sums`] before it is rounded.
+/// Returns the sums of [`column_sums`] before they are rounded.
 pub(super) fn column_totals(isa: Isa, x: &[f32], channels: usize) -> Vec<f64> {
     let rows = whole_rows(x.len(), channels);
     let parts = map_ranges(rows, channels, |range| {
@@ -74,7 +79,7 @@ pub(super) fn column_totals(isa: Isa, x: &[f32], channels: usize) -> Vec<f64> {
     add_vectors(parts, channels)
 }
 
-/// The sum of vectors of a number a channel, in their order.
+/// Adds vectors `[channels]` in their order.
 pub(super) fn add_vectors(parts: Vec<Vec<f64>>, channels: usize) -> Vec<f64> {
     parts.into_iter().fold(vec![0.0; channels], |mut totals, part| {
         totals.iter_mut().zip(part).for_each(|(total, part)| *total += part);
@@ -82,7 +87,7 @@ pub(super) fn add_vectors(parts: Vec<Vec<f64>>, channels: usize) -> Vec<f64> {
     })
 }
 
-/// Sums of the columns of a matrix on one thread.
+/// The task that sums the columns of a matrix on one thread.
 pub(super) struct ColumnTotals<'a> {
     pub(super) x: &'a [f32],
     pub(super) channels: usize,
@@ -111,12 +116,15 @@ impl Terms<1> for ColumnTotals<'_> {
     }
 }
 
-/// `y[r, c] += bias[c]` in every row of `y[rows, channels]`. Panics unless the rows are whole, as all kernels of rows do.
+/// Computes `y[r, c] += bias[c]` for `y[rows, channels]`.
+///
+/// # Panics
+/// If y does not consist of whole rows.
 pub fn add_bias_rows(isa: Isa, bias: &[f32], y: &mut [f32]) {
     update_rows(isa, bias.len(), y, [], [bias], |y, [], [bias]| y + bias);
 }
 
-/// Adds the parts of a sum, each as long as `to`, to it in order.
+/// Adds the vectors that `partial` consists of, each as long as `to`, to it in order.
 pub(super) fn add_in_order(partial: &[f32], to: &mut [f32]) {
     const PIECE: usize = 1024;
     if partial.is_empty() {

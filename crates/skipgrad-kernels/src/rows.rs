@@ -1,31 +1,35 @@
-//! How the kernels that treat every channel by itself walk over a matrix `[rows, channels]`.
+//! The loops of the kernels that treat every channel of a matrix `[rows, channels]` separately.
 //!
-//! A row may be as short as 3 numbers, which fills no vector. So rows are taken several at once, as a *strip*, together with
-//! the vectors of `channels` numbers repeated as often: the inner loop then runs over at least [`STRIP`] neighboring numbers
-//! whatever the channels are. Sums over rows are kept a strip wide, and its rows are added at the end.
+//! A row may be as short as 3 elements, which do not fill a vector. So several rows are taken at
+//! once, as a *strip*, and the vectors `[channels]` are repeated as often: the inner loop then runs
+//! over at least [`STRIP`] contiguous elements, whatever the number of channels. Sums over rows are
+//! kept for the columns of a strip, and the rows of the strip are added at the end.
 //!
-//! Sums: a *block* of rows is summed in f32, blocks are added in f64, and a *range* of some blocks is one task of a thread. All
-//! three are cut by the problem alone and merged in order, so the threads do not change a bit.
+//! A *block* of rows is summed in f32, blocks are added in f64, and a *range* of some blocks is one
+//! task of a thread. All three depend on the problem alone and are merged in order, so the number
+//! of threads does not change a bit.
 //!
-//! Loops with several outputs or many operands go over arrays of 16 numbers ([`Columns`]), since the compiler gives up on
-//! telling so many slices apart, and would not vectorize them.
+//! Loops with several outputs or many operands go over arrays of 16 elements ([`Columns`]), since
+//! the compiler cannot prove that many slices are distinct and would not vectorize them.
 
-use super::elementwise::PIECE;
+use super::parallel::{PIECE, for_each_piece};
 use super::simd::Simd;
 use super::{Isa, Task};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// The least width of a strip, where rows are shorter than this.
+/// The minimum width of a strip of rows that are shorter than this.
 const STRIP: usize = 128;
-/// Widths of strips are multiples of this, where rows are shorter than `STRIP`: so many numbers an unrolled loop takes.
+/// The width of a strip of rows that are shorter than `STRIP` is a multiple of this, the number of
+/// elements that an unrolled loop takes.
 const MULTIPLE: usize = 32;
-/// The least rows in a block, so that its end costs little, and the least numbers in a range.
+/// The minimum number of rows in a block, so that its end costs little.
 const BLOCK_ROWS: usize = 128;
+/// The minimum number of elements in a range.
 const RANGE: usize = 4 * PIECE;
-/// The most ranges.
+/// The maximum number of ranges.
 const MAX_RANGES: usize = 64;
-/// Strips that are added to the sums at once.
+/// The number of strips that are added to the sums at once.
 const STRIPS: usize = 4;
 
 /// Several rows of a matrix taken as one.
@@ -36,6 +40,7 @@ pub(super) struct Strip {
 }
 
 impl Strip {
+    /// Returns the strip of rows with `channels` elements.
     pub(super) fn new(channels: usize) -> Strip {
         let rows = if channels == 0 || channels >= STRIP {
             1
@@ -46,29 +51,29 @@ impl Strip {
         Strip { channels, rows }
     }
 
-    /// Numbers in a strip; at least 1.
+    /// Returns the number of elements in a strip, at least 1.
     pub(super) fn width(self) -> usize {
         (self.channels * self.rows).max(1)
     }
 
-    /// Rows in a block that is summed in f32.
+    /// Returns the number of rows in a block, which is summed in f32.
     pub(super) fn block_rows(self) -> usize {
         (PIECE / self.channels.max(1)).max(BLOCK_ROWS).next_multiple_of(self.rows)
     }
 
-    /// The blocks of a matrix of `len` numbers.
+    /// Returns the blocks of a matrix of `len` elements.
     pub(super) fn blocks(self, len: usize) -> impl Iterator<Item = Range<usize>> {
         let block = self.block_rows() * self.channels.max(1);
         (0..len).step_by(block).map(move |start| start..len.min(start + block))
     }
 
-    /// A vector of a number a channel, once for every row of a strip.
+    /// Returns a vector `[channels]`, repeated for every row of a strip.
     pub(super) fn repeat(self, vector: &[f32]) -> Vec<f32> {
-        assert_eq!(vector.len(), self.channels, "one number a channel");
+        assert_eq!(vector.len(), self.channels, "one element per channel");
         if vector.is_empty() { vec![0.0] } else { vector.repeat(self.rows) }
     }
 
-    /// Adds the rows of a strip of sums to `totals`, and clears the sums.
+    /// Adds the rows of a strip of sums to `totals` and clears the sums.
     #[inline(always)]
     pub(super) fn drain(self, sums: &mut [f32], totals: &mut [f64]) {
         for row in sums.chunks_mut(self.channels.max(1)) {
@@ -80,19 +85,21 @@ impl Strip {
     }
 }
 
-/// Rows of a matrix of `len` numbers. Panics unless they are whole.
+/// Returns the number of rows of a matrix of `len` elements, and panics unless they are whole.
 pub(super) fn whole_rows(len: usize, channels: usize) -> usize {
     let rows = len.checked_div(channels).unwrap_or(0);
     assert_eq!(rows * channels, len, "whole rows of {channels} channels");
     rows
 }
 
-/// Numbers of whole strips that a thread takes at once where nothing is summed.
+/// Returns the number of elements, in whole strips, that a thread takes at once where nothing is
+/// summed.
 pub(super) fn piece_of_strips(channels: usize) -> usize {
     PIECE.next_multiple_of(Strip::new(channels).width())
 }
 
-/// Calls `f` with the ranges of rows that are summed as one task each, in parallel; the results are in order.
+/// Calls `f` with the ranges of rows that are summed as one task each, in parallel, and returns the
+/// results in order.
 pub(super) fn map_ranges<R: Send>(
     rows: usize,
     channels: usize,
@@ -108,12 +115,13 @@ pub(super) fn map_ranges<R: Send>(
     }
 }
 
-/// Work on `L` neighboring columns of a strip or of a pixel. Mark `columns` `#[inline(always)]`.
+/// The work on the columns of a strip or of a pixel.
 pub(super) trait Columns {
+    /// Does the work for `L` columns from `column` on. Mark it `#[inline(always)]`.
     fn columns<const L: usize>(&mut self, column: usize);
 }
 
-/// Does the work for `n` columns: 16 at once, then 8, then 4, then one by one.
+/// Does the work for `n` columns: 16 at once, then 8, then 4, then each of the rest.
 #[inline(always)]
 pub(super) fn over_columns(n: usize, work: &mut impl Columns) {
     let mut column = 0;
@@ -135,19 +143,21 @@ pub(super) fn over_columns(n: usize, work: &mut impl Columns) {
     }
 }
 
-/// `L` numbers from `at` on.
+/// Returns the `L` elements from `at` on.
 #[inline(always)]
 pub(super) fn lanes<const L: usize>(x: &[f32], at: usize) -> &[f32; L] {
-    x[at..].first_chunk().expect("the slice ends behind these columns")
+    x[at..].first_chunk().expect("the slice has these columns")
 }
 
-/// What `K` sums over rows add for `L` numbers of a matrix; `at` is their place in the matrix, `column` in their strip. Mark
-/// `terms` `#[inline(always)]`.
+/// The terms of `K` sums over rows.
 pub(super) trait Terms<const K: usize> {
+    /// Returns the terms of `L` elements, which begin at position `at` in the matrix and `column`
+    /// in their strip. Mark it `#[inline(always)]`.
     fn terms<const L: usize>(&self, at: usize, column: usize) -> [[f32; L]; K];
 }
 
-/// Adds the terms of the numbers in `range`, which starts with a strip, to sums of the width of a strip.
+/// Adds the terms of the elements in `range`, which starts with a strip, to sums as wide as a
+/// strip.
 #[inline(always)]
 pub(super) fn add_terms<const K: usize>(
     terms: &impl Terms<K>,
@@ -167,7 +177,7 @@ pub(super) fn add_terms<const K: usize>(
     }
 }
 
-/// Adds `R` strips from `start` on.
+/// The addition of the terms of `R` strips from `start` on.
 struct AddTerms<'a, T, const K: usize, const R: usize> {
     terms: &'a T,
     start: usize,
@@ -196,51 +206,88 @@ impl<T: Terms<K>, const K: usize, const R: usize> Columns for AddTerms<'_, T, K,
     }
 }
 
-/// `y[r, c] = f(y[r, c], [x0[r, c], …], [v0[c], …])`, in parallel.
+/// Matrices `[rows, channels]` and vectors `[channels]` that an update reads.
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a, const N: usize, const M: usize> {
+    pub(super) matrices: [&'a [f32]; N],
+    pub(super) vectors: [&'a [f32]; M],
+}
+
+/// Computes `y[r, c] = f(y[r, c], [x0[r, c], …], [v0[c], …])`, in parallel.
 pub(super) fn update_rows<const N: usize, const M: usize>(
     isa: Isa,
     channels: usize,
     y: &mut [f32],
-    inputs: [&[f32]; N],
+    matrices: [&[f32]; N],
     vectors: [&[f32]; M],
     f: impl Fn(f32, [f32; N], [f32; M]) -> f32 + Copy + Send + Sync,
 ) {
-    whole_rows(y.len(), channels);
-    let n = y.len();
-    assert!(inputs.iter().all(|x| x.len() == n), "operands of one length");
-    let strip = Strip::new(channels);
-    let vectors = vectors.map(|v| strip.repeat(v));
-    let piece = |start: usize, y: &mut [f32]| {
-        let inputs = inputs.map(|x| &x[start..start + y.len()]);
-        let vectors = vectors.each_ref().map(|v| &v[..]);
-        isa.dispatch(UpdateRows { width: strip.width(), y, inputs, vectors, f });
-    };
-    let size = piece_of_strips(channels);
-    if n <= size {
-        piece(0, y);
-    } else {
-        y.par_chunks_mut(size).enumerate().for_each(|(i, y)| piece(i * size, y));
-    }
+    let operands = (Operands { matrices, vectors }, Operands { matrices: [], vectors: [] });
+    update_rows_by(isa, channels, y, operands, |y, x, v, [], []| f(y, x, v));
 }
 
-struct UpdateRows<'a, F, const N: usize, const M: usize> {
+/// Computes [`update_rows`] with operands of two kinds, all of which `f` receives.
+pub(super) fn update_rows_by<const N: usize, const M: usize, const P: usize, const Q: usize>(
+    isa: Isa,
+    channels: usize,
+    y: &mut [f32],
+    operands: (Operands<'_, N, M>, Operands<'_, P, Q>),
+    f: impl Fn(f32, [f32; N], [f32; M], [f32; P], [f32; Q]) -> f32 + Copy + Send + Sync,
+) {
+    whole_rows(y.len(), channels);
+    let n = y.len();
+    let strip = Strip::new(channels);
+    let (first, second) = operands;
+    let mut matrices = first.matrices.iter().chain(&second.matrices);
+    assert!(matrices.all(|x| x.len() == n), "operands of one length");
+    let repeated = (first.vectors.map(|v| strip.repeat(v)), second.vectors.map(|v| strip.repeat(v)));
+    for_each_piece(y, piece_of_strips(channels), |start, y| {
+        let end = start + y.len();
+        let operands = (
+            Operands {
+                matrices: first.matrices.map(|x| &x[start..end]),
+                vectors: repeated.0.each_ref().map(|v| &v[..]),
+            },
+            Operands {
+                matrices: second.matrices.map(|x| &x[start..end]),
+                vectors: repeated.1.each_ref().map(|v| &v[..]),
+            },
+        );
+        isa.dispatch(UpdateRows { width: strip.width(), y, operands, f });
+    });
+}
+
+/// The task of [`update_rows_by`] for some strips, whose vectors are as wide as a strip.
+struct UpdateRows<'a, F, const N: usize, const M: usize, const P: usize, const Q: usize> {
     width: usize,
     y: &'a mut [f32],
-    inputs: [&'a [f32]; N],
-    vectors: [&'a [f32]; M],
+    operands: (Operands<'a, N, M>, Operands<'a, P, Q>),
     f: F,
 }
 
-impl<F: Fn(f32, [f32; N], [f32; M]) -> f32, const N: usize, const M: usize> Task for UpdateRows<'_, F, N, M> {
+impl<F, const N: usize, const M: usize, const P: usize, const Q: usize> Task for UpdateRows<'_, F, N, M, P, Q>
+where
+    F: Fn(f32, [f32; N], [f32; M], [f32; P], [f32; Q]) -> f32,
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
+        let (first, second) = self.operands;
         for (i, y) in self.y.chunks_mut(self.width).enumerate() {
-            let inputs = self.inputs.map(|x| &x[i * self.width..][..y.len()]);
-            let vectors = self.vectors.map(|v| &v[..y.len()]);
+            // The slices are cut to one length so that the loop needs no checks of bounds.
+            let (n, start) = (y.len(), i * self.width);
+            let (x, more_x) =
+                (first.matrices.map(|x| &x[start..][..n]), second.matrices.map(|x| &x[start..][..n]));
+            let (v, more_v) = (first.vectors.map(|v| &v[..n]), second.vectors.map(|v| &v[..n]));
             for (i, y) in y.iter_mut().enumerate() {
-                *y = (self.f)(*y, inputs.map(|x| x[i]), vectors.map(|v| v[i]));
+                *y = (self.f)(
+                    *y,
+                    x.map(|x| x[i]),
+                    v.map(|v| v[i]),
+                    more_x.map(|x| x[i]),
+                    more_v.map(|v| v[i]),
+                );
             }
         }
     }
@@ -250,9 +297,10 @@ impl<F: Fn(f32, [f32; N], [f32; M]) -> f32, const N: usize, const M: usize> Task
 pub(super) mod tests {
     use super::*;
 
-    /// Channels with every kind of strip: odd, even, a power of two, and too wide to be repeated.
+    /// Numbers of channels for every kind of strip: odd, even, a power of two, and a row as long as
+    /// a strip.
     pub(crate) const CHANNELS: [usize; 13] = [1, 2, 3, 5, 7, 8, 12, 16, 31, 64, 100, 129, 512];
-    /// Rows: none, one, odd, beyond a strip, beyond a block (together with few channels).
+    /// Numbers of rows: zero, one, odd, more than a strip, more than a block (with few channels).
     pub(crate) const ROWS: [usize; 7] = [0, 1, 2, 7, 33, 130, 1025];
 
     #[test]

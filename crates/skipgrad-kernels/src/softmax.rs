@@ -1,18 +1,21 @@
-//! Softmax over the last axis of `x[rows, classes]`, its logarithm, and the cross entropy made of it.
+//! Softmax over the last axis of `x[rows, classes]`, its logarithm, and the cross entropy.
 //!
-//! A row is taken by one thread: its maximum is subtracted, so that no exponential overflows, and its sums are f64.
+//! A row is computed by one thread: its maximum is subtracted, so that no exponential overflows,
+//! and its sums are f64.
 
-use super::elementwise::{PIECE, exp};
+use super::elementwise::exp;
+use super::parallel::{PIECE, RowsMut, for_each_piece};
 use super::rows::whole_rows;
 use super::simd::Simd;
 use super::{Isa, Task};
-use rayon::prelude::*;
 
-/// Partial results side by side in a row.
+/// The number of partial results for a row, one per lane.
 const LANES: usize = 16;
 
-/// `y[r, k]` = exp(x[r, k]) / Σ exp(x[r, ·]) for `x[rows, classes]`. Panics unless the rows are whole and `y` is as long, as
-/// all kernels of this file do.
+/// Computes `y[r, k] = exp(x[r, k]) / Σ exp(x[r, ·])` for `x[rows, classes]`.
+///
+/// # Panics
+/// If the rows are not whole or the lengths differ, as all kernels of this file do.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, softmax};
@@ -24,24 +27,27 @@ pub fn softmax(isa: Isa, classes: usize, x: &[f32], y: &mut [f32]) {
     for_each_row(isa, classes, y, [x], Softmax);
 }
 
-/// `dx = y * (dy - Σ dy y)`, the sum over a row, where `y` is the output of [`softmax`].
+/// Computes `dx = y * (dy - Σ dy y)`, where the sum is over a row and `y` is the output of
+/// [`softmax`].
 pub fn softmax_backward(isa: Isa, classes: usize, y: &[f32], dy: &[f32], dx: &mut [f32]) {
     for_each_row(isa, classes, dx, [y, dy], SoftmaxBackward);
 }
 
-/// `y[r, k]` = x[r, k] - ln Σ exp(x[r, ·]) for `x[rows, classes]`.
+/// Computes `y[r, k] = x[r, k] - ln Σ exp(x[r, ·])` for `x[rows, classes]`.
 pub fn log_softmax(isa: Isa, classes: usize, x: &[f32], y: &mut [f32]) {
     for_each_row(isa, classes, y, [x], LogSoftmax);
 }
 
-/// `dx = dy - exp(y) Σ dy`, the sum over a row, where `y` is the output of [`log_softmax`].
+/// Computes `dx = dy - exp(y) Σ dy`, where the sum is over a row and `y` is the output of
+/// [`log_softmax`].
 pub fn log_softmax_backward(isa: Isa, classes: usize, y: &[f32], dy: &[f32], dx: &mut [f32]) {
     for_each_row(isa, classes, dx, [y, dy], LogSoftmaxBackward);
 }
 
-/// How a row of `y` is made of rows of `N` inputs. Mark `row` `#[inline(always)]`: a closure of this size would not be inlined
-/// into the function that is compiled for the instruction set.
+/// The computation of a row of `y` from rows of `N` inputs.
 trait RowMap<const N: usize>: Copy + Send + Sync {
+    /// Computes a row. Mark it `#[inline(always)]`: a closure of this size would not be inlined
+    /// into the function that is compiled for the instruction set.
     fn row(self, y: &mut [f32], inputs: [&[f32]; N]);
 }
 
@@ -98,24 +104,31 @@ impl RowMap<2> for LogSoftmaxBackward {
     }
 }
 
-/// What [`cross_entropy`] compares with.
+/// The target of [`cross_entropy`].
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
     /// The class of every row, below the number of classes.
     Classes(&'a [usize]),
-    /// A weight for every class of every row, `[rows, classes]`; usually they add up to 1 in a row.
+    /// A weight for every class of every row, `[rows, classes]`; the weights of a row usually add
+    /// up to 1.
     Weights(&'a [f32]),
 }
 
-/// The loss of every row of `logits[rows, classes]` and its gradient, as PyTorch's `cross_entropy`.
+/// Computes the loss of every row of `logits[rows, classes]` and the gradient of the mean loss, as
+/// PyTorch's `cross_entropy` does.
 ///
-/// `losses[r]` = `-Σ t[r, k] log_softmax(logits)[r, k]` over k, where t is the target, smoothed: (1 - smoothing) t + smoothing /
-/// classes. `gradient` = (softmax Σ t - t) / rows, the gradient of the mean of the losses.
+/// The result is `losses[r] = -Σ t[r, k] log_softmax(logits)[r, k]`, with the sum over k, where t
+/// is the smoothed target, (1 - smoothing) target + smoothing / classes. The gradient is
+/// `(softmax(logits) Σ t - t) / rows`.
+///
+/// # Panics
+/// If a slice does not fit, or a class is not below `classes`.
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, Target, cross_entropy};
 /// let (mut losses, mut gradient) = ([0.0], [0.0; 2]);
-/// cross_entropy(Isa::active(), 2, &[7.0, 7.0], Target::Classes(&[1]), 0.0, &mut losses, &mut gradient);
+/// let target = Target::Classes(&[1]);
+/// cross_entropy(Isa::active(), 2, &[7.0, 7.0], target, 0.0, &mut losses, &mut gradient);
 /// assert!((losses[0] - 2f32.ln()).abs() < 1e-7);
 /// assert_eq!(gradient, [0.5, -0.5]);
 /// ```
@@ -140,33 +153,28 @@ pub fn cross_entropy(
     if logits.is_empty() {
         return losses.fill(0.0);
     }
-    let piece_rows = (PIECE / classes).max(1);
     let share = 1.0 / rows as f64;
-    let piece = |i: usize, losses: &mut [f32], gradient: &mut [f32]| {
-        let range = i * piece_rows..i * piece_rows + losses.len();
-        let numbers = range.start * classes..range.end * classes;
-        let logits = &logits[numbers.clone()];
+    let outputs = (losses, RowsMut { data: gradient, width: classes });
+    for_each_piece(outputs, (PIECE / classes).max(1), |first, (losses, gradient)| {
+        let range = first..first + losses.len();
+        let elements = range.start * classes..range.end * classes;
+        let logits = &logits[elements.clone()];
         let target = match target {
             Target::Classes(labels) => Target::Classes(&labels[range]),
-            Target::Weights(weights) => Target::Weights(&weights[numbers]),
+            Target::Weights(weights) => Target::Weights(&weights[elements]),
         };
+        let gradient = gradient.data;
         isa.dispatch(CrossEntropy { classes, logits, target, smoothing, share, losses, gradient });
-    };
-    if rows <= piece_rows {
-        piece(0, losses, gradient);
-    } else {
-        let gradients = gradient.par_chunks_mut(piece_rows * classes);
-        let pieces = losses.par_chunks_mut(piece_rows).zip(gradients).enumerate();
-        pieces.for_each(|(i, (losses, gradient))| piece(i, losses, gradient));
-    }
+    });
 }
 
+/// The task of [`cross_entropy`] for some rows.
 struct CrossEntropy<'a> {
     classes: usize,
     logits: &'a [f32],
     target: Target<'a>,
     smoothing: f32,
-    /// 1 / all rows.
+    /// The weight of a row in the mean, 1 / rows.
     share: f64,
     losses: &'a mut [f32],
     gradient: &'a mut [f32],
@@ -185,7 +193,7 @@ impl Task for CrossEntropy<'_> {
             let keep = 1.0 - f64::from(self.smoothing);
             let spread = f64::from(self.smoothing) / c as f64;
             let deviation = |x: f32| f64::from(x) - f64::from(max);
-            // Σ t and Σ t (x - max), over the target as it is given; smoothing adds to both.
+            // These are Σ t and Σ t (x - max) for the given target; smoothing adds to both.
             let (weight, product) = match self.target {
                 Target::Classes(labels) => (1.0, deviation(x[labels[r]])),
                 Target::Weights(weights) => {
@@ -217,7 +225,7 @@ impl Task for CrossEntropy<'_> {
     }
 }
 
-/// The largest number of a row. NaN is passed over: it comes back with the exponentials.
+/// Returns the maximum of a row. NaN is skipped here; the exponentials propagate it.
 #[inline(always)]
 fn row_max(x: &[f32]) -> f32 {
     let larger = |max: f32, x: f32| if x > max { x } else { max };
@@ -231,7 +239,7 @@ fn row_max(x: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &x| larger(max, x))
 }
 
-/// `y[k]` = exp(x[k] - max), and their sum.
+/// Computes `y[k] = exp(x[k] - max)` and returns their sum.
 #[inline(always)]
 fn exponentials(x: &[f32], max: f32, y: &mut [f32]) -> f64 {
     for (y, x) in y.iter_mut().zip(x) {
@@ -240,7 +248,7 @@ fn exponentials(x: &[f32], max: f32, y: &mut [f32]) -> f64 {
     row_sum([y], |[y]| f64::from(y))
 }
 
-/// Σ f([a[k], b[k], …]), in f64 and in an order that depends on the length alone.
+/// Returns Σ f([a[k], b[k], …]), added in f64 and in an order that depends on the length alone.
 #[inline(always)]
 fn row_sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f64) -> f64 {
     let n = rows[0].len();
@@ -258,7 +266,7 @@ fn row_sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f64) -> f6
     lanes.into_iter().fold(0.0, |total, lane| total + lane)
 }
 
-/// Makes every row of `y`, in parallel.
+/// Computes every row of `y`, in parallel.
 fn for_each_row<const N: usize>(
     isa: Isa,
     classes: usize,
@@ -272,18 +280,13 @@ fn for_each_row<const N: usize>(
     if n == 0 {
         return;
     }
-    let size = classes * (PIECE / classes).max(1);
-    let piece = |start: usize, y: &mut [f32]| {
+    for_each_piece(y, classes * (PIECE / classes).max(1), |start, y| {
         let inputs = inputs.map(|x| &x[start..start + y.len()]);
         isa.dispatch(EachRow { classes, y, inputs, map });
-    };
-    if n <= size {
-        piece(0, y);
-    } else {
-        y.par_chunks_mut(size).enumerate().for_each(|(i, y)| piece(i * size, y));
-    }
+    });
 }
 
+/// The task of [`for_each_row`] for some rows.
 struct EachRow<'a, M, const N: usize> {
     classes: usize,
     y: &'a mut [f32],
@@ -308,7 +311,7 @@ mod tests {
     use super::super::testing::{Guarded, assert_close, each_isa, normals, same_on_any_threads};
     use super::*;
 
-    /// Rows and classes; the last is more than a thread takes at once.
+    /// Numbers of rows and of classes. The last pair is more than a thread takes at once.
     const SIZES: [(usize, usize); 10] =
         [(0, 3), (1, 1), (2, 7), (5, 10), (3, 15), (3, 16), (4, 17), (2, 33), (1, 1000), (331, 100)];
 
@@ -325,7 +328,7 @@ mod tests {
     fn softmax_and_its_logarithm_are_those_of_f64() {
         for isa in each_isa() {
             for (rows, classes) in SIZES {
-                // Far from zero, where exponentials without the shift would overflow.
+                // These values are so large that exponentials without the shift would overflow.
                 let x: Vec<f32> = normals(rows * classes, 1).iter().map(|x| 300.0 + 10.0 * x).collect();
                 let dy = normals(x.len(), 2);
                 let log = naive_log_softmax(&x, classes);

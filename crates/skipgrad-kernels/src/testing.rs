@@ -1,10 +1,10 @@
-//! What the tests of the bandwidth-bound kernels share.
+//! The harness that the tests of all kernels share.
 
 use super::Isa;
 use rand::{Rng as _, SeedableRng, rngs::ChaCha8Rng};
 use std::ops::{Deref, DerefMut};
 
-/// Lengths with every remainder of every vector, and beyond what a thread takes at once.
+/// Lengths with every remainder of every vector, and one that is more than a thread takes at once.
 pub(super) const LENGTHS: [usize; 28] = [
     0,
     1,
@@ -33,10 +33,10 @@ pub(super) const LENGTHS: [usize; 28] = [
     64,
     65,
     1000,
-    super::elementwise::PIECE + 1,
+    super::parallel::PIECE + 1,
 ];
 
-/// Every instruction set that this processor has, and stand-ins for others.
+/// Returns every instruction set that this processor has, and stand-ins for others.
 pub(super) fn each_isa() -> Vec<Isa> {
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut all = Isa::available();
@@ -47,12 +47,12 @@ pub(super) fn each_isa() -> Vec<Isa> {
     all
 }
 
-/// Standard normal numbers.
+/// Returns `n` values from the standard normal distribution, the same for the same seed.
 pub(super) fn normals(n: usize, seed: u64) -> Vec<f32> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = ChaCha8Rng::from_seed(key);
-    // Box and Muller, in f64.
+    // This is the transform of Box and Muller, in f64.
     let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     (0..n)
         .map(|_| {
@@ -62,7 +62,7 @@ pub(super) fn normals(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// Fails unless `f` gives the same bits on 1, 2, 3 and 8 threads.
+/// Asserts that `f` returns the same bits on 1, 2, 3 and 8 threads.
 pub(super) fn same_on_any_threads(f: impl Fn() -> Vec<f32> + Sync) {
     let results = [1, 2, 3, 8].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -72,16 +72,18 @@ pub(super) fn same_on_any_threads(f: impl Fn() -> Vec<f32> + Sync) {
     assert!(results[1..].iter().all(|bits| *bits == results[0]), "the number of threads changed a result");
 }
 
-/// Every f64 as two f32 that hold its bits.
+/// Returns the bits of every f64, as two f32.
 pub(super) fn bits(x: &[f64]) -> Vec<f32> {
     x.iter().flat_map(|x| [x.to_bits() as u32, (x.to_bits() >> 32) as u32].map(f32::from_bits)).collect()
 }
 
+/// The number of canaries on each side.
 const GUARD: usize = 64;
-/// A NaN, so that whatever a kernel reads outside of its input shows in the result.
+/// The bits of a NaN, so that a read outside of the input shows in the result.
 const CANARY: u32 = 0x7fc0_1234;
 
-/// The input or output of a kernel, with canaries on both sides, which are checked when it is dropped.
+/// The input or output of a kernel, with canaries on both sides, which are checked when it is
+/// dropped.
 pub(super) struct Guarded(Vec<f32>);
 
 impl From<&Vec<f32>> for Guarded {
@@ -92,17 +94,17 @@ impl From<&Vec<f32>> for Guarded {
 }
 
 impl Guarded {
-    /// An output of `n` elements, NaN at first: a kernel must write them all.
+    /// Returns an output of `n` elements, which are NaN until the kernel writes them.
     pub(super) fn new(n: usize) -> Guarded {
         Guarded::filled(n, f32::NAN)
     }
 
-    /// `n` elements of the same value.
+    /// Returns `n` elements of the same value.
     pub(super) fn filled(n: usize, value: f32) -> Guarded {
         Guarded::from(&vec![value; n])
     }
 
-    /// An input of `n` values in [-1, 1), the same for the same seed.
+    /// Returns an input of `n` values in [-1, 1), the same for the same seed.
     pub(super) fn uniform(n: usize, seed: u64) -> Guarded {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut values = vec![0.0; n];
@@ -133,7 +135,8 @@ impl Drop for Guarded {
     }
 }
 
-/// Fails unless every number is within `tolerance` of what is wanted, relative to 1 or to the wanted number.
+/// Asserts that every element is within `tolerance` of the wanted value, absolute for values below
+/// 1 and relative above.
 #[track_caller]
 pub(super) fn assert_close(got: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), wanted.len(), "{what}");

@@ -2,17 +2,16 @@
 
 use super::{ChannelView, NormRelu};
 use crate::blocking::Blocking;
-use crate::elementwise::PIECE;
 use crate::epilogue::{BlockVisitor, ColumnEpilogue, Epilogue};
 use crate::grid::Grid;
 use crate::moments::{TakeMoments, merge_blocks};
 use crate::pack::{BOperand, UnpackedB};
 use crate::panel::RowMajor;
+use crate::parallel::{PIECE, RowsMut, for_each_piece};
 use crate::prefetch::Prefetcher;
 use crate::product::{AOperand, Product};
 use crate::simd::Simd;
 use crate::{Isa, Task};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Computes `y[r, c] = max(x[r, c] * scale[c] + shift[c], 0)` for `y[rows, channels]`.
@@ -26,10 +25,10 @@ pub fn activate(isa: Isa, x: ChannelView<'_>, norm: NormRelu<'_>, y: &mut [f32])
     if y.is_empty() {
         return;
     }
-    let piece = (PIECE / channels).max(1);
-    y.par_chunks_mut(piece * channels).enumerate().for_each(|(i, y)| {
-        let rows = i * piece..i * piece + y.len() / channels;
-        isa.dispatch(ActivateTask { x, norm, rows, channels: 0..channels, to: y, pitch: channels });
+    let y = RowsMut { data: y, width: channels };
+    for_each_piece(y, (PIECE / channels).max(1), |first, y| {
+        let rows = first..first + y.data.len() / channels;
+        isa.dispatch(ActivateTask { x, norm, rows, channels: 0..channels, to: y.data, pitch: channels });
     });
 }
 

@@ -1,11 +1,10 @@
 //! The gradient of a layer's own channels.
 
 use super::ChannelView;
-use crate::elementwise::PIECE;
+use crate::parallel::{PIECE, RowsMut, for_each_piece};
 use crate::prefetch::{Cache, prefetch_row};
 use crate::simd::Simd;
 use crate::{Isa, Task};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// The gradient that reaches x through the batch statistics of all norms that share them: `offset +
@@ -42,10 +41,10 @@ pub fn channel_gradient(
     if out.is_empty() {
         return;
     }
-    let piece = (PIECE / x.row).max(1);
-    out.par_chunks_mut(piece * width).enumerate().for_each(|(i, out)| {
-        let start = i * piece * x.row + channels.start;
-        isa.dispatch(ReadChannels { dx, x, start, statistics, width, out });
+    let out = RowsMut { data: out, width };
+    for_each_piece(out, (PIECE / x.row).max(1), |first, out| {
+        let start = first * x.row + channels.start;
+        isa.dispatch(ReadChannels { dx, x, start, statistics, width, out: out.data });
     });
 }
 

@@ -1,32 +1,35 @@
-//! Which parts of some regions of memory are free. Only addresses are handled here, no memory is touched.
+//! The bookkeeping of the free parts of memory regions. It deals with addresses only and touches no
+//! memory.
 //!
-//! Taking is by best fit: the smallest free run that is large enough, the lowest of those, cut to size. A run that comes back is
-//! joined with its free neighbors in the region, so that what was two small buffers can be a large one, and the other way round.
+//! Allocation is best fit: the smallest free block that is large enough, the one with the lowest
+//! address among equals, cut to size. A block that is freed is joined with its free neighbors in
+//! the region, so that two small buffers can become a large one, and vice versa.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Regions of the address space, and what of them is free.
+/// Regions of the address space, and their free blocks.
 pub(super) struct Arena {
-    /// Address and size of each region.
+    /// The address and the size of each region.
     regions: BTreeMap<usize, usize>,
-    /// Address and size of each free run.
+    /// The address and the size of each free block.
     by_address: BTreeMap<usize, usize>,
-    /// Size and address of each free run.
+    /// The size and the address of each free block.
     by_size: BTreeSet<(usize, usize)>,
 }
 
 impl Arena {
+    /// Returns an arena without regions.
     pub(super) const fn new() -> Arena {
         Arena { regions: BTreeMap::new(), by_address: BTreeMap::new(), by_size: BTreeSet::new() }
     }
 
-    /// Makes a region, all of it free.
+    /// Adds a region, which is free.
     pub(super) fn add(&mut self, address: usize, bytes: usize) {
         self.regions.insert(address, bytes);
         self.insert(address, bytes);
     }
 
-    /// Takes `bytes` at an address, if there is a free run of them.
+    /// Allocates `bytes` and returns their address, or `None` if no free block is large enough.
     pub(super) fn take(&mut self, bytes: usize) -> Option<usize> {
         let &(size, address) = self.by_size.range((bytes, 0)..).next()?;
         self.remove(address, size);
@@ -36,27 +39,27 @@ impl Arena {
         Some(address)
     }
 
-    /// Puts back what was taken.
+    /// Frees a block that [`Arena::take`] returned.
     pub(super) fn put(&mut self, mut address: usize, mut bytes: usize) {
         let end = address + bytes;
-        if let Some(&behind) = self.by_address.get(&end)
+        if let Some(&following) = self.by_address.get(&end)
             && !self.regions.contains_key(&end)
         {
-            self.remove(end, behind);
-            bytes += behind;
+            self.remove(end, following);
+            bytes += following;
         }
-        if let Some((&before, &size)) = self.by_address.range(..address).next_back()
-            && before + size == address
+        if let Some((&previous, &size)) = self.by_address.range(..address).next_back()
+            && previous + size == address
             && !self.regions.contains_key(&address)
         {
-            self.remove(before, size);
-            (address, bytes) = (before, bytes + size);
+            self.remove(previous, size);
+            (address, bytes) = (previous, bytes + size);
         }
         self.insert(address, bytes);
     }
 
-    /// Gives up the regions that are wholly free, and returns their addresses.
-    pub(super) fn give_up(&mut self) -> Vec<usize> {
+    /// Removes the regions that are entirely free and returns their addresses.
+    pub(super) fn remove_unused(&mut self) -> Vec<usize> {
         let regions = &self.regions;
         let whole = self.by_address.iter().filter(|&(address, size)| regions.get(address) == Some(size));
         let whole: Vec<(usize, usize)> = whole.map(|(&address, &size)| (address, size)).collect();
@@ -67,16 +70,18 @@ impl Arena {
         whole.into_iter().map(|(address, _)| address).collect()
     }
 
-    /// Bytes of all regions.
+    /// Returns the total number of bytes of all regions.
     pub(super) fn size(&self) -> usize {
         self.regions.values().sum()
     }
 
+    /// Adds a free block.
     fn insert(&mut self, address: usize, bytes: usize) {
         self.by_address.insert(address, bytes);
         self.by_size.insert((bytes, address));
     }
 
+    /// Removes a free block.
     fn remove(&mut self, address: usize, bytes: usize) {
         self.by_address.remove(&address);
         self.by_size.remove(&(bytes, address));
@@ -89,7 +94,7 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
     #[test]
-    fn the_smallest_run_that_fits_is_cut_and_neighbors_are_joined() {
+    fn the_smallest_block_that_fits_is_cut_and_neighbors_are_joined() {
         let mut arena = Arena::new();
         arena.add(1000, 100);
         arena.add(2000, 50);
@@ -99,12 +104,12 @@ mod tests {
         arena.put(1000, 60);
         assert_eq!(arena.take(61), None);
         arena.put(1060, 30);
-        assert_eq!(arena.take(100), Some(1000), "three runs are one again");
+        assert_eq!(arena.take(100), Some(1000), "three blocks are one again");
         assert_eq!(arena.size(), 150);
     }
 
     #[test]
-    fn runs_of_neighboring_regions_stay_apart_and_free_regions_can_be_given_up() {
+    fn blocks_of_adjacent_regions_stay_apart_and_free_regions_are_removed() {
         let mut arena = Arena::new();
         arena.add(1000, 100);
         arena.add(1100, 100);
@@ -113,10 +118,10 @@ mod tests {
         arena.put(a, 100);
         assert_eq!(arena.take(101), None);
         assert_eq!(arena.take(10), Some(1000));
-        assert_eq!(arena.give_up(), [1100]);
+        assert_eq!(arena.remove_unused(), [1100]);
         assert_eq!((arena.size(), arena.take(91)), (100, None));
         arena.put(1000, 10);
-        assert_eq!((arena.give_up(), arena.size()), (vec![1000], 0));
+        assert_eq!((arena.remove_unused(), arena.size()), (vec![1000], 0));
     }
 
     #[test]
@@ -140,6 +145,6 @@ mod tests {
             }
         }
         taken.into_iter().for_each(|(address, bytes)| arena.put(address, bytes));
-        assert_eq!(arena.give_up(), [0, 5000]);
+        assert_eq!(arena.remove_unused(), [0, 5000]);
     }
 }

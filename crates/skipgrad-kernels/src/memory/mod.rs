@@ -1,9 +1,11 @@
 //! The memory that tensors live in: 64-byte aligned, and recycled through a process-wide pool.
 //!
-//! A training step allocates gigabytes. The first write to a fresh page costs a page fault and a zeroing by the kernel,
-//! several times the price of writing memory that the process already has. So memory is taken from the system in large
-//! regions, of which tensors get parts (see `arena`), small and large ones apart. What lies where in a step is the same in
-//! the next, and the pages that were ever written are about as many as the peak of a step needs.
+//! A training step allocates gigabytes. The first write to a fresh page costs a page fault, and the
+//! operating system fills the page with zeros: several times the cost of a write to memory that the
+//! process already has. So memory is taken from the system in large regions, and tensors get parts
+//! of them (see `arena`), with separate regions for small and for large tensors. Each training
+//! step places its tensors where the step before did, so the process writes to about as many pages
+//! as the peak of one step needs.
 
 mod arena;
 
@@ -16,19 +18,20 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Bytes: a cache line, and the width of the widest vector.
+/// The alignment in bytes: a cache line, which is also the widest vector.
 const ALIGNMENT: usize = 64;
-/// Up to so many bytes a buffer is small.
+/// The maximum number of bytes of a small buffer.
 const SMALL: usize = 64 << 10;
-/// Sizes of large buffers are multiples of a page, which is all the same to them and leaves fewer odd ends.
+/// The sizes of large buffers are multiples of this, a page: it costs them little and leaves fewer
+/// fragments.
 const PAGE: usize = 4096;
-/// The least and the most bytes of a region of large buffers; between them a region is as large as all before it. Pages that
-/// are never written cost nothing.
+/// The minimum and the maximum number of bytes of a region of large buffers; between them a region
+/// is as large as all earlier ones together. Pages that are never written cost nothing.
 const REGION: [usize; 2] = [32 << 20, 1 << 30];
-/// Bytes of a region of small buffers.
+/// The number of bytes of a region of small buffers.
 const SMALL_REGION: usize = 1 << 20;
 
-/// An owned run of initialized numbers.
+/// An owned slice of initialized f32 elements from the pool, aligned to 64 bytes.
 pub struct Storage {
     start: NonNull<f32>,
     len: usize,
@@ -36,10 +39,10 @@ pub struct Storage {
 
 // SAFETY: a storage owns its memory exclusively, like a `Box<[f32]>`.
 unsafe impl Send for Storage {}
-// SAFETY: through a shared storage memory can only be read, like a `Box<[f32]>`.
+// SAFETY: a shared reference to a storage only reads its memory, like a `Box<[f32]>`.
 unsafe impl Sync for Storage {}
 
-/// The bytes that a buffer of `len` numbers takes, not 0.
+/// Returns the number of bytes that a storage of `len` elements takes, at least 1.
 #[inline]
 pub fn rounded(len: usize) -> usize {
     let bytes = (len * size_of::<f32>()).max(1);
@@ -47,7 +50,8 @@ pub fn rounded(len: usize) -> usize {
 }
 
 impl Storage {
-    /// Memory for `len` numbers; what they are is unspecified. `None` if the system has no memory.
+    /// Returns memory for `len` elements, whose values are unspecified, or `None` if the system has
+    /// none.
     pub fn allocate(len: usize) -> Option<Storage> {
         Some(Storage { start: pool().take(rounded(len))?, len })
     }
@@ -64,8 +68,9 @@ impl Deref for Storage {
     type Target = [f32];
     #[inline]
     fn deref(&self) -> &[f32] {
-        // SAFETY: the memory holds at least `len` numbers, initialized (zeroed when allocated), and is this storage's until it is
-        // dropped.
+        // SAFETY: the pool gave `rounded(len)` bytes at `start`, which hold `len` elements. They
+        // are initialized, since regions are zeroed when they are allocated, and belong to this
+        // storage until it is dropped.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -73,35 +78,39 @@ impl Deref for Storage {
 impl DerefMut for Storage {
     #[inline]
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
+        // SAFETY: the memory holds `len` initialized elements that belong to this storage, as in
+        // `deref`, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
-/// Memory from the system.
+/// A piece of memory from the system.
 struct Region {
-    /// What the allocator gave, aligned as it pleased, and how it is given back.
+    /// The address that the allocator returned, with any alignment.
     memory: NonNull<u8>,
+    /// The layout that the allocator needs to free it.
     layout: Layout,
-    /// The first cache line.
+    /// The first address that is aligned.
     start: NonNull<u8>,
 }
 
-// SAFETY: a region owns its memory exclusively.
+// SAFETY: a region owns its memory exclusively, and any thread may free it.
 unsafe impl Send for Region {}
 
 impl Region {
-    /// `bytes`, not 0. Asked for without an alignment, since the allocator would write to memory it has to align, and zeros that are not
-    /// written take no memory.
+    /// Returns a region of `bytes`. It is requested without an alignment: the allocator would write
+    /// zeros to memory that it has to align, while pages that nobody writes to take no memory.
     fn allocate(bytes: usize) -> Option<Region> {
         let layout = Layout::from_size_align(bytes.checked_add(ALIGNMENT)?, 1).ok()?;
-        // SAFETY: the size is not 0.
+        // SAFETY: the size is at least `ALIGNMENT`, so it is not 0.
         let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        // SAFETY: the memory is longer than `bytes` by an alignment.
+        // SAFETY: the memory is longer than `bytes` by `ALIGNMENT`, and the offset to the next
+        // aligned address is less than that.
         let start = unsafe { memory.add(memory.align_offset(ALIGNMENT)) };
         Some(Region { memory, layout, start })
     }
 
+    /// Returns the first aligned address.
     fn address(&self) -> usize {
         self.start.addr().get()
     }
@@ -114,30 +123,34 @@ impl Drop for Region {
     }
 }
 
-/// Bytes held by tensors, as [`stats`] found them.
+/// The memory that tensors hold, in bytes, when [`stats`] was called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// In tensors that exist.
+    /// The number of bytes of all existing tensors.
     pub live: usize,
-    /// Kept for tensors to come. The part of it that no tensor has had yet takes no memory.
+    /// The number of bytes that the pool keeps for later tensors. Those that no tensor has used yet
+    /// take no physical memory.
     pub pooled: usize,
-    /// The most that was live at once since the start or [`reset_peak`].
+    /// The maximum of `live` since the start of the process or the last [`reset_peak`].
     pub peak: usize,
-    /// How often memory was taken from the system rather than from the pool.
+    /// The number of times that memory was taken from the system rather than from the pool.
     pub fresh: u64,
 }
 
+/// The pool that storages take their memory from.
 struct Pool {
     small: Arena,
     large: Arena,
-    /// By address.
+    /// The regions by their addresses.
     regions: BTreeMap<usize, Region>,
     stats: Stats,
+    /// The limit of live and pooled bytes together.
     limit: Option<usize>,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 
+/// Locks the pool of the process.
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -153,11 +166,12 @@ impl Pool {
         }
     }
 
+    /// Returns the arena for buffers of this size.
     fn arena(&mut self, bytes: usize) -> &mut Arena {
         if bytes > SMALL { &mut self.large } else { &mut self.small }
     }
 
-    /// Memory for a tensor.
+    /// Returns memory of this size, or `None` if the system has none.
     fn take(&mut self, bytes: usize) -> Option<NonNull<f32>> {
         let address = match self.arena(bytes).take(bytes) {
             Some(address) => address,
@@ -171,12 +185,13 @@ impl Pool {
         stats.live += bytes;
         stats.peak = stats.peak.max(stats.live);
         let (start, region) = self.regions.range(..=address).next_back()?;
-        // SAFETY: the arena gave an address within the region that begins last before it.
+        // SAFETY: the arena only gives addresses within regions, and this region is the last one
+        // that begins at or before the address, so the address is within it.
         Some(unsafe { region.start.add(address - start) }.cast())
     }
 
-    /// Takes a region from the system that `bytes` fit in: a generous one, or, under a limit or if there is no memory for
-    /// that, one of just the size.
+    /// Takes a region of at least `bytes` from the system: a larger one for later buffers, or one
+    /// of exactly this size under a limit or if there is no memory for the larger one.
     fn grow(&mut self, bytes: usize) -> Option<()> {
         let size = match self.limit {
             _ if bytes <= SMALL => SMALL_REGION,
@@ -185,7 +200,7 @@ impl Pool {
         };
         let of_size = |size: usize| Some((Region::allocate(size)?, size));
         let (region, size) = of_size(size).or_else(|| of_size(bytes)).or_else(|| {
-            drop(self.give_up());
+            drop(self.remove_unused());
             of_size(bytes)
         })?;
         self.stats.fresh += 1;
@@ -196,20 +211,21 @@ impl Pool {
         Some(())
     }
 
-    /// Takes memory back; returns what goes back to the system, to be freed when the lock is released.
+    /// Takes memory back and returns the regions that the caller must free, after it has released
+    /// the lock.
     fn put(&mut self, start: NonNull<f32>, bytes: usize) -> Vec<Region> {
         self.stats.live -= bytes;
         self.stats.pooled += bytes;
         self.arena(bytes).put(start.addr().get(), bytes);
         match self.limit {
-            Some(limit) if self.stats.live + self.stats.pooled > limit => self.give_up(),
+            Some(limit) if self.stats.live + self.stats.pooled > limit => self.remove_unused(),
             _ => vec![],
         }
     }
 
-    /// Removes the regions that no tensor is in.
-    fn give_up(&mut self) -> Vec<Region> {
-        let addresses = [self.small.give_up(), self.large.give_up()].concat();
+    /// Removes the regions without tensors and returns them.
+    fn remove_unused(&mut self) -> Vec<Region> {
+        let addresses = [self.small.remove_unused(), self.large.remove_unused()].concat();
         let regions: Vec<Region> =
             addresses.iter().filter_map(|address| self.regions.remove(address)).collect();
         self.stats.pooled = self.small.size() + self.large.size() - self.stats.live;
@@ -217,7 +233,7 @@ impl Pool {
     }
 }
 
-/// How much memory tensors hold, in bytes, whole process.
+/// Returns how much memory all tensors of the process hold.
 ///
 /// ```
 /// use skipgrad_kernels::memory::{self, Storage};
@@ -230,25 +246,29 @@ pub fn stats() -> Stats {
     pool().stats
 }
 
-/// Starts a new measurement of [`Stats::peak`] at what is live now.
+/// Sets [`Stats::peak`] to the number of bytes that are live now.
 pub fn reset_peak() {
     let mut pool = pool();
     pool.stats.peak = pool.stats.live;
 }
 
-/// Gives the regions of the pool that no tensor is in back to the system.
+/// Returns unused memory to the system: the regions of the pool in which no tensor lives.
 pub fn trim() {
-    let surplus = pool().give_up();
+    let surplus = pool().remove_unused();
     drop(surplus);
 }
 
-/// Bounds live and pooled memory together: from now on each tensor gets memory of its own from the system if the pool has
-/// none, and what is free is given back when there are more than `bytes`. `None`, the default, keeps what the peak needed.
+/// Sets the limit of live and pooled memory together, in bytes.
+///
+/// With a limit, the pool takes no more from the system than a tensor needs, and returns unused
+/// regions to the system, as [`trim`] does, if it exceeds the limit now or after a tensor is
+/// dropped. Tensors that are alive may exceed the limit. `None`, the default, keeps what the peak
+/// needed.
 pub fn set_limit(bytes: Option<usize>) {
     let mut pool = pool();
     pool.limit = bytes;
     let surplus = match bytes {
-        Some(limit) if pool.stats.live + pool.stats.pooled > limit => pool.give_up(),
+        Some(limit) if pool.stats.live + pool.stats.pooled > limit => pool.remove_unused(),
         _ => vec![],
     };
     drop(pool);
@@ -289,10 +309,10 @@ mod tests {
         let more = pool.take(SMALL + 64).unwrap();
         assert_eq!(pool.stats.fresh, 3);
         pool.put(all, REGION[0]);
-        assert_eq!(pool.give_up().len(), 2, "one is in use");
+        assert_eq!(pool.remove_unused().len(), 2, "one is in use");
         assert_eq!(pool.stats.pooled, REGION[0] - (SMALL + 64));
         pool.put(more, SMALL + 64);
-        assert_eq!(pool.give_up().len(), 1);
+        assert_eq!(pool.remove_unused().len(), 1);
         assert_eq!((pool.stats.live, pool.stats.pooled, pool.regions.len()), (0, 0, 0));
     }
 

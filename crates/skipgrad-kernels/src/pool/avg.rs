@@ -1,10 +1,14 @@
-//! The mean of a window.
+//! Average pooling.
 
 use super::Pool2d;
-use super::gather::{Gather, Map, Reach, run};
+use super::gather::{Gather, Map, Window, run};
 use crate::Isa;
 
-/// `y` = the mean of each window; padding counts as zeros if `count_include_pad` (PyTorch's default), else not at all.
+/// Computes the mean `y` of each window. Padding counts as zeros if `count_include_pad` (PyTorch's
+/// default), else not at all.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn avg_pool2d(isa: Isa, pool: &Pool2d, count_include_pad: bool, x: &[f32], y: &mut [f32]) {
     pool.assert_valid();
     assert_eq!(y.len(), pool.output_len(), "an output of the pooling's size");
@@ -16,14 +20,14 @@ pub fn avg_pool2d(isa: Isa, pool: &Pool2d, count_include_pad: bool, x: &[f32], y
 #[derive(Clone, Copy)]
 struct Mean<'a> {
     x: Map<'a, f32>,
-    /// Of every window; its pixels inside of the image if `None`.
+    /// The divisor of every window; if `None`, it is the number of its pixels inside the image.
     size: Option<f32>,
 }
 
 impl Gather for Mean<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
-        let Reach { image, rows, columns } = reach;
+    fn gather<const L: usize>(self, window: Window, channel: usize) -> ([f32; L], [u16; L]) {
+        let Window { image, rows, columns } = window;
         let mut sum = [0.0; L];
         for (row, _) in rows.pixels() {
             for (column, _) in columns.pixels() {
@@ -38,7 +42,11 @@ impl Gather for Mean<'_> {
     }
 }
 
-/// `dx` = the sum of `dy` / size over the windows that a number is in; `count_include_pad` as in [`avg_pool2d`].
+/// Computes `dx`, for every element of x the sum of `dy` / size over the windows that contain it,
+/// with `count_include_pad` as in [`avg_pool2d`].
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn avg_pool2d_backward(isa: Isa, pool: &Pool2d, count_include_pad: bool, dy: &[f32], dx: &mut [f32]) {
     pool.assert_valid();
     assert_eq!(dx.len(), pool.input_len(), "an input of the pooling's size");
@@ -61,8 +69,8 @@ struct MeanBackward<'a> {
 
 impl Gather for MeanBackward<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
-        let Reach { image, rows, columns } = reach;
+    fn gather<const L: usize>(self, window: Window, channel: usize) -> ([f32; L], [u16; L]) {
+        let Window { image, rows, columns } = window;
         let mut sum = [0.0; L];
         for (row, _) in rows.pixels() {
             for (column, _) in columns.pixels() {

@@ -1,24 +1,24 @@
-//! The loops that all poolings share.
+//! The loops that all kernels of pooling share.
 
 use super::{Pool2d, Span};
-use crate::elementwise::PIECE;
+use crate::parallel::{PIECE, for_each_piece};
 use crate::rows::{Columns, over_columns};
 use crate::simd::Simd;
 use crate::{Isa, Task};
-use rayon::prelude::*;
 
-/// What reaches a pixel of the result: these rows and columns of an image.
+/// The source pixels of a pixel of the result: rows and columns of an image.
 #[derive(Clone, Copy)]
-pub(super) struct Reach {
+pub(super) struct Window {
     pub(super) image: usize,
     pub(super) rows: Span,
     pub(super) columns: Span,
 }
 
-/// How `L` channels of a pixel of the result are made, from `channel` on.
-/// The second array is kept where positions are asked for.
+/// The computation of a pixel of the result.
 pub(super) trait Gather: Copy + Send + Sync {
-    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]);
+    /// Returns `L` channels of the pixel, from `channel` on, and their positions, which are
+    /// discarded if the caller needs none. Mark it `#[inline(always)]`.
+    fn gather<const L: usize>(self, window: Window, channel: usize) -> ([f32; L], [u16; L]);
 }
 
 /// A map `[image, row, column, channel]` that a [`Gather`] reads.
@@ -31,6 +31,7 @@ pub(super) struct Map<'a, T> {
 }
 
 impl<T> Map<'_, T> {
+    /// Returns `L` channels of a pixel, from `channel` on.
     #[inline(always)]
     pub(super) fn at<const L: usize>(
         &self,
@@ -40,23 +41,25 @@ impl<T> Map<'_, T> {
         channel: usize,
     ) -> &[T; L] {
         let start = ((image * self.height + row) * self.width + column) * self.channels + channel;
-        self.data[start..].first_chunk().expect("a pixel inside of the map")
+        self.data[start..].first_chunk().expect("a pixel inside the map")
     }
 }
 
 impl<'a, T> Map<'a, T> {
+    /// Returns the map of the input's size.
     pub(super) fn input(pool: &Pool2d, data: &'a [T]) -> Map<'a, T> {
         assert_eq!(data.len(), pool.input_len(), "an input of the pooling's size");
         Map { data, height: pool.height, width: pool.width, channels: pool.channels }
     }
 
+    /// Returns the map of the result's size.
     pub(super) fn output(pool: &Pool2d, data: &'a [T]) -> Map<'a, T> {
         assert_eq!(data.len(), pool.output_len(), "an output of the pooling's size");
         Map { data, height: pool.out_height(), width: pool.out_width(), channels: pool.channels }
     }
 }
 
-/// Makes the result of a gather, with the spans of its rows and columns, in parallel.
+/// Computes the result of a gather, whose rows and columns have these spans, in parallel.
 pub(super) fn run<G: Gather>(
     isa: Isa,
     channels: usize,
@@ -69,21 +72,13 @@ pub(super) fn run<G: Gather>(
     if row == 0 || out.is_empty() {
         return;
     }
-    let size = row * (PIECE / row).max(1);
-    let piece = |i: usize, out: &mut [f32], positions: Option<&mut [u16]>| {
-        isa.dispatch(Rows { channels, spans, gather, first_row: i * size / row, out, positions });
-    };
-    match positions {
-        _ if out.len() <= size => piece(0, out, positions),
-        None => out.par_chunks_mut(size).enumerate().for_each(|(i, out)| piece(i, out, None)),
-        Some(positions) => {
-            let pieces = out.par_chunks_mut(size).zip(positions.par_chunks_mut(size)).enumerate();
-            pieces.for_each(|(i, (out, positions))| piece(i, out, Some(positions)));
-        }
-    }
+    for_each_piece((out, positions), row * (PIECE / row).max(1), |start, (out, positions)| {
+        isa.dispatch(Rows { channels, spans, gather, first_row: start / row, out, positions });
+    });
 }
 
-/// Some rows of a result, of all images one below the other.
+/// The task that computes some rows of the result, where the rows of all images are numbered in
+/// order.
 struct Rows<'a, G> {
     channels: usize,
     spans: [&'a [Span]; 2],
@@ -103,25 +98,26 @@ impl<G: Gather> Task for Rows<'_, G> {
         while pixel * self.channels < self.out.len() {
             let row = self.first_row + pixel / columns.len();
             for column in columns {
-                let reach = Reach { image: row / rows.len(), rows: rows[row % rows.len()], columns: *column };
-                over_columns(self.channels, &mut Pixel { all: &mut self, reach, pixel });
+                let window =
+                    Window { image: row / rows.len(), rows: rows[row % rows.len()], columns: *column };
+                over_columns(self.channels, &mut Pixel { all: &mut self, window, pixel });
                 pixel += 1;
             }
         }
     }
 }
 
-/// A pixel of these rows, and what reaches it.
+/// A pixel of these rows, and its source pixels.
 struct Pixel<'a, 'b, G> {
     all: &'a mut Rows<'b, G>,
-    reach: Reach,
+    window: Window,
     pixel: usize,
 }
 
 impl<G: Gather> Columns for Pixel<'_, '_, G> {
     #[inline(always)]
     fn columns<const L: usize>(&mut self, channel: usize) {
-        let (values, indices) = self.all.gather.gather::<L>(self.reach, channel);
+        let (values, indices) = self.all.gather.gather::<L>(self.window, channel);
         let start = self.pixel * self.all.channels + channel;
         self.all.out[start..start + L].copy_from_slice(&values);
         if let Some(positions) = &mut self.all.positions {

@@ -1,14 +1,18 @@
-//! The largest of a window.
+//! Max pooling.
 
 use super::Pool2d;
-use super::gather::{Gather, Map, Reach, run};
+use super::gather::{Gather, Map, Window, run};
 use crate::Isa;
 use std::hint::select_unpredictable;
 
-/// `y` = the largest number of each window, and `argmax` its position in the window (`row * kernel[1] + column`), if asked for.
+/// Computes the maximum `y` of each window and, if given, the position `argmax` of the maximum in
+/// the window (`row * kernel[1] + column`).
 ///
-/// As in PyTorch: padding is -inf, the first of equals wins, and NaN is larger than any number. A window that holds padding
-/// alone gives -inf. Panics if the sizes do not fit, as all kernels of this file do.
+/// As in PyTorch, padding is -inf, the first of equal elements wins, and NaN is larger than any
+/// number. The maximum of a window with padding alone is -inf.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn max_pool2d(isa: Isa, pool: &Pool2d, x: &[f32], y: &mut [f32], argmax: Option<&mut [u16]>) {
     pool.assert_valid();
     assert_eq!(y.len(), pool.output_len(), "an output of the pooling's size");
@@ -26,11 +30,12 @@ struct Max<'a> {
 
 impl Gather for Max<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
-        let Reach { image, rows, columns } = reach;
+    fn gather<const L: usize>(self, window: Window, channel: usize) -> ([f32; L], [u16; L]) {
+        let Window { image, rows, columns } = window;
         let [height, width] = self.kernel;
         let empty = rows.len == 0 || columns.len == 0;
-        // No position of a window is equal to its size, so the gradient of an empty window goes nowhere.
+        // No position in a window is equal to the window's size, so that nothing receives the
+        // gradient of an empty window.
         let first = if empty { height * width } else { rows.position * width + columns.position };
         let (mut best, mut index) = ([f32::NEG_INFINITY; L], [first as u32; L]);
         for (row, i) in rows.pixels() {
@@ -48,7 +53,11 @@ impl Gather for Max<'_> {
     }
 }
 
-/// `dx` = the sum of `dy` over the windows in which a number was the largest, by [`max_pool2d`]'s `argmax`.
+/// Computes `dx`, for every element of x the sum of `dy` over the windows whose maximum it was,
+/// according to the `argmax` of [`max_pool2d`].
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn max_pool2d_backward(isa: Isa, pool: &Pool2d, argmax: &[u16], dy: &[f32], dx: &mut [f32]) {
     pool.assert_valid();
     assert_eq!(dx.len(), pool.input_len(), "an input of the pooling's size");
@@ -70,8 +79,8 @@ struct MaxBackward<'a> {
 
 impl Gather for MaxBackward<'_> {
     #[inline(always)]
-    fn gather<const L: usize>(self, reach: Reach, channel: usize) -> ([f32; L], [u16; L]) {
-        let Reach { image, rows, columns } = reach;
+    fn gather<const L: usize>(self, window: Window, channel: usize) -> ([f32; L], [u16; L]) {
+        let Window { image, rows, columns } = window;
         let mut sum = [0.0; L];
         for (row, i) in rows.pixels() {
             for (column, j) in columns.pixels() {

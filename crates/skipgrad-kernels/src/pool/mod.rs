@@ -1,16 +1,18 @@
-//! Pooling of `x[N, H, W, C]` over windows of pixels, every channel by itself.
+//! Pooling of `x[N, H, W, C]` over windows of pixels, for every channel.
 //!
-//! All four kernels, the gradients too, are gathers: each number of the result is made from the few pixels that reach it, so
-//! results are written once, threads share nothing, and sums have one order. The loops are
+//! All four kernels, also the gradients, are gathers: each element of the result is computed from
+//! the few source pixels that contribute to it, so results are written once, threads share nothing,
+//! and sums have one order. The loops are
 //!
 //! ```text
 //! for every row of the result, in parallel            (of all images)
 //!   for every pixel of the row
-//!     for 16 (then 8, 4, 1)    of its channels          in registers
-//!       for every row and column that reach the pixel
+//!     for 16 (then 8, 4, 1) of its channels           in registers
+//!       for every row and column that contribute to the pixel
 //! ```
 //!
-//! Which pixels reach a pixel is a product of the two axes ([`Span`]), found once a row and once a column.
+//! The source pixels of a pixel are a range of rows times a range of columns ([`Span`]), computed
+//! once per row and once per column.
 
 mod avg;
 mod gather;
@@ -19,12 +21,18 @@ mod max;
 pub use avg::{avg_pool2d, avg_pool2d_backward};
 pub use max::{max_pool2d, max_pool2d_backward};
 
-/// Sizes of a pooling of `x[batch, height, width, channels]`; pairs are (vertical, horizontal).
+/// The sizes of a pooling of `x[batch, height, width, channels]`; pairs are (vertical, horizontal).
 ///
 /// ```
 /// use skipgrad_kernels::{Isa, Pool2d, max_pool2d};
 /// let pool = Pool2d {
-///     batch: 1, height: 2, width: 4, channels: 1, kernel: [2, 2], stride: [2, 2], padding: [[0, 0]; 2],
+///     batch: 1,
+///     height: 2,
+///     width: 4,
+///     channels: 1,
+///     kernel: [2, 2],
+///     stride: [2, 2],
+///     padding: [[0, 0]; 2],
 /// };
 /// let mut y = [0.0; 2];
 /// max_pool2d(Isa::active(), &pool, &[1.0, 2.0, 5.0, 6.0, 3.0, 4.0, 8.0, 7.0], &mut y, None);
@@ -32,47 +40,48 @@ pub use max::{max_pool2d, max_pool2d_backward};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool2d {
-    /// Images.
+    /// Number of images.
     pub batch: usize,
-    /// Rows of an image.
+    /// Number of rows of an image.
     pub height: usize,
-    /// Columns of an image.
+    /// Number of columns of an image.
     pub width: usize,
-    /// Channels of a pixel.
+    /// Number of channels.
     pub channels: usize,
-    /// Rows and columns of a window, at most 65 535 pixels together.
+    /// Rows and columns of a window, which may have at most 65 535 pixels.
     pub kernel: [usize; 2],
-    /// Rows and columns from a window to the next, at least 1.
+    /// Rows and columns from one window to the next, at least 1.
     pub stride: [usize; 2],
-    /// Rows above and below the image, columns left and right of it.
+    /// Padding rows above and below the image, and padding columns left and right of it.
     pub padding: [[usize; 2]; 2],
 }
 
 impl Pool2d {
-    /// Rows of the result: (height + padding - kernel) / stride + 1, or 0 where the window is larger than the padded image.
+    /// Returns the number of rows of the result, (height + padding - kernel) / stride + 1, or 0
+    /// where the window is larger than the padded image.
     pub fn out_height(&self) -> usize {
         self.out_size(0, self.height)
     }
 
-    /// Columns of the result.
+    /// Returns the number of columns of the result.
     pub fn out_width(&self) -> usize {
         self.out_size(1, self.width)
     }
 
-    /// Numbers in x.
+    /// Returns the number of elements of x.
     pub fn input_len(&self) -> usize {
         self.batch * self.height * self.width * self.channels
     }
 
-    /// Numbers in the result.
+    /// Returns the number of elements of the result.
     pub fn output_len(&self) -> usize {
         self.batch * self.out_height() * self.out_width() * self.channels
     }
 
     fn out_size(&self, axis: usize, size: usize) -> usize {
         let [before, after] = self.padding[axis];
-        let room = (size + before + after).checked_sub(self.kernel[axis]);
-        room.map_or(0, |room| room / self.stride[axis] + 1)
+        let last = (size + before + after).checked_sub(self.kernel[axis]);
+        last.map_or(0, |last| last / self.stride[axis] + 1)
     }
 
     fn assert_valid(&self) {
@@ -83,7 +92,8 @@ impl Pool2d {
         );
     }
 
-    /// For every row (axis 0) or column (axis 1) of the result, what reaches it.
+    /// Returns the rows (axis 0) or columns (axis 1) of x that contribute to each one of the
+    /// result.
     fn forward_spans(&self, axis: usize) -> Vec<Span> {
         let size = [self.height, self.width][axis];
         let (kernel, before) = (self.kernel[axis], self.padding[axis][0]);
@@ -97,7 +107,7 @@ impl Pool2d {
         (0..self.out_size(axis, size)).map(span).collect()
     }
 
-    /// For every row or column of x, the rows or columns of the result that it reaches.
+    /// Returns the rows or columns of the result to which each one of x contributes.
     fn backward_spans(&self, axis: usize) -> Vec<Span> {
         let size = [self.height, self.width][axis];
         let (kernel, stride, before) = (self.kernel[axis], self.stride[axis], self.padding[axis][0]);
@@ -113,8 +123,8 @@ impl Pool2d {
     }
 }
 
-/// What reaches a pixel along an axis: pixels `source`, `source + 1`, …, at the positions `position`, `position + step`, … of
-/// their common window or of their windows.
+/// The source pixels of a pixel along an axis: `source`, `source + 1`, …, at the positions
+/// `position`, `position + step`, … of their common window or of their windows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Span {
     source: usize,
@@ -124,6 +134,7 @@ struct Span {
 }
 
 impl Span {
+    /// Returns the source pixels and their positions.
     #[inline(always)]
     fn pixels(self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.len)

@@ -23,7 +23,8 @@ fn pools() -> Vec<Pool2d> {
     pools
 }
 
-/// Calls `f(output, position, input)` for every pair of numbers where the window of one holds the other, in window order.
+/// Calls `f(output, position, input)` for every pair of elements where the window of the output
+/// contains the input, in the order of the window.
 fn for_each_pair(pool: &Pool2d, mut f: impl FnMut(usize, usize, usize)) {
     let p = pool;
     for n in 0..p.batch {
@@ -49,7 +50,7 @@ fn for_each_pair(pool: &Pool2d, mut f: impl FnMut(usize, usize, usize)) {
 fn max_pool_is_the_first_largest_of_each_window_and_its_gradient_goes_there() {
     for isa in each_isa() {
         for pool in pools() {
-            // Small integers, so that there are many equals.
+            // Small integers make many elements equal.
             let x: Vec<f32> = normals(pool.input_len(), 1).into_iter().map(f32::round).collect();
             let dy = normals(pool.output_len(), 2);
             let mut best = vec![(f32::NEG_INFINITY, u16::MAX, 0); dy.len()];
