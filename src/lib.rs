@@ -1,4 +1,13 @@
-#![doc = include_str!("../README.md")]
+// The README links to files of the repository. Of two definitions of a link Markdown takes the
+// first, so that here the links lead to pages of this documentation and of docs.rs, and the picture
+// is part of the page.
+#![cfg_attr(
+    doc,
+    doc = concat!("[picture]: data:image/svg+xml;base64,", include_str!("../docs/training.svg.base64"))
+)]
+#![cfg_attr(doc, doc = include_str!("guide/links.md"))]
+// An example of the README needs this feature.
+#![cfg_attr(any(not(doctest), feature = "image"), doc = include_str!("../README.md"))]
 #![forbid(unsafe_code)]
 // A library must not print or unwrap; examples, tests and benches may.
 #![warn(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
@@ -25,6 +34,8 @@ pub mod io;
 pub mod onnx;
 pub mod train;
 pub mod predict;
+#[cfg(doc)]
+pub mod guide;
 
 pub use error::{At, Error, Result};
 pub use install::install;
