@@ -152,7 +152,7 @@ impl DenseLayerBuilder {
     /// Makes the layer. Weights are Kaiming-normal by fan-in, as torchvision's.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a number is zero.
+    /// [`Error::Argument`](crate::Error::Argument) if a number is zero.
     pub fn build(self, rng: &mut Rng) -> Result<DenseLayer> {
         let DenseLayerBuilder { in_channels, growth_rate, bottleneck, dropout } = self;
         let mut layer = |conv: Conv2dBuilder| NormConv::new(conv.fan(Fan::In), rng);

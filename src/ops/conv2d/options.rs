@@ -59,7 +59,7 @@ impl From<[usize; 2]> for Padding {
     }
 }
 
-/// The options of [`Var::conv2d`]. Pairs are (rows, columns).
+/// The options of [`Var::conv2d`](crate::autograd::Var::conv2d). Pairs are (rows, columns).
 ///
 /// ```
 /// use skipgrad::ops::{Conv2dOptions, Padding};
