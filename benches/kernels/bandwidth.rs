@@ -138,7 +138,7 @@ fn optimizer(criterion: &mut Criterion) {
     });
 }
 
-/// The pooling behind the stem for large images, and the one at a network's end.
+/// The pooling after the stem for large images, and the one at a network's end.
 fn pooling(criterion: &mut Criterion) {
     let isa = Isa::active();
     let pool = Pool2d {
