@@ -109,6 +109,9 @@ impl DenseBlock {
                 log::debug!("a dense block is computed by concatenation: {reason}");
                 return Ok((self.forward_by_concatenation(x)?, None));
             }
+            if tape.mode() == Mode::Train {
+                self.folding.clear();
+            }
             match self.constant_on(tape) {
                 true => self.forward_folded(x),
                 false => self.forward_in_place(x),
@@ -139,17 +142,11 @@ impl DenseBlock {
 
     fn forward_folded<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
         let tape = x.tape();
-        if tape.mode() == Mode::Train {
-            self.folding.clear();
-        }
         Ok((tape.input(self.folded(tape)?.apply(x.value())?), None))
     }
 
     fn forward_in_place<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
         let tape = x.tape();
-        if tape.mode() == Mode::Train {
-            self.folding.clear();
-        }
         let (y, moments) = x.dense_block(&self.operands(tape))?;
         for (layer, moments) in self.layers.iter().zip(&moments.layers) {
             layer.observe(tape, moments);
