@@ -5,6 +5,7 @@ use crate::common::{
     compare::assert_close,
     golden::{below, tensors},
 };
+use approx::abs_diff_eq;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{State, Tape, Var},
@@ -98,7 +99,7 @@ fn schedules_follow_pytorch() {
         for (step, &expected) in expected.data().iter().enumerate() {
             let lr = schedule.lr(step);
             assert!(
-                (lr - expected).abs() <= 1e-6 * expected,
+                abs_diff_eq!(lr, expected, epsilon = 1e-6 * expected),
                 "{name} at {step}: {lr}, PyTorch has {expected}"
             );
         }
