@@ -16,6 +16,7 @@ use process::status;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::Tape,
+    inference::{InferenceModel, InferenceOptions},
     install,
     models::{self, ModelOptions},
     nn::Module,
@@ -99,21 +100,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 /// The four columns, and the one about page faults.
 fn measure(case: &Case) -> Result<(String, String)> {
     let before = status("VmRSS");
-    let mut rng = Rng::seed(0);
-    let options = ModelOptions::classes(case.classes);
-    let mut model = models::build(case.model, &options, &mut rng)?;
-    let images = Tensor::normal([case.batch, case.size, case.size, 3], 1.0, &mut rng)?;
-    let labels: Vec<usize> = (0..case.batch).map(|_| rng.below(case.classes)).collect();
-    let mut sgd = Sgd::new(0.01).momentum(0.9).weight_decay(5e-4);
-    let mut on_this_thread = || -> Result<()> {
-        if case.train {
-            let tape = Tape::train(rng.split());
-            let loss = model.forward(&tape.input(images.clone()))?.cross_entropy(&labels)?;
-            sgd.step(&mut model, loss.backward()?)
-        } else {
-            model.forward(&Tape::eval().input(images.clone())).map(drop)
-        }
-    };
+    let mut on_this_thread = if case.train { training(case)? } else { inference(case)? };
     let mut pass = || install(&mut on_this_thread);
     pass()?;
     pass()?;
@@ -134,6 +121,33 @@ fn measure(case: &Case) -> Result<(String, String)> {
         _ => "-".to_string(),
     };
     Ok((format!("{} {:.1} {:.1} {memory}", case.name, times[times.len() / 2], times[0]), faults))
+}
+
+/// A pass that is measured.
+type Pass = Box<dyn FnMut() -> Result<()> + Send>;
+
+/// Returns a training step.
+fn training(case: &Case) -> Result<Pass> {
+    let mut rng = Rng::seed(0);
+    let mut model = models::build(case.model, &ModelOptions::classes(case.classes), &mut rng)?;
+    let images = Tensor::normal([case.batch, case.size, case.size, 3], 1.0, &mut rng)?;
+    let labels: Vec<usize> = (0..case.batch).map(|_| rng.below(case.classes)).collect();
+    let mut sgd = Sgd::new(0.01).momentum(0.9).weight_decay(5e-4);
+    Ok(Box::new(move || {
+        let tape = Tape::train(rng.split());
+        let loss = model.forward(&tape.input(images.clone()))?.cross_entropy(&labels)?;
+        sgd.step(&mut model, loss.backward()?)
+    }))
+}
+
+/// Returns a run of the compiled network, which is all that is kept of the model.
+fn inference(case: &Case) -> Result<Pass> {
+    let mut rng = Rng::seed(0);
+    let model = models::build(case.model, &ModelOptions::classes(case.classes), &mut rng)?;
+    let images = Tensor::normal([case.batch, case.size, case.size, 3], 1.0, &mut rng)?;
+    let options = InferenceOptions::new([case.size, case.size, 3]).batch_size(case.batch);
+    let compiled = InferenceModel::compile(&model, &options)?;
+    Ok(Box::new(move || compiled.run(&images).map(drop)))
 }
 
 /// Page faults of this process so far for which nothing was read from a disk.

@@ -12,7 +12,7 @@ use skipgrad::{
 /// equation 4).
 ///
 /// The gradient is `dx = s (1 + x (1 - s)) dy` with `s = sigmoid(x)`; `x` is saved for it.
-fn silu<'t>(x: &Var<'t>) -> Var<'t> {
+fn silu<'t>(x: &Var<'t>) -> Result<Var<'t>> {
     Var::op("silu", [x], *x.shape(), |[x]| {
         let x = x.clone(); // a clone shares the memory
         let y = map(&x, |x| x * sigmoid(x));
@@ -40,15 +40,15 @@ fn main() -> Result<()> {
 
     let tape = Tape::train(Rng::seed(0));
     let v = tape.watch(x.clone());
-    let updates = silu(&v).sum().backward()?;
+    let updates = silu(&v)?.sum().backward()?;
     println!(
         "x        {x}\nsilu(x)  {}\ngradient {}",
-        silu(&v).value(),
+        silu(&v)?.value(),
         updates.grad_of(&v).expect("watched")
     );
 
     // Compare the gradient with central differences, element by element.
-    let check = gradient_check(&[x], |v| Ok(silu(&v[0])))?;
+    let check = gradient_check(&[x], |v| silu(&v[0]))?;
     println!("largest relative error of the gradient: {:.1e}", check.error);
     check.within(1e-3)
 }

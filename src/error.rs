@@ -113,7 +113,7 @@ pub enum Error {
         nearest: BTreeMap<String, String>,
     },
     /// Everything that does not fit in a network, each error with the path of its module; see
-    /// [`ModuleExt::check`](crate::nn::ModuleExt::check).
+    /// [`ModuleExt::check`](crate::graph::ModuleExt::check).
     #[error("{} {}: {}", faults.len(), if faults.len() == 1 { "fault" } else { "faults" }, listed(faults))]
     Faults {
         /// The errors, in the order in which a forward pass meets them.
@@ -180,6 +180,16 @@ impl Error {
         found: &Shape,
     ) -> Error {
         Error::ShapeMismatch { op, argument, expected: expected.into(), found: *found }
+    }
+
+    /// Returns the error of the module at `path`, whatever path it had before; an empty path is the
+    /// whole network's.
+    pub(crate) fn in_module(self, path: String) -> Error {
+        let source = match self {
+            Error::Module { source, .. } => source,
+            error => Box::new(error),
+        };
+        if path.is_empty() { *source } else { Error::Module { path, source } }
     }
 
     /// Returns an [`Error::Io`] about `path`.

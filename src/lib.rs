@@ -25,11 +25,13 @@ pub mod tensor;
 pub mod autograd;
 pub mod ops;
 pub mod nn;
+pub mod graph;
 pub mod blocks;
 pub mod models;
 pub mod optim;
 pub mod data;
 pub mod io;
+pub mod inference;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 pub mod train;

@@ -3,7 +3,8 @@
 pub use crate::{
     At, Error, Result, Rng, Tensor,
     autograd::{Mode, State, Tape, Updates, Var},
+    graph::ModuleExt,
     models::{DenseNet, Model, ModelOptions, ResNet},
-    nn::{Module, ModuleExt},
+    nn::Module,
     optim::{AdamW, Optimizer, Schedule, Sgd},
 };

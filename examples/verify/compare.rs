@@ -4,9 +4,9 @@
 use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{Mode, StateRef, Tape, Updates, Var},
+    graph::ModuleExt,
     io::WeightsFile,
     models::Model,
-    nn::ModuleExt,
 };
 
 /// The kind of a compared tensor.

@@ -99,6 +99,7 @@ mod tests {
                 [Some(dy)]
             })
         })
+        .unwrap()
     }
 
     #[test]
@@ -107,7 +108,8 @@ mod tests {
         let x = tape.watch(Tensor::scalar(1.0));
         let y = Var::op("sum", [&double(&x), &x], *x.shape(), |[a, b]| {
             (Tensor::scalar(a.item() + b.item()), |dy: Tensor, _| [Some(dy.clone()), Some(dy)])
-        });
+        })
+        .unwrap();
         assert_eq!((y.item(), y.backward().unwrap().grad_of(&x).unwrap().item()), (3.0, 3.0));
     }
 
@@ -133,7 +135,8 @@ mod tests {
         let x = tape.watch(Tensor::zeros([2]).unwrap());
         let wrong = Var::op("wrong", [&x], crate::Shape::scalar(), |_| {
             (Tensor::scalar(0.0), |dy: Tensor, _| [Some(dy)])
-        });
+        })
+        .unwrap();
         assert_eq!(wrong.backward().unwrap_err().to_string(), "wrong: gradient: expected [2], found []");
     }
 
@@ -156,7 +159,7 @@ mod tests {
             let tape = Tape::train(Rng::seed(0));
             let x = tape.watch(Tensor::scalar(1.0));
             let y = (0..10_000).fold(x.clone(), |y, _| {
-                Var::op("same", [&y], *y.shape(), |[y]| (y.clone(), |dy: Tensor, _| [Some(dy)]))
+                Var::op("same", [&y], *y.shape(), |[y]| (y.clone(), |dy: Tensor, _| [Some(dy)])).unwrap()
             });
             y.backward().unwrap().grad_of(&x).unwrap().item()
         };

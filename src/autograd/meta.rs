@@ -1,24 +1,23 @@
 //! A pass on shapes alone: nothing is computed, and its cost is added up.
 //!
-//! On a meta tape, [`Var::op`] does not call the closure that computes. The output is a tensor
-//! without elements, whose bytes count for as long as it exists. The tensors in the [`Cost`] of an
+//! On a meta tape, [`Op::apply`] does not call [`Op::forward`]. The output is a tensor without
+//! elements, whose bytes count for as long as it exists. The tensors in the [`Cost`] of an
 //! operation are allocated and freed in the same way, by the same backward sweep as on any tape. So
 //! the bytes that count at any time are those that would be live, and their maximum is the peak
 //! memory of the pass.
 
 use super::{
+    kind::Kind,
+    op::{AnyOp, Fault, Input, Op},
     param::StateId,
-    saved::Saved,
+    saved::{Recompute, Saved},
     tape::{Backward, Node, Tape, Var},
 };
 use crate::{Error, Result, Shape, Tensor, tensor::MemoryTracker};
-use std::{
-    any::Any,
-    cell::{Cell, RefCell},
-};
+use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
 
-/// The cost of an operation besides its inputs and its output; see [`Var::costs`]. The default is
-/// an operation that saves nothing and multiplies nothing.
+/// The cost of an operation besides its inputs and its output; see [`Op::cost`]. The default is an
+/// operation that saves nothing and multiplies nothing.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Cost {
@@ -36,13 +35,29 @@ pub struct Cost {
     pub backward_workspace: Vec<Shape>,
     /// The memory of the gradient of each input; [`GradientMemory::New`] for inputs beyond the end.
     pub gradients: Vec<GradientMemory>,
-    /// The shapes of packed weights, which the first pass makes and the model keeps.
-    pub packed_weights: Vec<Shape>,
     /// The input whose memory the output shares, if it is a view.
     pub view_of: Option<Tensor>,
+    /// How backward computes the output again, if [`Op::recompute`] says that it can.
+    pub recompute: Option<RecomputeCost>,
+}
+
+/// The cost of computing an output again in backward.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RecomputeCost {
+    /// The number of passes over memory.
+    pub passes: usize,
+    /// What it is computed from.
+    pub saved: Vec<Saved>,
 }
 
 impl Cost {
+    /// Returns the cost of an operation that saves its inputs and its output, the most that it can.
+    pub fn saving_everything(inputs: &[Input<'_>]) -> Cost {
+        let saved_inputs = inputs.iter().map(|input| input.value().clone().into()).collect();
+        Cost { saved_inputs, saves_output: true, ..Cost::default() }
+    }
+
     /// Sets the number of products that are added to a sum.
     pub fn multiply_adds(self, multiply_adds: u64) -> Cost {
         Cost { multiply_adds, ..self }
@@ -63,6 +78,12 @@ impl Cost {
     pub fn save_intermediate(mut self, shape: Shape) -> Cost {
         self.saved_intermediates.push(shape);
         self
+    }
+
+    /// Says that the output can be computed again, in this number of passes over memory, from
+    /// what is `saved`.
+    pub fn recompute(self, passes: usize, saved: Vec<Saved>) -> Cost {
+        Cost { recompute: Some(RecomputeCost { passes, saved }), ..self }
     }
 
     /// Adds a temporary tensor of forward.
@@ -99,59 +120,41 @@ pub enum GradientMemory {
 }
 
 /// An operation of a meta pass.
-#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "some of it is for translators only"))]
 pub(crate) struct Operation {
-    /// The name of the operation.
-    pub(crate) name: &'static str,
+    /// The operation itself.
+    pub(crate) op: Arc<dyn AnyOp>,
+    /// What it is to those who read a graph.
+    pub(crate) kind: Kind,
     /// The path of the module that called it, if the pass is captured.
     pub(crate) path: String,
     /// The inputs.
     pub(crate) inputs: Vec<Operand>,
-    /// The argument of [`Var::settings`], if it was called.
-    pub(crate) settings: Option<Box<dyn Any>>,
     /// The identity of the output.
     pub(crate) output: StateId,
     /// The shape of the output.
     pub(crate) shape: Shape,
     /// The number of products that are added to a sum.
     pub(crate) multiply_adds: u64,
+    /// The live bytes of the tensors that it made, when the operations were taken.
+    pub(crate) live_bytes: usize,
     tag: usize,
 }
 
 /// An input of an operation.
-#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "some of it is for translators only"))]
+#[derive(Clone)]
 pub(crate) enum Operand {
     /// The output of another operation, or a placeholder.
-    Computed(Option<StateId>, Shape),
+    Computed(Option<StateId>),
     /// A parameter, or another tensor with elements.
     Given(Option<StateId>, Tensor),
 }
 
 impl Operand {
-    /// Returns the sizes of its axes.
-    #[cfg(feature = "onnx")]
-    pub(crate) fn shape(&self) -> &Shape {
-        match self {
-            Operand::Computed(_, shape) => shape,
-            Operand::Given(_, value) => value.shape(),
-        }
-    }
-
-    fn of(var: &Var<'_>) -> Operand {
+    pub(crate) fn of(var: &Var<'_>) -> Operand {
         match var.value.is_meta() {
-            true => Operand::Computed(var.id, *var.shape()),
+            true => Operand::Computed(var.id),
             false => Operand::Given(var.id, var.value.clone()),
         }
-    }
-}
-
-impl Operation {
-    /// Returns the parameters among the inputs.
-    pub(crate) fn params(&self) -> impl Iterator<Item = StateId> {
-        self.inputs.iter().filter_map(|input| match input {
-            Operand::Given(id, _) => *id,
-            Operand::Computed(..) => None,
-        })
     }
 }
 
@@ -161,17 +164,18 @@ pub(super) struct Meta {
     /// The tag of tensors that no operation made: inputs, gradients, updates.
     tag: usize,
     operations: RefCell<Vec<Operation>>,
-    packed: RefCell<Vec<Tensor>>,
-    /// The number of errors that can still be recovered from.
-    recoveries: Cell<usize>,
+    /// The faults so far, if the pass collects them instead of ending at the first.
+    faults: Option<RefCell<Vec<Error>>>,
+    /// The values whose shape is not known since a fault; what is computed from them is not either.
+    unknown: RefCell<BTreeSet<StateId>>,
 }
 
 impl Default for Meta {
     fn default() -> Meta {
         let tracker = MemoryTracker::default();
         let tag = tracker.new_tag();
-        let (operations, packed) = Default::default();
-        Meta { tracker, tag, operations, packed, recoveries: Cell::new(0) }
+        let (operations, unknown) = Default::default();
+        Meta { tracker, tag, operations, faults: None, unknown }
     }
 }
 
@@ -181,54 +185,92 @@ impl Meta {
         Tensor::meta(shape, &self.tracker, self.tag)
     }
 
-    /// Replaces the closure that recomputes a value: each pass makes a tensor of its size, and the
-    /// last one is the value. The closure is not called, but the tensors that it captured exist.
-    pub(super) fn recompute<C: 'static>(
-        &self,
-        passes: usize,
-        shape: Shape,
-        compute: C,
-    ) -> impl Fn() -> Tensor + use<C> {
+    /// Returns the way to recompute a value, in which each pass makes a tensor of its size, and the
+    /// last one is the value. `captured` exists for as long.
+    pub(super) fn recompute<C: 'static>(&self, passes: usize, shape: Shape, captured: C) -> Recompute {
         let (tracker, tag) = (self.tracker.clone(), self.tag);
-        move || {
-            let _captured = &compute;
+        Recompute::new(passes, move || {
+            let _captured = &captured;
             let mut all: Vec<Tensor> =
                 (0..passes.max(1)).map(|_| Tensor::meta(shape, &tracker, tag)).collect();
             all.swap_remove(0)
+        })
+    }
+
+    /// Records an operation, as [`Op::apply`] runs it on other tapes. After a fault, a pass that
+    /// collects faults goes on with the shape that the output would have.
+    pub(super) fn apply<'t, O: Op>(&self, op: O, inputs: &[&Var<'t>]) -> Result<Var<'t>> {
+        let operands: Vec<Input<'_>> = inputs.iter().map(|input| Input::of(input)).collect();
+        let is_unknown = |input: &&Var<'_>| input.id.is_some_and(|id| self.unknown.borrow().contains(&id));
+        let from_unknown = inputs.iter().any(is_unknown);
+        match Op::output_shape(&op, &operands) {
+            Ok(shape) => {
+                let y = self.record(op, inputs, &operands, shape);
+                Ok(if from_unknown { self.with_unknown_shape(y) } else { y })
+            }
+            Err(fault) => self.recover(fault, from_unknown, inputs[0]),
         }
     }
 
-    /// Records [`Var::op_many`] on a meta tape. An operation without [`Var::costs`] is assumed to
-    /// save all of its inputs and its output.
-    pub(super) fn op<'t>(&self, name: &'static str, inputs: &[&Var<'t>], shape: Shape) -> Var<'t> {
+    /// Goes on after a fault, if the pass collects them. What does not fit a value of unknown shape
+    /// is no fault of its own.
+    fn recover<'t>(&self, fault: Fault, from_unknown: bool, input: &Var<'t>) -> Result<Var<'t>> {
+        let Fault { error, inferred_shape } = fault;
+        let Some(faults) = &self.faults else { return Err(error) };
+        if !from_unknown {
+            faults.borrow_mut().push(error.in_module(input.tape.path()));
+        }
+        let y = input.tape.placeholder(&inferred_shape.unwrap_or(*input.shape()))?;
+        let is_unknown = from_unknown || inferred_shape.is_none();
+        Ok(if is_unknown { self.with_unknown_shape(y) } else { y })
+    }
+
+    fn with_unknown_shape<'t>(&self, y: Var<'t>) -> Var<'t> {
+        self.unknown.borrow_mut().extend(y.id);
+        y
+    }
+
+    /// Records an operation whose inputs fit.
+    fn record<'t, O: Op>(&self, op: O, inputs: &[&Var<'t>], operands: &[Input<'_>], shape: Shape) -> Var<'t> {
         let tape = inputs[0].tape;
-        let tag = self.tracker.new_tag();
-        let output = StateId::fresh();
+        let (tag, output, name) = (self.tracker.new_tag(), StateId::fresh(), Op::name(&op));
+        let cost = Op::cost(&op, operands, shape);
         self.operations.borrow_mut().push(Operation {
-            name,
+            kind: Op::kind(&op, operands),
+            op: Arc::new(op),
             path: tape.path(),
             inputs: inputs.iter().map(|input| Operand::of(input)).collect(),
-            settings: None,
             output,
             shape,
-            multiply_adds: 0,
+            multiply_adds: cost.multiply_adds,
+            live_bytes: 0,
             tag,
         });
-        let value = Tensor::meta(shape, &self.tracker, tag);
-        let node = inputs.iter().any(|v| v.node.is_some()).then(|| {
-            let saved_inputs = inputs.iter().map(|v| v.value.clone().into()).collect();
-            let cost = Cost { saved_inputs, saves_output: true, ..Cost::default() };
-            let inputs: Vec<_> = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
-            let backward = self.backward(cost, &inputs, &value);
-            tape.push(Node::Op { name, inputs, backward })
-        });
-        Var { value, node, id: Some(output), recompute: None, tape }
+        let view = cost.view_of.as_ref().and_then(|shown| shown.reshape(shape).ok());
+        let value = view.unwrap_or_else(|| Tensor::meta(shape, &self.tracker, tag));
+        let _workspace: Vec<Tensor> =
+            cost.forward_workspace.iter().map(|shape| self.tensor(*shape)).collect();
+        if operands.iter().all(|input| !input.needs_gradient()) {
+            drop(cost.saved_intermediates.iter().map(|shape| self.tensor(*shape)).collect::<Vec<_>>());
+            return Var { value, node: None, id: Some(output), recompute: None, tape };
+        }
+        let recompute = cost.recompute.clone();
+        let recompute = recompute.map(|RecomputeCost { passes, saved }| self.recompute(passes, shape, saved));
+        let inputs: Vec<_> = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
+        let backward = self.backward(cost, tag, &inputs, &value);
+        let node = Some(tape.push(Node::Op { name, inputs, backward }));
+        Var { value, node, id: Some(output), recompute, tape }
     }
 
     /// Returns a backward function that takes the memory of an operation's.
-    fn backward(&self, cost: Cost, inputs: &[Option<(usize, Shape)>], output: &Tensor) -> Backward {
+    fn backward(
+        &self,
+        cost: Cost,
+        operation: usize,
+        inputs: &[Option<(usize, Shape)>],
+        output: &Tensor,
+    ) -> Backward {
         let (tracker, tag) = (self.tracker.clone(), self.tag);
-        let operation = output.tag().unwrap_or(tag);
         let inputs: Vec<Option<Shape>> = inputs.iter().map(|input| input.map(|(_, shape)| shape)).collect();
         let output = cost.saves_output.then(|| output.clone());
         let mut intermediates: Vec<Tensor> =
@@ -255,77 +297,6 @@ impl Meta {
             gradients
         })
     }
-
-    /// Changes the record of the operation that made a value.
-    fn amend(&self, var: &Var<'_>, change: impl FnOnce(&mut Operation)) {
-        let mut operations = self.operations.borrow_mut();
-        operations.iter_mut().rev().find(|operation| Some(operation.output) == var.id).map(change);
-    }
-
-    /// Replaces the assumed cost of the operation that made a value.
-    fn set_cost(&self, var: &mut Var<'_>, cost: Cost) {
-        self.amend(var, |operation| operation.multiply_adds = cost.multiply_adds);
-        if let Some(view) = cost.view_of.as_ref().and_then(|shown| shown.reshape(var.shape()).ok()) {
-            var.value = view;
-        }
-        self.packed.borrow_mut().extend(cost.packed_weights.iter().map(|shape| self.tensor(*shape)));
-        let _used: Vec<Tensor> = cost.forward_workspace.iter().map(|shape| self.tensor(*shape)).collect();
-        let mut nodes = var.tape.nodes.borrow_mut();
-        match var.node.and_then(|id| nodes.get_mut(id)) {
-            Some(Node::Op { inputs, backward, .. }) => *backward = self.backward(cost, inputs, &var.value),
-            _ => drop(cost.saved_intermediates.iter().map(|shape| self.tensor(*shape)).collect::<Vec<_>>()),
-        }
-    }
-}
-
-impl<'t> Var<'t> {
-    /// Declares the cost of the operation that made this value, for meta passes. On other tapes
-    /// `cost` is not called.
-    ///
-    /// Call it on the result of [`Var::op`], before the result is used. Without it, a meta pass
-    /// assumes that an operation saves its inputs and its output and multiplies nothing.
-    ///
-    /// ```
-    /// use skipgrad::{Tensor, autograd::{Cost, GradientMemory, Mode, Tape, Var}};
-    /// /// Element-wise negation, which saves nothing.
-    /// fn negate<'t>(x: &Var<'t>) -> Var<'t> {
-    ///     Var::op("negate", [x], *x.shape(), |[x]| {
-    ///         let mut y = x.clone();
-    ///         y.scale(-1.0);
-    ///         (y, |mut dy: Tensor, _| {
-    ///             dy.scale(-1.0);
-    ///             [Some(dy)]
-    ///         })
-    ///     })
-    ///     .costs(|| Cost::default().gradients([GradientMemory::InPlace]))
-    /// }
-    /// let tape = Tape::meta(Mode::Train);
-    /// let x = tape.placeholder(&[1 << 20])?;
-    /// assert_eq!(negate(&x).shape(), [1 << 20]);
-    /// # Ok::<(), skipgrad::Error>(())
-    /// ```
-    pub fn costs(mut self, cost: impl FnOnce() -> Cost) -> Var<'t> {
-        if let Some(meta) = &self.tape.meta {
-            meta.set_cost(&mut self, cost());
-        }
-        self
-    }
-
-    /// Records the settings of the operation that made this value, for translators of meta passes.
-    /// On other tapes `settings` is not called.
-    pub(crate) fn settings<S: Any>(self, settings: impl FnOnce() -> S) -> Var<'t> {
-        if let Some(meta) = &self.tape.meta {
-            meta.amend(&self, |operation| operation.settings = Some(Box::new(settings())));
-        }
-        self
-    }
-
-    /// Returns the identity of this value, if it is a parameter, a watched value or part of a meta
-    /// pass.
-    #[cfg(feature = "onnx")]
-    pub(crate) fn id(&self) -> Option<StateId> {
-        self.id
-    }
 }
 
 /// Methods of meta tapes.
@@ -349,43 +320,33 @@ impl Tape {
         }
     }
 
-    /// Recovers from the error of an operation, so that one meta pass can report several errors, as
-    /// a compiler does.
-    ///
-    /// An operation whose arguments do not fit returns the result of this method. On a meta tape
-    /// that collects errors, that is a value of `inferred_shape`, the shape that the output would
-    /// have if the arguments fitted. Otherwise, or if no such shape is known, it is the error.
-    ///
-    /// # Errors
-    /// `error`, if it is not recovered from.
-    pub fn recover(&self, error: Error, inferred_shape: Option<Shape>) -> Result<Var<'_>> {
-        match (&self.meta, inferred_shape) {
-            (Some(meta), Some(shape)) if meta.recoveries.get() > 0 => {
-                meta.recoveries.set(meta.recoveries.get() - 1);
-                self.placeholder(&shape)
-            }
-            _ => Err(error),
+    /// Makes a meta tape collect the faults of operations: after each, the pass goes on with the
+    /// shape that the output would have if everything fitted. If that is not known either, what is
+    /// computed from the output is not checked.
+    pub(crate) fn collect_faults(mut self) -> Tape {
+        if let Some(meta) = &mut self.meta {
+            meta.faults = Some(RefCell::default());
         }
-    }
-
-    /// Makes the next `errors` errors of a meta tape recoverable.
-    pub(crate) fn with_error_recovery(self, errors: usize) -> Tape {
-        self.meta.iter().for_each(|meta| meta.recoveries.set(errors));
         self
     }
 
-    /// Returns the number of errors that can still be recovered from.
-    pub(crate) fn recoveries(&self) -> usize {
-        self.meta.as_ref().map_or(0, |meta| meta.recoveries.get())
+    /// Returns whether this is a meta tape that collects faults.
+    pub(crate) fn collects_faults(&self) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.faults.is_some())
     }
 
-    /// Returns the operations of a meta pass so far, each with the live bytes of the tensors it
-    /// made.
-    pub(crate) fn operations(&self) -> Vec<(Operation, usize)> {
+    /// Returns the faults of a meta tape that collects them.
+    pub(crate) fn faults(&self) -> Vec<Error> {
+        let faults = self.meta.as_ref().and_then(|meta| meta.faults.as_ref());
+        faults.map_or(vec![], RefCell::take)
+    }
+
+    /// Takes the operations of a meta pass so far.
+    pub(crate) fn operations(&self) -> Vec<Operation> {
         let Some(meta) = &self.meta else { return vec![] };
         let with_bytes = |operation: Operation| {
-            let bytes = meta.tracker.live_bytes_of(operation.tag);
-            (operation, bytes)
+            let live_bytes = meta.tracker.live_bytes_of(operation.tag);
+            Operation { live_bytes, ..operation }
         };
         meta.operations.take().into_iter().map(with_bytes).collect()
     }

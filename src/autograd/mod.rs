@@ -1,8 +1,8 @@
 //! Reverse-mode differentiation on a tape that is a value.
 //!
 //! A [`Tape`] is one pass through a network, and [`Var`]s are the values computed on it. Each
-//! operation is a call of [`Var::op`], which computes a value and, while the tape records, keeps
-//! the backward function. [`Var::backward`] consumes the recording, from the loss to the
+//! operation is an [`Op`], applied to values: it computes a value and, while the tape records, keeps
+//! what its backward needs. [`Var::backward`] consumes the recording, from the loss to the
 //! parameters: each backward function runs once and is freed with the activations it saved. The
 //! result, [`Updates`], has the gradients of [`Param`]s and the new values of [`Buffer`]s, by
 //! identity, for an optimizer to apply. A module does not change while it runs, so threads can
@@ -22,10 +22,13 @@
 
 mod backward;
 mod check;
-mod meta;
+mod closure;
 mod freeze;
-mod saved;
+mod kind;
+mod meta;
+mod op;
 mod param;
+mod saved;
 mod scope;
 mod state;
 mod tape;
@@ -33,11 +36,13 @@ mod updates;
 
 pub use check::{GradientCheck, gradient_check};
 pub(crate) use freeze::matches;
-pub use meta::{Cost, GradientMemory};
-#[cfg(feature = "onnx")]
+pub use kind::{Kind, OnnxAttribute, OnnxNode};
+pub use meta::{Cost, GradientMemory, RecomputeCost};
 pub(crate) use meta::{Operand, Operation};
+pub(crate) use op::{AnyOp, apply_with};
+pub use op::{Fault, Input, Op};
 pub use param::{Buffer, Layout, Param, StateId, Version};
-pub use saved::Saved;
+pub use saved::{Recompute, Saved};
 pub use scope::Scoped;
 pub use skipgrad_derive::State;
 #[doc(hidden)]

@@ -6,9 +6,16 @@ use std::rc::Rc;
 
 /// The way to recompute a value, and the number of passes over memory that it takes.
 #[derive(Clone)]
-pub(super) struct Recompute {
+pub struct Recompute {
     passes: usize,
     compute: Rc<dyn Fn() -> Tensor>,
+}
+
+impl Recompute {
+    /// Makes the way to recompute a value, bit for bit, from tensors that are saved anyway.
+    pub fn new(passes: usize, compute: impl Fn() -> Tensor + 'static) -> Recompute {
+        Recompute { passes, compute: Rc::new(compute) }
+    }
 }
 
 /// An input of an operation, saved for backward: the value, or the way to recompute it. See
@@ -33,6 +40,14 @@ impl From<Tensor> for Saved {
 }
 
 impl Saved {
+    pub(super) fn new(value: &Tensor, recompute: Option<&Recompute>) -> Saved {
+        let content = match recompute {
+            Some(recompute) => Content::Recompute(recompute.clone()),
+            None => Content::Value(value.clone()),
+        };
+        Saved { shape: *value.shape(), content }
+    }
+
     /// Returns the shape of the value.
     pub fn shape(&self) -> &Shape {
         &self.shape
@@ -65,10 +80,8 @@ impl<'t> Var<'t> {
     /// Nothing happens if the value is not recorded.
     pub fn rematerialize_with(self, passes: usize, compute: impl Fn() -> Tensor + 'static) -> Var<'t> {
         let recompute = self.is_recorded().then(|| match &self.tape.meta {
-            Some(meta) => {
-                Recompute { passes, compute: Rc::new(meta.recompute(passes, *self.shape(), compute)) }
-            }
-            None => Recompute { passes, compute: Rc::new(compute) },
+            Some(meta) => meta.recompute(passes, *self.shape(), compute),
+            None => Recompute::new(passes, compute),
         });
         Var { recompute, ..self }
     }
@@ -86,10 +99,6 @@ impl<'t> Var<'t> {
     /// assert_eq!(saved.value().item(), 6.0);
     /// ```
     pub fn save(&self) -> Saved {
-        let content = match &self.recompute {
-            Some(recompute) => Content::Recompute(recompute.clone()),
-            None => Content::Value(self.value.clone()),
-        };
-        Saved { shape: *self.shape(), content }
+        Saved::new(&self.value, self.recompute.as_ref())
     }
 }

@@ -9,7 +9,7 @@ use super::{
     state::{State, join},
     tape::{Tape, Var},
 };
-use crate::{At, Error, Result, Tensor};
+use crate::{At, Result, Tensor};
 use std::{collections::BTreeMap, fmt, iter, mem};
 
 /// The state of a pass whose outputs are captured.
@@ -22,6 +22,8 @@ pub(super) struct Capture {
 }
 
 enum CaptureTarget {
+    /// No module; the pass only names the paths of its operations.
+    Nowhere,
     /// Every module; the paths of those that have returned an output, in that order.
     Everywhere(Vec<String>),
     /// The modules with these paths, and their latest outputs.
@@ -50,6 +52,7 @@ impl CaptureTarget {
     /// Takes note of a module's output, and retains its gradient if it is captured.
     fn record(&mut self, path: &str, output: &mut Var<'_>) {
         match self {
+            CaptureTarget::Nowhere => {}
             CaptureTarget::Everywhere(module_paths) => module_paths.push(path.to_string()),
             CaptureTarget::At(captured) => {
                 if let Some(captured) = captured.get_mut(path) {
@@ -72,7 +75,7 @@ struct CapturedVar {
 }
 
 /// The innermost module in which an error arose.
-pub(super) struct Fault {
+pub(super) struct FaultSite {
     /// The module's first parameter or buffer.
     id: StateId,
     /// The name of that tensor inside of the module.
@@ -117,15 +120,6 @@ fn output_paths<'a>(path: &'a str, outside: &str) -> impl Iterator<Item = &'a st
     };
     let ends = path.match_indices('.').map(|(end, _)| end);
     ends.filter(move |&end| is_element(end)).map(|end| &path[..end]).chain(iter::once(path))
-}
-
-/// Returns the error with another path.
-fn with_path(error: Error, path: String) -> Error {
-    let source = match error {
-        Error::Module { source, .. } => source,
-        error => Box::new(error),
-    };
-    if path.is_empty() { *source } else { Error::Module { path, source } }
 }
 
 /// What a module returns: a value, perhaps together with something else.
@@ -224,6 +218,7 @@ impl Tape {
     /// ```
     pub fn captures(&self, module: &(impl State + ?Sized)) -> bool {
         self.capture.borrow().as_ref().is_some_and(|capture| match &capture.target {
+            CaptureTarget::Nowhere => false,
             CaptureTarget::Everywhere(_) => true,
             CaptureTarget::At(captured) => {
                 let path = capture.path_of(module);
@@ -240,6 +235,7 @@ impl Tape {
     /// ```
     pub fn captures_within(&self) -> bool {
         self.capture.borrow().as_ref().is_some_and(|capture| match &capture.target {
+            CaptureTarget::Nowhere => false,
             CaptureTarget::Everywhere(_) => true,
             CaptureTarget::At(captured) => {
                 captured.keys().any(|path| match path.strip_prefix(&capture.path) {
@@ -254,6 +250,12 @@ impl Tape {
     /// computed as it is defined.
     pub(crate) fn capture_all(self, root: &(impl State + ?Sized)) -> Tape {
         self.capture.replace(Some(Capture::new(root, CaptureTarget::Everywhere(vec![]))));
+        self
+    }
+
+    /// Returns the same tape, whose operations know the paths of modules of `root`.
+    pub(crate) fn name_paths(self, root: &(impl State + ?Sized)) -> Tape {
+        self.capture.replace(Some(Capture::new(root, CaptureTarget::Nowhere)));
         self
     }
 
@@ -283,7 +285,7 @@ impl Tape {
                 let CapturedVar { value, node, id, recompute } = captured.get(path)?.clone()?;
                 Some(Var { value, node, id, recompute, tape: self })
             }
-            CaptureTarget::Everywhere(_) => None,
+            CaptureTarget::Nowhere | CaptureTarget::Everywhere(_) => None,
         };
         Ok(paths.iter().map(captured).collect())
     }
@@ -304,7 +306,7 @@ impl Tape {
         if let Some(inner) = &*fault {
             let Some(path) = name_of(module, inner.id) else { return Err(error) };
             if let Some(path) = parent(&path, &inner.name) {
-                return Err(with_path(error, join(path, &inner.below)));
+                return Err(error.in_module(join(path, &inner.below)));
             }
         }
         // The module is the innermost one, or the innermost one's parts have other names in it.
@@ -312,8 +314,8 @@ impl Tape {
             Some(inner) => inner.below,
             None => error.path().unwrap_or_default().to_string(),
         };
-        *fault = Some(Fault { id, name, below: below.clone() });
-        Err(with_path(error, below))
+        *fault = Some(FaultSite { id, name, below: below.clone() });
+        Err(error.in_module(below))
     }
 
     /// Begins a part, if outputs are captured; returns the path around it.

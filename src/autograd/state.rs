@@ -1,7 +1,7 @@
 //! The named state of a model: visiting, exporting, importing and freezing it.
 
 use super::{
-    Buffer, Layout, Param, StateId,
+    Buffer, Layout, Param, StateId, Version,
     freeze::{self, Kind},
 };
 use crate::{Error, Result, Shape, Tensor};
@@ -26,6 +26,14 @@ impl StateRef<'_> {
         match self {
             StateRef::Param(param) => param.id(),
             StateRef::Buffer(buffer) => buffer.id(),
+        }
+    }
+
+    /// Returns the version of the value; see [`Param::version`].
+    pub fn version(&self) -> Version {
+        match self {
+            StateRef::Param(param) => param.version(),
+            StateRef::Buffer(buffer) => buffer.version(),
         }
     }
 

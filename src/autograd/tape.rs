@@ -4,7 +4,7 @@ use super::{
     meta::Meta,
     param::{Buffer, Param, StateId},
     saved::Recompute,
-    scope::{Capture, Fault},
+    scope::{Capture, FaultSite},
 };
 use crate::{Rng, Shape, Tensor};
 use std::{
@@ -61,7 +61,7 @@ pub struct Tape {
     /// The state of a pass that is captured, for feature maps and summaries.
     pub(super) capture: RefCell<Option<Capture>>,
     /// Where the latest error arose.
-    pub(super) fault: RefCell<Option<Fault>>,
+    pub(super) fault: RefCell<Option<FaultSite>>,
 }
 
 impl Tape {
@@ -158,6 +158,11 @@ impl Tape {
         Var { value, node, id: Some(id), recompute: None, tape: self }
     }
 
+    /// Puts the value of a buffer on the tape, such as a running mean. No gradient flows to it.
+    pub fn buffer(&self, buffer: &Buffer) -> Var<'_> {
+        Var { id: Some(buffer.id()), ..self.input(buffer.value().clone()) }
+    }
+
     /// Records the new value of a buffer. It becomes part of the [`Updates`](super::Updates),
     /// unless the buffer is frozen.
     pub fn observe(&self, buffer: &Buffer, value: Tensor) {
@@ -244,6 +249,9 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn retain_grad(self) -> Var<'t> {
+        if self.tape.meta.is_some() {
+            return self;
+        }
         let id = StateId::fresh();
         let node = self.tape.recording.then(|| match self.node {
             Some(node) => self.tape.push(Node::RetainGrad { id, input: node }),
@@ -254,91 +262,13 @@ impl<'t> Var<'t> {
 
     /// Returns the same value without its history: no gradient flows through it.
     pub fn detach(&self) -> Var<'t> {
-        self.tape.input(self.value.clone())
+        // A meta pass goes on to know which value it is.
+        let id = self.id.filter(|_| self.tape.meta.is_some());
+        Var { id, ..self.tape.input(self.value.clone()) }
     }
 
-    /// Runs an operation. Every operation, of the library and of a user, is defined by a call of
-    /// this function, as by a `torch.autograd.Function`.
-    ///
-    /// `shape` is the shape of the output. `forward` gets the values of the inputs and returns the
-    /// output and the backward function: a closure that gets the gradient of the output and a flag
-    /// for each input, whether it needs a gradient, and returns the gradients of the inputs (`None`
-    /// where none is needed). The tensors that the closure captures are saved for backward.
-    ///
-    /// Check the inputs before the call: `forward` cannot fail. On a meta tape `forward` is not
-    /// called; [`Var::costs`] declares what it would cost.
-    ///
-    /// ```
-    /// use skipgrad::{Rng, Tensor, autograd::{Tape, Var}};
-    /// /// Element-wise cube: dx = 3 x^2 dy.
-    /// fn cube<'t>(x: &Var<'t>) -> Var<'t> {
-    ///     Var::op("cube", [x], *x.shape(), |[x]| {
-    ///         let y = Tensor::build(*x.shape(), |y| {
-    ///             y.iter_mut().zip(x.data()).for_each(|(y, x)| *y = x * x * x);
-    ///         });
-    ///         let x = x.clone();
-    ///         (y, move |mut dy: Tensor, _| {
-    ///             dy.data_mut().iter_mut().zip(x.data()).for_each(|(d, x)| *d *= 3.0 * x * x);
-    ///             [Some(dy)]
-    ///         })
-    ///     })
-    /// }
-    /// let tape = Tape::train(Rng::seed(0));
-    /// let x = tape.watch(Tensor::scalar(2.0));
-    /// let y = cube(&x);
-    /// assert_eq!((y.item(), y.backward()?.grad_of(&x).unwrap().item()), (8.0, 12.0));
-    /// # Ok::<(), skipgrad::Error>(())
-    /// ```
-    ///
-    /// # Panics
-    /// Panics if `forward` returns a value of another shape, if the inputs are on different tapes,
-    /// or if memory runs out.
-    #[track_caller]
-    pub fn op<const N: usize, B>(
-        name: &'static str,
-        inputs: [&Var<'t>; N],
-        shape: Shape,
-        forward: impl FnOnce([&Tensor; N]) -> (Tensor, B),
-    ) -> Var<'t>
-    where
-        B: FnOnce(Tensor, [bool; N]) -> [Option<Tensor>; N] + 'static,
-    {
-        Var::op_many(name, &inputs, shape, |values| {
-            let (value, backward) = forward(std::array::from_fn(|i| values[i]));
-            (value, |grad: Tensor, needs: &[bool]| backward(grad, std::array::from_fn(|i| needs[i])).into())
-        })
-    }
-
-    /// Runs an operation with a number of inputs that is known only at run time, such as a
-    /// concatenation; see [`Var::op`].
-    ///
-    /// # Panics
-    /// As [`Var::op`], and if there is no input.
-    #[track_caller]
-    pub fn op_many<B>(
-        name: &'static str,
-        inputs: &[&Var<'t>],
-        shape: Shape,
-        forward: impl FnOnce(&[&Tensor]) -> (Tensor, B),
-    ) -> Var<'t>
-    where
-        B: FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>> + 'static,
-    {
-        let tape = inputs[0].tape;
-        assert!(
-            inputs.iter().all(|v| std::ptr::eq(v.tape, tape)),
-            "{name}: the inputs are on different tapes"
-        );
-        if let Some(meta) = &tape.meta {
-            return meta.op(name, inputs, shape);
-        }
-        let values: Vec<&Tensor> = inputs.iter().map(|v| &v.value).collect();
-        let (value, backward) = forward(&values);
-        assert_eq!(*value.shape(), shape, "{name}: forward made another shape than it announced");
-        let node = inputs.iter().any(|v| v.node.is_some()).then(|| {
-            let inputs = inputs.iter().map(|v| v.node.map(|id| (id, *v.shape()))).collect();
-            tape.push(Node::Op { name, inputs, backward: Box::new(backward) })
-        });
-        Var { value, node, id: None, recompute: None, tape }
+    /// Returns the identity of a parameter, a watched value, or a value of a meta pass.
+    pub(crate) fn id(&self) -> Option<StateId> {
+        self.id
     }
 }

@@ -1,16 +1,12 @@
 //! Dense blocks and the transitions between them (Huang et al. 2017).
 
-use super::{
-    DenseLayer, DenseLayerBuilder, NormConv,
-    folding::{Folding, Origin},
-};
+use super::{DenseLayer, DenseLayerBuilder, NormConv};
 use crate::{
     At, Error, Result, Rng,
-    autograd::{Mode, State, Tape, Var},
+    autograd::{State, Tape, Var},
     nn::{AvgPool2d, Module, conv1x1, init::Fan},
-    ops::{DenseBlockLayer, FoldedDenseBlock, Moments},
+    ops::Moments,
 };
-use std::sync::Arc;
 
 /// Layers of which each reads the channels of all before it (Huang et al. 2017, figure 1 and
 /// equation 2): the output is the input and every layer's new channels, side by side.
@@ -18,11 +14,9 @@ use std::sync::Arc;
 /// Maps `[N, H, W, in]` to `[N, H, W, in + num_layers * growth_rate]`. Its state is `denselayer1`,
 /// `denselayer2` and so on.
 ///
-/// The block is computed in place; see [`Var::dense_block`]. Where the statistics are constant and
-/// nothing is recorded, it uses weights that were folded and packed once, see [`FoldedDenseBlock`],
-/// until a parameter, a statistic or a setting changes. A block with convolutions of other settings
-/// is computed by [`DenseBlock::forward_by_concatenation`], and so is one of which inner outputs
-/// are captured.
+/// The block is computed in place; see [`Var::dense_block`]. A block with convolutions of other
+/// settings is computed by [`DenseBlock::forward_by_concatenation`], and so is one of which inner
+/// outputs are captured.
 ///
 /// ```
 /// use skipgrad::{Rng, Tensor, autograd::Tape, blocks::DenseBlock, nn::Module};
@@ -43,8 +37,6 @@ pub struct DenseBlock {
     pub layers: Vec<DenseLayer>,
     #[state(skip)]
     out_channels: usize,
-    #[state(skip)]
-    folding: Folding<FoldedDenseBlock>,
 }
 
 impl Module for DenseBlock {
@@ -109,15 +101,8 @@ impl DenseBlock {
                 log::debug!("a dense block is computed by concatenation: {reason}");
                 return Ok((self.forward_by_concatenation(x)?, None));
             }
-            if tape.mode() == Mode::Train {
-                self.folding.clear();
-            }
-            match self.constant_on(tape) {
-                true => self.forward_folded(x),
-                false => self.forward_in_place(x),
-            }
             // By its definition, the block finds the same error and the layer where it arises.
-            .or_else(|error| self.forward_by_concatenation(x).and(Err(error)))
+            self.forward_in_place(x).or_else(|error| self.forward_by_concatenation(x).and(Err(error)))
         })
     }
 
@@ -126,45 +111,21 @@ impl DenseBlock {
         if tape.captures_within() {
             return Some("outputs of its layers are captured");
         }
-        if tape.recoveries() > 0 {
-            return Some("its layers recover from errors");
+        if tape.collects_faults() {
+            return Some("the faults of its layers are collected");
         }
         let is_fusible = self.layers.iter().all(DenseLayer::is_fusible);
         (!is_fusible).then_some("its convolutions have other settings than those of a dense layer")
     }
 
-    /// Returns whether folded weights compute the block on this tape. A meta tape has none to fold:
-    /// the operation says what that would take.
-    fn constant_on(&self, tape: &Tape) -> bool {
-        let is_constant = self.layers.iter().all(|layer| layer.is_constant(tape));
-        is_constant && !tape.is_recording() && !tape.is_meta()
-    }
-
-    fn forward_folded<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
-        let tape = x.tape();
-        Ok((tape.input(self.folded(tape)?.apply(x.value())?), None))
-    }
-
     fn forward_in_place<'t>(&self, x: &Var<'t>) -> Result<(Var<'t>, Option<Moments>)> {
         let tape = x.tape();
-        let (y, moments) = x.dense_block(&self.operands(tape))?;
+        let layers: Vec<_> = self.layers.iter().map(|layer| layer.operands(tape)).collect();
+        let (y, moments) = x.dense_block(&layers)?;
         for (layer, moments) in self.layers.iter().zip(&moments.layers) {
             layer.observe(tape, moments);
         }
         Ok((y, moments.maps))
-    }
-
-    fn folded(&self, tape: &Tape) -> Result<Arc<FoldedDenseBlock>> {
-        let parts = self.layers.iter().flat_map(DenseLayer::parts);
-        let origins = parts.map(|NormConv { conv, norm, .. }| Origin::of(conv, norm));
-        self.folding.get_or_fold(origins, || {
-            let in_channels = self.layers.first().map_or(0, |layer| layer.first.norm.num_channels());
-            FoldedDenseBlock::new(in_channels, &self.operands(tape)).map(Arc::new)
-        })
-    }
-
-    fn operands<'t>(&self, tape: &'t Tape) -> Vec<DenseBlockLayer<'t>> {
-        self.layers.iter().map(|layer| layer.operands(tape)).collect()
     }
 }
 
@@ -209,7 +170,7 @@ impl DenseBlockBuilder {
             layer.build(rng).at(format_args!("denselayer{}", i + 1))
         };
         let layers = (0..num_layers).map(layer).collect::<Result<_>>()?;
-        Ok(DenseBlock { layers, out_channels, folding: Folding::default() })
+        Ok(DenseBlock { layers, out_channels })
     }
 }
 
@@ -285,7 +246,6 @@ impl Transition {
 mod tests {
     use super::*;
     use crate::{Tensor, autograd::Tape, ops::Padding};
-    use std::iter;
 
     #[test]
     fn pooling_before_the_convolution_changes_nothing() {
@@ -300,76 +260,26 @@ mod tests {
         }
     }
 
-    /// Returns what evaluation computes with folded weights, and by the definition.
-    fn outputs(block: &DenseBlock, x: &Tensor) -> [Tensor; 2] {
-        let tape = Tape::eval();
-        let x = tape.input(x.clone());
-        [block.forward(&x), block.forward_by_concatenation(&x)].map(|y| y.unwrap().value().clone())
-    }
-
-    #[track_caller]
-    fn assert_alike([folded, defined]: &[Tensor; 2]) {
-        assert_eq!(folded.shape(), defined.shape());
-        let largest = defined.data().iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        for (a, b) in folded.data().iter().zip(defined.data()) {
-            assert!((a - b).abs() <= 2e-5 * largest, "{a} {b} of {largest}");
-        }
-    }
-
     #[test]
-    fn a_change_is_folded_again() {
+    fn in_place_it_is_what_the_paper_defines() {
         let mut rng = Rng::seed(4);
         for builder in [DenseBlock::bottleneck(6, 5, 3), DenseBlock::plain(6, 16, 3)] {
             let mut block = builder.build(&mut rng).unwrap();
-            let layers = block.layers.iter_mut();
-            for part in layers.flat_map(|layer| iter::once(&mut layer.first).chain(&mut layer.second)) {
-                let (channels, norm) = (part.norm.num_channels(), &mut part.norm);
-                *norm.running_mean.value_mut() = Tensor::normal([channels], 0.3, &mut rng).unwrap();
-                *norm.running_var.value_mut() = Tensor::uniform([channels], 0.5, 2.0, &mut rng).unwrap();
-                *norm.bias.value_mut() = Tensor::normal([channels], 0.3, &mut rng).unwrap();
-            }
-            // Two sizes: weights are packed for either algorithm.
-            let small = Tensor::normal([1, 5, 4, 6], 1.0, &mut rng).unwrap();
-            let large = Tensor::normal([2, 17, 14, 6], 1.0, &mut rng).unwrap();
-            let mut before = outputs(&block, &small);
-            assert_alike(&before);
-            assert_alike(&outputs(&block, &large));
-            let changes: [fn(&mut NormConv); 6] = [
-                |part| part.conv.weight.value_mut().scale(1.5),
-                |part| part.norm.weight.value_mut().scale(-2.0),
-                |part| part.norm.bias.value_mut().data_mut().fill(0.7),
-                |part| part.norm.running_mean.value_mut().data_mut().fill(0.2),
-                |part| part.norm.running_var.value_mut().scale(0.5),
-                |part| part.norm.eps = 0.5,
-            ];
-            for change in changes {
+            let x = Tensor::normal([2, 17, 14, 6], 1.0, &mut rng).unwrap();
+            for padding in [Padding::Zeros([1, 1]), Padding::Same] {
                 let layer = &mut block.layers[1];
-                change(layer.second.as_mut().unwrap_or(&mut layer.first));
-                let after = outputs(&block, &small);
-                assert_alike(&after);
-                assert_alike(&outputs(&block, &large));
-                assert_ne!(after, before);
-                before = after;
+                // A layer with other settings than usual is concatenated.
+                layer.second.as_mut().unwrap_or(&mut layer.first).conv.options.padding = padding;
+                let tape = Tape::eval();
+                let x = tape.input(x.clone());
+                let (y, defined) = (block.forward(&x).unwrap(), block.forward_by_concatenation(&x).unwrap());
+                assert_eq!(y.value() == defined.value(), padding == Padding::Same);
+                let largest = defined.value().data().iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                for (a, b) in y.value().data().iter().zip(defined.value().data()) {
+                    assert!((a - b).abs() <= 2e-5 * largest, "{a} {b} of {largest}");
+                }
             }
-            // A layer with other settings than usual is concatenated.
-            let layer = &mut block.layers[1];
-            layer.second.as_mut().unwrap_or(&mut layer.first).conv.options.padding = Padding::Same;
-            let [other, defined] = outputs(&block, &small);
-            assert!(other == defined);
-            assert_alike(&[other, before[0].clone()]);
-            assert_alike(&outputs(&block.clone(), &small));
         }
-    }
-
-    #[test]
-    fn a_training_pass_drops_the_folded_weights() {
-        let block = DenseBlock::bottleneck(6, 5, 2).build(&mut Rng::seed(6)).unwrap();
-        let x = Tensor::zeros([2, 5, 4, 6]).unwrap();
-        let weight = block.layers[1].first.conv.weight.value();
-        block.forward(&Tape::eval().input(x.clone())).unwrap();
-        assert!(!weight.is_unique());
-        block.forward(&Tape::train(Rng::seed(0)).input(x)).unwrap();
-        assert!(weight.is_unique(), "an update is in place");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::NormConv;
 use crate::{
     Result, Rng,
-    autograd::{Mode, State, Tape, Var},
+    autograd::{State, Tape, Var},
     nn::{BatchNorm2d, Conv2d, Conv2dBuilder, Module, conv1x1, conv3x3, init::Fan},
     ops::{Conv2dOptions, DenseBlockLayer, DenseBlockLayerMoments, DenseBlockNorm, Padding},
 };
@@ -64,11 +64,6 @@ impl DenseLayer {
         DenseLayerBuilder { in_channels, growth_rate, bottleneck: false, dropout: 0.0 }
     }
 
-    /// Returns its pairs of normalization and convolution.
-    pub(super) fn parts(&self) -> impl DoubleEndedIterator<Item = &NormConv> + Clone {
-        [Some(&self.first), self.second.as_ref()].into_iter().flatten()
-    }
-
     /// Returns whether its convolutions have the settings that [`DenseLayerBuilder::build`] gives
     /// them, which are those that [`Var::dense_block`] computes.
     pub(super) fn is_fusible(&self) -> bool {
@@ -87,7 +82,7 @@ impl DenseLayer {
     }
 
     /// Returns the layer as an operand of [`Var::dense_block`].
-    pub(super) fn operands<'t>(&self, tape: &'t Tape) -> DenseBlockLayer<'t> {
+    pub(super) fn operands<'t>(&self, tape: &'t Tape) -> DenseBlockLayer<Var<'t>> {
         let last = self.second.as_ref().unwrap_or(&self.first);
         let bottleneck = self
             .second
@@ -100,12 +95,6 @@ impl DenseLayer {
             algorithm: last.conv.options.algorithm,
             dropout: self.dropout,
         }
-    }
-
-    /// Returns whether it computes the same function in every pass.
-    pub(super) fn is_constant(&self, tape: &Tape) -> bool {
-        let drops = self.dropout != 0.0 && tape.mode() == Mode::Train;
-        !drops && self.parts().all(|part| part.norm.uses_running_moments(tape))
     }
 
     /// Has its norms observe the statistics that [`Var::dense_block`] used for them.
@@ -121,7 +110,7 @@ impl DenseLayer {
 }
 
 /// Returns the norm as an operand of [`Var::dense_block`].
-fn operands_of_norm<'t>(norm: &BatchNorm2d, tape: &'t Tape) -> DenseBlockNorm<'t> {
+fn operands_of_norm<'t>(norm: &BatchNorm2d, tape: &'t Tape) -> DenseBlockNorm<Var<'t>> {
     DenseBlockNorm {
         gamma: tape.param(&norm.weight),
         beta: tape.param(&norm.bias),

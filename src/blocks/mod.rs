@@ -38,7 +38,6 @@
 mod conv_norm;
 mod dense;
 mod dense_layer;
-mod folding;
 mod preact;
 mod res_block;
 mod residual;

@@ -129,7 +129,8 @@ impl Module for Stem {
         let tape = x.tape();
         tape.enter(self, || {
             let y = match &self.layers {
-                StemLayers::Single(conv) => conv.forward(x)?,
+                StemLayers::Single(StemLayer::Conv { conv }) => conv.forward(x)?,
+                StemLayers::Single(StemLayer::ConvNorm(layer)) => layer.forward_relu(x)?,
                 StemLayers::Deep { conv1, conv2, conv3 } => {
                     // Each input is dropped before the next convolution runs.
                     let mut layers = [conv1, conv2].into_iter();

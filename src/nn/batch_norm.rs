@@ -116,11 +116,10 @@ impl BatchNorm2d {
     fn normalize<'t>(&self, x: &Var<'t>, fused: Fused<'_, 't>) -> Result<Var<'t>> {
         let tape = x.tape();
         let (gamma, beta) = (tape.param(&self.weight), tape.param(&self.bias));
+        let (mean, var) = (tape.buffer(&self.running_mean), tape.buffer(&self.running_var));
         let fixed = self.uses_running_moments(tape);
         let statistics = match fused.moments {
-            _ if fixed => {
-                Statistics::Fixed { mean: self.running_mean.value(), var: self.running_var.value() }
-            }
+            _ if fixed => Statistics::Fixed { mean: &mean, var: &var },
             Some(moments) => Statistics::Precomputed(moments),
             None => Statistics::Batch,
         };

@@ -17,20 +17,21 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
-mod graph;
+mod builder;
 mod proto;
 mod translate;
 
 use crate::{
     Error, Result,
-    autograd::{Layout, Mode, Tape},
+    autograd::Kind,
+    graph::{Graph, Node},
     io,
     nn::Module,
 };
-use graph::Graph;
+use builder::GraphBuilder;
 use prost::Message;
 use proto::{ModelProto, OperatorSetIdProto};
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// The version of the file format, which is that of ONNX 1.12.
 const IR_VERSION: i64 = 8;
@@ -75,24 +76,28 @@ pub fn encode<M: Module + ?Sized>(module: &M, image: [usize; 3]) -> Result<Vec<u
 }
 
 fn model<M: Module + ?Sized>(module: &M, [height, width, channels]: [usize; 3]) -> Result<ModelProto> {
-    let tape = Tape::meta(Mode::Eval).capture_all(module);
-    let x = tape.placeholder(&[1, height, width, channels])?;
-    let y = x.apply(module)?;
-    let mut graph = Graph::new(module, x.id());
-    for (operation, _) in tape.operations() {
-        translate::translate(&mut graph, &operation)?;
-    }
-    let last = match y.id().and_then(|id| graph.value(id)) {
-        Some(name) => name,
-        None => graph.initializer("", y.id(), y.value(), Layout::Plain)?,
-    };
+    let graph = Graph::trace(module, &[1, height, width, channels])?;
+    let mut builder = GraphBuilder::new(module);
+    let last = translate::translate(&mut builder, &graph)?;
+    let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
+    // Other operator sets are in their first version, as those of ONNX Runtime are.
+    let domains: BTreeSet<&str> = graph.nodes().iter().filter_map(domain).collect();
+    let others = domains.into_iter().map(|domain| opset(domain, 1));
     Ok(ModelProto {
         ir_version: IR_VERSION,
         producer_name: env!("CARGO_PKG_NAME").into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(graph.finish([x.shape(), y.shape()], last)),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        graph: Some(builder.finish([graph.input(), graph.shape(graph.output())], last)),
+        opset_import: [opset("", OPSET)].into_iter().chain(others).collect(),
     })
+}
+
+/// Returns the operator set that a node needs besides that of ONNX.
+fn domain(node: &Node) -> Option<&str> {
+    match node.kind() {
+        Kind::Custom(Some(node)) if !node.domain.is_empty() => Some(&node.domain),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub(super) struct NodeProto {
     pub(super) op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub(super) attribute: Vec<AttributeProto>,
+    #[prost(string, tag = "7")]
+    pub(super) domain: String,
 }
 
 /// An attribute of a node; its type tells which field has the value.
@@ -66,6 +68,8 @@ pub(super) struct AttributeProto {
     pub(super) f: f32,
     #[prost(int64, tag = "3")]
     pub(super) i: i64,
+    #[prost(bytes, tag = "4")]
+    pub(super) s: Vec<u8>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub(super) ints: Vec<i64>,
     #[prost(int32, tag = "20")]
@@ -76,6 +80,7 @@ pub(super) struct AttributeProto {
 pub(super) mod attribute_type {
     pub(in crate::onnx) const FLOAT: i32 = 1;
     pub(in crate::onnx) const INT: i32 = 2;
+    pub(in crate::onnx) const STRING: i32 = 3;
     pub(in crate::onnx) const INTS: i32 = 7;
 }
 

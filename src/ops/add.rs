@@ -1,11 +1,42 @@
 //! Element-wise sum, `y = a + b`. Backward keeps nothing: both gradients are `dy`.
 
-use super::expect_shape;
+use super::same_shape;
 use crate::{
-    Result, Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    Result, Shape, Tensor,
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Add;
+
+impl Op for Add {
+    type Context = ();
+
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        same_shape("add", "other", inputs)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, ()) {
+        let (a, b) = (inputs[0].value(), inputs[1].value());
+        (Tensor::build(shape, |y| kernels::add(Isa::active(), a.data(), b.data(), y)), ())
+    }
+
+    fn backward(&self, (): (), dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        vec![needs[0].then(|| dy.clone()), needs[1].then_some(dy)]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().gradients([GradientMemory::View; 2])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Add
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns the element-wise sum of two values of the same shape, such as the end of a residual
@@ -24,14 +55,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn add(&self, other: &Var<'t>) -> Result<Var<'t>> {
-        if let Err(error) = expect_shape("add", "other", self.shape(), other.shape()) {
-            return self.tape().recover(error, Some(*self.shape()));
-        }
-        Ok(Var::op("add", [self, other], *self.shape(), |[a, b]| {
-            let sum = Tensor::build(*a.shape(), |y| kernels::add(Isa::active(), a.data(), b.data(), y));
-            (sum, |dy: Tensor, needs: [bool; 2]| [needs[0].then(|| dy.clone()), needs[1].then_some(dy)])
-        })
-        .costs(|| Cost { gradients: vec![GradientMemory::View; 2], ..Cost::default() }))
+        Add.apply(&[self, other])
     }
 }
 

@@ -4,9 +4,67 @@
 
 use crate::{
     Error, Result, Shape, ShapePattern, Tensor,
-    autograd::{Cost, Var},
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Concat;
+
+impl Op for Concat {
+    /// The shapes of the inputs.
+    type Context = Vec<Shape>;
+
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let first = inputs[0].shape();
+        let Some((_, outer)) = first.split_last() else {
+            return Err(Error::shape("concat", "inputs", ["...", "C"], first).into());
+        };
+        let channels = inputs.iter().map(|input| input.shape().num_channels());
+        let channels = channels.fold(0, usize::saturating_add);
+        let shape = Shape::new(&[outer, &[channels]].concat())?;
+        let fits = |x: &&Shape| x.split_last().is_some_and(|(_, axes)| axes == outer);
+        match inputs.iter().map(Input::shape).find(|x| !fits(x)) {
+            None => Ok(shape),
+            Some(found) => {
+                let expected = ShapePattern::from(outer).named("C");
+                Err(Fault::new(Error::shape("concat", "inputs", expected, found), shape))
+            }
+        }
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Vec<Shape>) {
+        let shapes: Vec<Shape> = inputs.iter().map(|input| *input.shape()).collect();
+        let parts: Vec<(&[f32], usize)> =
+            inputs.iter().map(|input| (input.value().data(), input.shape().num_channels())).collect();
+        (Tensor::build(shape, |y| kernels::concat_channels(Isa::active(), &parts, y)), shapes)
+    }
+
+    fn backward(&self, shapes: Vec<Shape>, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let (channels, mut start) = (dy.shape().num_channels(), 0);
+        let gradient = |(shape, &needed): (&Shape, &bool)| {
+            let range = start..start + shape.num_channels();
+            start = range.end;
+            needed.then(|| {
+                Tensor::build(*shape, |dx| {
+                    kernels::slice_channels(Isa::active(), dy.data(), channels, range, dx);
+                })
+            })
+        };
+        shapes.iter().zip(needs).map(gradient).collect()
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Concat
+    }
+}
 
 impl<'t> Var<'t> {
     /// Concatenates values along the last axis; all other axes must be the same.
@@ -24,50 +82,8 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn concat(inputs: &[&Var<'t>]) -> Result<Var<'t>> {
-        let shape = output_shape(inputs)?;
-        let widths: Vec<usize> = inputs.iter().map(|x| x.shape().num_channels()).collect();
-        Ok(Var::op_many("concat", inputs, shape, |values| {
-            let parts: Vec<(&[f32], usize)> =
-                values.iter().zip(&widths).map(|(x, &width)| (x.data(), width)).collect();
-            let y = Tensor::build(shape, |y| kernels::concat_channels(Isa::active(), &parts, y));
-            let shapes: Vec<Shape> = values.iter().map(|x| *x.shape()).collect();
-            (y, move |dy: Tensor, needs: &[bool]| {
-                let mut start = 0;
-                let gradient = |(shape, &needed): (&Shape, &bool)| {
-                    let range = start..start + shape.num_channels();
-                    start = range.end;
-                    needed.then(|| {
-                        Tensor::build(*shape, |dx| {
-                            let channels = dy.shape().num_channels();
-                            kernels::slice_channels(Isa::active(), dy.data(), channels, range, dx);
-                        })
-                    })
-                };
-                shapes.iter().zip(needs).map(gradient).collect()
-            })
-        })
-        .costs(Cost::default))
+        Concat.apply(inputs)
     }
-}
-
-fn output_shape(inputs: &[&Var<'_>]) -> Result<Shape> {
-    let Some(first) = inputs.first() else {
-        return Err(Error::argument("concat", "inputs", "at least one", "none"));
-    };
-    let Some((&first_channels, outer)) = first.shape().split_last() else {
-        return Err(Error::shape("concat", "inputs", ["...", "C"], first.shape()));
-    };
-    let mut channels = first_channels;
-    for input in &inputs[1..] {
-        channels = match input.shape().split_last() {
-            Some((&more, axes)) if axes == outer => channels.saturating_add(more),
-            _ => {
-                let expected = ShapePattern::from(outer).named("C");
-                return Err(Error::shape("concat", "inputs", expected, input.shape()));
-            }
-        };
-    }
-    Shape::new(&[outer, &[channels]].concat())
 }
 
 #[cfg(test)]

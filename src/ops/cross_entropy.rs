@@ -11,7 +11,7 @@
 
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
 
@@ -28,12 +28,12 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Targets<'a> {
-    kind: Kind<'a>,
+    kind: TargetKind<'a>,
     smoothing: f32,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind<'a> {
+enum TargetKind<'a> {
     Classes(&'a [usize]),
     Soft(&'a Tensor),
 }
@@ -41,45 +41,18 @@ enum Kind<'a> {
 impl<'a> Targets<'a> {
     /// Makes targets from the class of each row, N of them, each below K.
     pub fn classes(labels: &'a [usize]) -> Targets<'a> {
-        Targets { kind: Kind::Classes(labels), smoothing: 0.0 }
+        Targets { kind: TargetKind::Classes(labels), smoothing: 0.0 }
     }
 
     /// Makes targets from a weight for each class of each row, `[N, K]`. Usually the weights of a
     /// row add up to 1 (mixed images, the probabilities of a teacher). No gradient flows into them.
     pub fn soft(weights: &'a Tensor) -> Targets<'a> {
-        Targets { kind: Kind::Soft(weights), smoothing: 0.0 }
+        Targets { kind: TargetKind::Soft(weights), smoothing: 0.0 }
     }
 
     /// Smooths the targets t to (1 - smoothing) t + smoothing / K, with smoothing in [0, 1).
     pub fn smoothed(self, smoothing: f32) -> Targets<'a> {
         Targets { smoothing, ..self }
-    }
-
-    /// Checks the targets for logits of `[rows, classes]`, and converts them for the kernel.
-    fn check(self, rows: usize, classes: usize) -> Result<kernels::Target<'a>> {
-        let invalid = |argument, expected: String, found: String| {
-            Err(Error::argument("cross_entropy", argument, expected, found))
-        };
-        if !(0.0..1.0).contains(&self.smoothing) {
-            return invalid("smoothing", "a number in [0, 1)".into(), self.smoothing.to_string());
-        }
-        match self.kind {
-            Kind::Classes(labels) if labels.len() != rows => {
-                invalid("labels", format!("{rows}, one for each row"), labels.len().to_string())
-            }
-            Kind::Classes(labels) => match labels.iter().position(|&label| label >= classes) {
-                Some(row) => invalid(
-                    "labels",
-                    format!("classes below {classes}"),
-                    format!("{} in row {row}", labels[row]),
-                ),
-                None => Ok(kernels::Target::Classes(labels)),
-            },
-            Kind::Soft(weights) if weights.shape() != [rows, classes] => {
-                Err(Error::shape("cross_entropy", "targets", [rows, classes], weights.shape()))
-            }
-            Kind::Soft(weights) => Ok(kernels::Target::Weights(weights.data())),
-        }
     }
 }
 
@@ -107,6 +80,107 @@ impl<'a> From<&'a Tensor> for Targets<'a> {
     }
 }
 
+struct CrossEntropy {
+    target: Target,
+    smoothing: f32,
+}
+
+/// A target that the tape can keep.
+enum Target {
+    Classes(Vec<usize>),
+    Soft(Tensor),
+}
+
+impl CrossEntropy {
+    fn new(targets: Targets<'_>) -> CrossEntropy {
+        let target = match targets.kind {
+            TargetKind::Classes(labels) => Target::Classes(labels.to_vec()),
+            TargetKind::Soft(weights) => Target::Soft(weights.clone()),
+        };
+        CrossEntropy { target, smoothing: targets.smoothing }
+    }
+
+    /// Checks the targets for logits of `[rows, classes]`.
+    fn check(&self, rows: usize, classes: usize) -> Result<()> {
+        let invalid = |argument, expected: String, found: String| {
+            Err(Error::argument("cross_entropy", argument, expected, found))
+        };
+        if !(0.0..1.0).contains(&self.smoothing) {
+            return invalid("smoothing", "a number in [0, 1)".into(), self.smoothing.to_string());
+        }
+        match &self.target {
+            Target::Classes(labels) if labels.len() != rows => {
+                invalid("labels", format!("{rows}, one for each row"), labels.len().to_string())
+            }
+            Target::Classes(labels) => match labels.iter().position(|&label| label >= classes) {
+                Some(row) => invalid(
+                    "labels",
+                    format!("classes below {classes}"),
+                    format!("{} in row {row}", labels[row]),
+                ),
+                None => Ok(()),
+            },
+            Target::Soft(weights) if weights.shape() != [rows, classes] => {
+                Err(Error::shape("cross_entropy", "targets", [rows, classes], weights.shape()))
+            }
+            Target::Soft(_) => Ok(()),
+        }
+    }
+}
+
+impl Op for CrossEntropy {
+    /// The gradient of the logits for a gradient of the loss of 1.
+    type Context = Tensor;
+
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let logits = inputs[0].shape();
+        let [rows, classes] = logits[..] else {
+            let error = Error::shape("cross_entropy", "logits", ["N", "K"], logits);
+            return Err(Fault::new(error, Shape::scalar()));
+        };
+        if rows == 0 || classes == 0 {
+            let expected = "at least one row and one class";
+            let error = Error::argument("cross_entropy", "logits", expected, logits);
+            return Err(Fault::new(error, Shape::scalar()));
+        }
+        self.check(rows, classes).map_err(|error| Fault::new(error, Shape::scalar()))?;
+        Ok(Shape::scalar())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], _: Shape) -> (Tensor, Tensor) {
+        let x = inputs[0].value();
+        let target = match &self.target {
+            Target::Classes(labels) => kernels::Target::Classes(labels),
+            Target::Soft(weights) => kernels::Target::Weights(weights.data()),
+        };
+        let [rows, classes] = [x.shape().num_rows(), x.shape().num_channels()];
+        let mut losses = vec![0.0; rows];
+        let gradient = Tensor::build(*x.shape(), |gradient| {
+            let (isa, smoothing) = (Isa::active(), self.smoothing);
+            kernels::cross_entropy(isa, classes, x.data(), target, smoothing, &mut losses, gradient);
+        });
+        let mean = losses.iter().fold(0.0, |sum, &loss| sum + f64::from(loss)) / rows as f64;
+        (Tensor::scalar(mean as f32), gradient)
+    }
+
+    fn backward(&self, mut gradient: Tensor, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        gradient.scale(dy.item());
+        vec![Some(gradient)]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().save_intermediate(*inputs[0].shape()).gradients([GradientMemory::Intermediate])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Training
+    }
+}
+
 impl<'t> Var<'t> {
     /// Returns the cross entropy of logits `[N, K]` with the targets, the mean over the rows, of
     /// shape `[]`, in nats.
@@ -124,32 +198,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn cross_entropy<'a>(&self, targets: impl Into<Targets<'a>>) -> Result<Var<'t>> {
-        let [rows, classes] = self.shape()[..] else {
-            return Err(Error::shape("cross_entropy", "logits", ["N", "K"], self.shape()));
-        };
-        if rows == 0 || classes == 0 {
-            let expected = "at least one row and one class";
-            return Err(Error::argument("cross_entropy", "logits", expected, self.shape()));
-        }
-        let targets = targets.into();
-        let target = targets.check(rows, classes)?;
-        Ok(Var::op("cross_entropy", [self], Shape::scalar(), |[x]| {
-            let mut losses = vec![0.0; rows];
-            let mut gradient = Tensor::build(*x.shape(), |gradient| {
-                let (isa, smoothing) = (Isa::active(), targets.smoothing);
-                kernels::cross_entropy(isa, classes, x.data(), target, smoothing, &mut losses, gradient);
-            });
-            let mean = losses.iter().fold(0.0, |sum, &loss| sum + f64::from(loss)) / rows as f64;
-            (Tensor::scalar(mean as f32), move |dy: Tensor, _| {
-                gradient.scale(dy.item());
-                [Some(gradient)]
-            })
-        })
-        .costs(|| Cost {
-            saved_intermediates: vec![*self.shape()],
-            gradients: vec![GradientMemory::Intermediate],
-            ..Cost::default()
-        }))
+        CrossEntropy::new(targets.into()).apply(&[self])
     }
 }
 

@@ -4,10 +4,74 @@
 
 use super::expect_drop_probability;
 use crate::{
-    Error, Result, Tensor,
-    autograd::{Cost, GradientMemory, Mode, Var},
+    Error, Result, Shape, Tensor,
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Mode, Op, Var},
     kernels::{self, Isa},
 };
+
+struct DropPath {
+    /// The factor of each sample: 0 or 1 / (1 - p).
+    factors: Vec<f32>,
+}
+
+impl DropPath {
+    /// Returns the number of elements of a sample.
+    fn size(&self, elements: usize) -> usize {
+        (elements / self.factors.len().max(1)).max(1)
+    }
+}
+
+impl Op for DropPath {
+    type Context = ();
+
+    fn name(&self) -> &'static str {
+        "drop_path"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let x = inputs[0].shape();
+        let samples = self.factors.len();
+        match x.first() {
+            Some(&found) if found == samples => Ok(*x),
+            Some(&found) => Err(Error::argument("drop_path", "input", samples, found).into()),
+            None => Err(Error::shape("drop_path", "input", ["N", "..."], x).into()),
+        }
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, ()) {
+        let (x, size) = (inputs[0].value().data(), self.size(shape.num_elements()));
+        let y = Tensor::build(shape, |y| {
+            for ((y, x), &factor) in y.chunks_mut(size).zip(x.chunks(size)).zip(&self.factors) {
+                if factor == 0.0 {
+                    kernels::fill(Isa::active(), 0.0, y);
+                } else {
+                    kernels::scale(Isa::active(), factor, x, y);
+                }
+            }
+        });
+        (y, ())
+    }
+
+    fn backward(&self, (): (), mut dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        let size = self.size(dy.shape().num_elements());
+        for (dy, &factor) in dy.data_mut().chunks_mut(size).zip(&self.factors) {
+            if factor == 0.0 {
+                kernels::fill(Isa::active(), 0.0, dy);
+            } else {
+                kernels::scale_in_place(Isa::active(), factor, dy);
+            }
+        }
+        vec![Some(dy)]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().gradients([GradientMemory::InPlace])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Training
+    }
+}
 
 impl<'t> Var<'t> {
     /// Sets each sample of `[N, ...]` to 0 with probability `p` and scales the others by 1 / (1 -
@@ -34,31 +98,8 @@ impl<'t> Var<'t> {
         }
         let mut rng = self.tape().rng();
         let scale = 1.0 / (1.0 - p);
-        let factors: Vec<f32> = (0..samples).map(|_| if rng.chance(p) { 0.0 } else { scale }).collect();
-        Ok(Var::op("drop_path", [self], *self.shape(), |[x]| {
-            let y = Tensor::build(*x.shape(), |y| {
-                let size = (y.len() / samples.max(1)).max(1);
-                for ((y, x), &factor) in y.chunks_mut(size).zip(x.data().chunks(size)).zip(&factors) {
-                    if factor == 0.0 {
-                        kernels::fill(Isa::active(), 0.0, y);
-                    } else {
-                        kernels::scale(Isa::active(), factor, x, y);
-                    }
-                }
-            });
-            (y, move |mut dy: Tensor, _| {
-                let size = (dy.shape().num_elements() / samples.max(1)).max(1);
-                for (dy, &factor) in dy.data_mut().chunks_mut(size).zip(&factors) {
-                    if factor == 0.0 {
-                        kernels::fill(Isa::active(), 0.0, dy);
-                    } else {
-                        kernels::scale_in_place(Isa::active(), factor, dy);
-                    }
-                }
-                [Some(dy)]
-            })
-        })
-        .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() }))
+        let factors = (0..samples).map(|_| if rng.chance(p) { 0.0 } else { scale }).collect();
+        DropPath { factors }.apply(&[self])
     }
 }
 

@@ -4,14 +4,59 @@
 
 use super::expect_drop_probability;
 use crate::{
-    Result, Rng, Tensor,
-    autograd::{Cost, GradientMemory, Mode, Var},
+    Result, Rng, Shape, Tensor,
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Mode, Op, Var},
 };
 use rayon::prelude::*;
 
 /// The number of elements per random stream, so that the number of threads does not change the
 /// result.
 const BLOCK: usize = 1 << 14;
+
+struct Dropout {
+    p: f32,
+    seed: u64,
+}
+
+impl Op for Dropout {
+    type Context = ();
+
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        Ok(*inputs[0].shape())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], _: Shape) -> (Tensor, ()) {
+        let mut y = inputs[0].value().clone();
+        drop_elements(self.p, self.seed, &mut y);
+        (y, ())
+    }
+
+    fn backward(&self, (): (), mut dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        drop_elements(self.p, self.seed, &mut dy);
+        vec![Some(dy)]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().gradients([GradientMemory::InPlace])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Training
+    }
+}
+
+/// Drops and scales elements in place; the same seed drops the same elements.
+pub(super) fn drop_elements(p: f32, seed: u64, x: &mut Tensor) {
+    let scale = 1.0 / (1.0 - p);
+    x.data_mut().par_chunks_mut(BLOCK).enumerate().for_each(|(block, x)| {
+        let mut rng = Rng::keyed(seed, block as u64, 0);
+        x.iter_mut().for_each(|x| *x = if rng.chance(p) { 0.0 } else { *x * scale });
+    });
+}
 
 impl<'t> Var<'t> {
     /// Sets each element to 0 with probability `p` and scales the others by 1 / (1 - p). In
@@ -32,26 +77,8 @@ impl<'t> Var<'t> {
         if p == 0.0 || self.tape().mode() == Mode::Eval {
             return Ok(self.clone());
         }
-        let seed = self.tape().rng().bits();
-        Ok(Var::op("dropout", [self], *self.shape(), |[x]| {
-            let mut y = x.clone();
-            drop_elements(p, seed, &mut y);
-            (y, move |mut dy: Tensor, _| {
-                drop_elements(p, seed, &mut dy);
-                [Some(dy)]
-            })
-        })
-        .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() }))
+        Dropout { p, seed: self.tape().rng().bits() }.apply(&[self])
     }
-}
-
-/// Drops and scales elements in place; the same seed drops the same elements.
-pub(super) fn drop_elements(p: f32, seed: u64, x: &mut Tensor) {
-    let scale = 1.0 / (1.0 - p);
-    x.data_mut().par_chunks_mut(BLOCK).enumerate().for_each(|(block, x)| {
-        let mut rng = Rng::keyed(seed, block as u64, 0);
-        x.iter_mut().for_each(|x| *x = if rng.chance(p) { 0.0 } else { *x * scale });
-    });
 }
 
 #[cfg(test)]

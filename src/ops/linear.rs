@@ -4,9 +4,89 @@
 use super::{expect_vector, matmul::product};
 use crate::{
     Error, Result, Shape, ShapePattern, Tensor,
-    autograd::{Cost, Var},
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{self, Gemm, Isa},
 };
+
+struct Linear;
+
+impl Op for Linear {
+    /// The input and the weight.
+    type Context = [Tensor; 2];
+
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let (x, weight) = (inputs[0].shape(), inputs[1].shape());
+        let Some((&channels, outer)) = x.split_last() else {
+            return Err(Error::shape("linear", "input", ["...", "in"], x).into());
+        };
+        let shape = Shape::new(&[outer, &[weight.num_channels()]].concat());
+        match weight[..] {
+            [rows, _] if rows == channels => {}
+            _ => {
+                let expected = ShapePattern::from([channels]).named("out");
+                return Err(Fault::new(Error::shape("linear", "weight", expected, weight), shape.ok()));
+            }
+        }
+        let shape = shape?;
+        if let Some(bias) = inputs.get(2) {
+            expect_vector("linear", "bias", weight[1], bias.shape())
+                .map_err(|error| Fault::new(error, shape))?;
+        }
+        Ok(shape)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, [Tensor; 2]) {
+        let [x, weight] = [inputs[0], inputs[1]].map(|input| input.value().clone());
+        let [rows, channels, outputs] = sizes(&x, &weight);
+        let mut y = product(Gemm::new(rows, outputs, channels), &x, &weight, shape);
+        if let Some(bias) = inputs.get(2) {
+            kernels::add_bias_rows(Isa::active(), bias.value().data(), y.data_mut());
+        }
+        (y, [x, weight])
+    }
+
+    fn backward(&self, [x, weight]: [Tensor; 2], dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let [rows, channels, outputs] = sizes(&x, &weight);
+        let dx = Gemm::new(rows, channels, outputs).transpose_b();
+        let dw = Gemm::new(channels, outputs, rows).transpose_a();
+        vec![
+            needs[0].then(|| product(dx, &dy, &weight, *x.shape())),
+            needs[1].then(|| product(dw, &x, &dy, *weight.shape())),
+            needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy)),
+        ]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], shape: Shape) -> Cost {
+        let multiply_adds = shape.num_elements() as u64 * inputs[1].shape()[0] as u64;
+        Cost { multiply_adds, saves_output: false, ..Cost::saving_everything(&inputs[..2]) }
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Linear
+    }
+}
+
+/// Returns the numbers of rows, of input and of output channels.
+fn sizes(x: &Tensor, weight: &Tensor) -> [usize; 3] {
+    [x.shape().num_rows(), weight.shape()[0], weight.shape()[1]]
+}
+
+/// Returns the gradient of a bias, `[C]`: the sum of `dy` over all axes but the last.
+pub(super) fn column_sums(dy: &Tensor) -> Tensor {
+    Tensor::build(channels_of(dy), |sums| kernels::column_sums(Isa::active(), dy.data(), sums))
+}
+
+/// Returns the shape of a vector with one element per channel.
+fn channels_of(x: &Tensor) -> Shape {
+    match Shape::new(&[x.shape().num_channels()]) {
+        Ok(shape) => shape,
+        Err(error) => unreachable!("an axis of a tensor is a valid shape: {error}"),
+    }
+}
 
 impl<'t> Var<'t> {
     /// Multiplies `[..., in]` by the weight `[in, out]` and adds the bias `[out]`, if there is one:
@@ -26,80 +106,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn linear(&self, weight: &Var<'t>, bias: Option<&Var<'t>>) -> Result<Var<'t>> {
-        let Some((&inputs, outer)) = self.shape().split_last() else {
-            return Err(Error::shape("linear", "input", ["...", "in"], self.shape()));
-        };
-        let outputs = match weight.shape()[..] {
-            [rows, outputs] if rows == inputs => outputs,
-            _ => {
-                let expected = ShapePattern::from([inputs]).named("out");
-                let error = Error::shape("linear", "weight", expected, weight.shape());
-                let inferred_shape = Shape::new(&[outer, &[weight.shape().num_channels()]].concat()).ok();
-                return self.tape().recover(error, inferred_shape);
-            }
-        };
-        if let Some(bias) = bias {
-            expect_vector("linear", "bias", outputs, bias.shape())?;
-        }
-        let shape = Shape::new(&[outer, &[outputs]].concat())?;
-        let sizes = Linear { rows: self.shape().num_rows(), inputs, outputs };
-        let y = match bias {
-            None => Var::op("linear", [self, weight], shape, |[x, weight]| {
-                let (x, weight) = (x.clone(), weight.clone());
-                (sizes.forward(&x, &weight, shape), move |dy: Tensor, needs: [bool; 2]| {
-                    sizes.gradients(&x, &weight, &dy, needs)
-                })
-            }),
-            Some(bias) => Var::op("linear", [self, weight, bias], shape, |[x, weight, bias]| {
-                let (x, weight) = (x.clone(), weight.clone());
-                let mut y = sizes.forward(&x, &weight, shape);
-                kernels::add_bias_rows(Isa::active(), bias.data(), y.data_mut());
-                (y, move |dy: Tensor, [x_needs, weight_needs, bias_needs]: [bool; 3]| {
-                    let [dx, dw] = sizes.gradients(&x, &weight, &dy, [x_needs, weight_needs]);
-                    [dx, dw, bias_needs.then(|| column_sums(&dy))]
-                })
-            }),
-        };
-        Ok(y.costs(|| Cost {
-            multiply_adds: shape.num_elements() as u64 * inputs as u64,
-            saved_inputs: [self, weight].map(|factor| factor.value().clone().into()).into(),
-            ..Cost::default()
-        }))
-    }
-}
-
-/// The sizes of a linear layer.
-#[derive(Clone, Copy)]
-struct Linear {
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-}
-
-impl Linear {
-    fn forward(self, x: &Tensor, weight: &Tensor, shape: Shape) -> Tensor {
-        product(Gemm::new(self.rows, self.outputs, self.inputs), x, weight, shape)
-    }
-
-    fn gradients(self, x: &Tensor, weight: &Tensor, dy: &Tensor, needs: [bool; 2]) -> [Option<Tensor>; 2] {
-        let Linear { rows, inputs, outputs } = self;
-        [
-            needs[0].then(|| product(Gemm::new(rows, inputs, outputs).transpose_b(), dy, weight, *x.shape())),
-            needs[1].then(|| product(Gemm::new(inputs, outputs, rows).transpose_a(), x, dy, *weight.shape())),
-        ]
-    }
-}
-
-/// Returns the gradient of a bias, `[C]`: the sum of `dy` over all axes but the last.
-pub(super) fn column_sums(dy: &Tensor) -> Tensor {
-    Tensor::build(channels_of(dy), |sums| kernels::column_sums(Isa::active(), dy.data(), sums))
-}
-
-/// Returns the shape of a vector with one element per channel.
-fn channels_of(x: &Tensor) -> Shape {
-    match Shape::new(&[x.shape().num_channels()]) {
-        Ok(shape) => shape,
-        Err(error) => unreachable!("an axis of a tensor is a valid shape: {error}"),
+        Linear.apply(&[self, weight].into_iter().chain(bias).collect::<Vec<_>>())
     }
 }
 

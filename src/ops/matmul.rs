@@ -2,9 +2,62 @@
 
 use crate::{
     Error, Result, Shape, ShapePattern, Tensor,
-    autograd::{Cost, Var},
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{Gemm, Isa, gemm},
 };
+
+struct MatMul;
+
+impl Op for MatMul {
+    /// The factors.
+    type Context = [Tensor; 2];
+
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let (a, b) = (inputs[0].shape(), inputs[1].shape());
+        let [m, k] = a[..] else {
+            return Err(Error::shape("matmul", "input", ["M", "K"], a).into());
+        };
+        match b[..] {
+            [rows, n] if rows == k => Ok(Shape::new(&[m, n])?),
+            _ => {
+                let error = Error::shape("matmul", "other", ShapePattern::from([k]).named("N"), b);
+                Err(Fault::new(error, Shape::new(&[m, b.num_channels()]).ok()))
+            }
+        }
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, [Tensor; 2]) {
+        let [a, b] = [inputs[0], inputs[1]].map(|factor| factor.value().clone());
+        let sizes = Gemm::new(shape[0], shape[1], b.shape()[0]);
+        (product(sizes, &a, &b, shape), [a, b])
+    }
+
+    fn backward(&self, [a, b]: [Tensor; 2], dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let (m, k, n) = (a.shape()[0], a.shape()[1], b.shape()[1]);
+        vec![
+            needs[0].then(|| product(Gemm::new(m, k, n).transpose_b(), &dy, &b, *a.shape())),
+            needs[1].then(|| product(Gemm::new(k, n, m).transpose_a(), &a, &dy, *b.shape())),
+        ]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], shape: Shape) -> Cost {
+        let multiply_adds = shape.num_elements() as u64 * inputs[1].shape()[0] as u64;
+        Cost { multiply_adds, saves_output: false, ..Cost::saving_everything(inputs) }
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::MatMul
+    }
+}
+
+/// Returns the product of two tensors, read as matrices of the given sizes.
+pub(super) fn product(sizes: Gemm, a: &Tensor, b: &Tensor, shape: Shape) -> Tensor {
+    Tensor::build(shape, |c| gemm(Isa::active(), sizes, a.data(), b.data(), c))
+}
 
 impl<'t> Var<'t> {
     /// Returns the product of the matrices `[M, K]` and `[K, N]`: `[M, N]`.
@@ -21,37 +74,8 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn matmul(&self, other: &Var<'t>) -> Result<Var<'t>> {
-        let &[m, k] = &self.shape()[..] else {
-            return Err(Error::shape("matmul", "input", ["M", "K"], self.shape()));
-        };
-        let n = match other.shape()[..] {
-            [rows, n] if rows == k => n,
-            _ => {
-                let expected = ShapePattern::from([k]).named("N");
-                return Err(Error::shape("matmul", "other", expected, other.shape()));
-            }
-        };
-        let shape = Shape::new(&[m, n])?;
-        Ok(Var::op("matmul", [self, other], shape, |[a, b]| {
-            let (a, b) = (a.clone(), b.clone());
-            (product(Gemm::new(m, n, k), &a, &b, shape), move |dy: Tensor, needs: [bool; 2]| {
-                [
-                    needs[0].then(|| product(Gemm::new(m, k, n).transpose_b(), &dy, &b, *a.shape())),
-                    needs[1].then(|| product(Gemm::new(k, n, m).transpose_a(), &a, &dy, *b.shape())),
-                ]
-            })
-        })
-        .costs(|| Cost {
-            multiply_adds: shape.num_elements() as u64 * k as u64,
-            saved_inputs: [self, other].map(|factor| factor.value().clone().into()).into(),
-            ..Cost::default()
-        }))
+        MatMul.apply(&[self, other])
     }
-}
-
-/// Returns the product of two tensors, read as matrices of the given sizes.
-pub(super) fn product(sizes: Gemm, a: &Tensor, b: &Tensor, shape: Shape) -> Tensor {
-    Tensor::build(shape, |c| gemm(Isa::active(), sizes, a.data(), b.data(), c))
 }
 
 #[cfg(test)]

@@ -1,10 +1,45 @@
 //! The mean of all elements. Backward keeps the shape: every element gets dy / n.
 
+use super::apply_to_any;
 use crate::{
-    Shape, Tensor,
-    autograd::{Cost, Var},
+    Result, Shape, Tensor,
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Mean;
+
+impl Op for Mean {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "mean"
+    }
+
+    fn output_shape(&self, _: &[Input<'_>]) -> Result<Shape, Fault> {
+        Ok(Shape::scalar())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], _: Shape) -> (Tensor, Shape) {
+        let x = inputs[0].value();
+        let mean = kernels::sum(Isa::active(), x.data()) / x.shape().num_elements() as f32;
+        (Tensor::scalar(mean), *x.shape())
+    }
+
+    fn backward(&self, shape: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        let share = dy.item() / shape.num_elements() as f32;
+        vec![Some(Tensor::build(shape, |dx| kernels::fill(Isa::active(), share, dx)))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Mean
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns the mean of all elements, of shape `[]`, summed in a fixed order; NaN if there are
@@ -17,15 +52,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mean(&self) -> Var<'t> {
-        Var::op("mean", [self], Shape::scalar(), |[x]| {
-            let shape = *x.shape();
-            let n = shape.num_elements() as f32;
-            let mean = kernels::sum(Isa::active(), x.data()) / n;
-            (Tensor::scalar(mean), move |dy: Tensor, _| {
-                [Some(Tensor::build(shape, |dx| kernels::fill(Isa::active(), dy.item() / n, dx)))]
-            })
-        })
-        .costs(Cost::default)
+        apply_to_any(Mean, self)
     }
 }
 

@@ -13,7 +13,6 @@ mod cross_entropy;
 mod dense_block;
 mod drop_path;
 mod dropout;
-mod folded_conv2d;
 mod linear;
 mod matmul;
 mod mean;
@@ -28,20 +27,36 @@ mod slice_channels;
 mod softmax;
 mod sum;
 
-#[cfg(feature = "onnx")]
-pub(crate) use batch_norm::Normalized;
+pub(crate) use batch_norm::Affine;
 pub use batch_norm::{BatchNorm, Moments, Statistics};
 pub use conv2d::{Algorithm, Conv2dOptions, Padding, Pair};
 pub use cross_entropy::Targets;
-pub use dense_block::{
-    DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm, FoldedDenseBlock,
-};
-pub use folded_conv2d::{FoldedConv2d, Normalization};
+pub use dense_block::{DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm};
 pub use pool::Pool2dOptions;
-#[cfg(feature = "onnx")]
-pub(crate) use pool::Windows;
 
-use crate::{Error, Result, Shape};
+use crate::{
+    Error, Result, Shape,
+    autograd::{Fault, Input, Op, Var},
+};
+
+/// Applies an operation of one input that fits every input.
+fn apply_to_any<'t>(op: impl Op, x: &Var<'t>) -> Var<'t> {
+    let name = op.name();
+    match op.apply(&[x]) {
+        Ok(y) => y,
+        Err(error) => unreachable!("{name} fits every input: {error}"),
+    }
+}
+
+/// Returns the shape of both inputs of an element-wise operation, the second of which is called
+/// `argument`.
+fn same_shape(op: &'static str, argument: &'static str, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+    let shape = *inputs[0].shape();
+    match expect_shape(op, argument, &shape, inputs[1].shape()) {
+        Ok(()) => Ok(shape),
+        Err(error) => Err(Fault::new(error, shape)),
+    }
+}
 
 /// Checks that an argument has the expected shape.
 fn expect_shape(op: &'static str, argument: &'static str, expected: &Shape, found: &Shape) -> Result<()> {

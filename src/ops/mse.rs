@@ -1,12 +1,54 @@
 //! Mean squared error, `mean((x - t)²)` over all elements, as PyTorch's `mse_loss`. Backward keeps
 //! x - t: dx = 2 (x - t) dy / n, dt = -dx.
 
-use super::expect_shape;
+use super::same_shape;
 use crate::{
     Result, Shape, Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Mse;
+
+impl Op for Mse {
+    /// The differences x - t.
+    type Context = Tensor;
+
+    fn name(&self) -> &'static str {
+        "mse"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        match same_shape("mse", "target", inputs) {
+            Ok(_) => Ok(Shape::scalar()),
+            Err(fault) => Err(Fault::new(fault.error, Shape::scalar())),
+        }
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], _: Shape) -> (Tensor, Tensor) {
+        let (x, t) = (inputs[0].value(), inputs[1].value());
+        let difference = Tensor::build(*x.shape(), |d| kernels::sub(Isa::active(), x.data(), t.data(), d));
+        let n = x.shape().num_elements() as f32;
+        (Tensor::scalar((difference.sum_of_squares() / f64::from(n)) as f32), difference)
+    }
+
+    fn backward(&self, mut difference: Tensor, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        difference.scale(2.0 * dy.item() / difference.shape().num_elements() as f32);
+        let dt = needs[1].then(|| {
+            let dx = difference.data();
+            Tensor::build(*difference.shape(), |dt| kernels::scale(Isa::active(), -1.0, dx, dt))
+        });
+        vec![needs[0].then_some(difference), dt]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().save_intermediate(*inputs[0].shape()).gradients([GradientMemory::Intermediate])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Training
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns the mean over all elements of (x - target)², of shape `[]`. The target has the
@@ -24,26 +66,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mse(&self, target: &Var<'t>) -> Result<Var<'t>> {
-        expect_shape("mse", "target", self.shape(), target.shape())?;
-        Ok(Var::op("mse", [self, target], Shape::scalar(), |[x, t]| {
-            let n = x.shape().num_elements() as f32;
-            let mut difference =
-                Tensor::build(*x.shape(), |d| kernels::sub(Isa::active(), x.data(), t.data(), d));
-            let mean = (difference.sum_of_squares() / f64::from(n)) as f32;
-            (Tensor::scalar(mean), move |dy: Tensor, needs: [bool; 2]| {
-                difference.scale(2.0 * dy.item() / n);
-                let dt = needs[1].then(|| {
-                    let dx = difference.data();
-                    Tensor::build(*difference.shape(), |dt| kernels::scale(Isa::active(), -1.0, dx, dt))
-                });
-                [needs[0].then_some(difference), dt]
-            })
-        })
-        .costs(|| Cost {
-            saved_intermediates: vec![*self.shape()],
-            gradients: vec![GradientMemory::Intermediate],
-            ..Cost::default()
-        }))
+        Mse.apply(&[self, target])
     }
 }
 

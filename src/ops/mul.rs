@@ -1,11 +1,56 @@
 //! Element-wise product, `y = a b`. Backward keeps both factors: da = dy b, db = dy a.
 
-use super::expect_shape;
+use super::same_shape;
 use crate::{
-    Result, Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    Result, Shape, Tensor,
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Mul;
+
+impl Op for Mul {
+    /// The factors.
+    type Context = [Tensor; 2];
+
+    fn name(&self) -> &'static str {
+        "mul"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        same_shape("mul", "other", inputs)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], _: Shape) -> (Tensor, [Tensor; 2]) {
+        let [a, b] = [inputs[0], inputs[1]].map(|factor| factor.value().clone());
+        (product(&a, &b), [a, b])
+    }
+
+    fn backward(&self, [a, b]: [Tensor; 2], mut dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let da = needs[0].then(|| product(&dy, &b));
+        let db = needs[1].then(|| {
+            kernels::mul_in_place(Isa::active(), a.data(), dy.data_mut());
+            dy
+        });
+        vec![da, db]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], _: Shape) -> Cost {
+        let gradients = match inputs[1].needs_gradient() {
+            true => vec![GradientMemory::New, GradientMemory::InPlace],
+            false => vec![],
+        };
+        Cost { saves_output: false, gradients, ..Cost::saving_everything(inputs) }
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Mul
+    }
+}
+
+fn product(a: &Tensor, b: &Tensor) -> Tensor {
+    Tensor::build(*a.shape(), |y| kernels::mul(Isa::active(), a.data(), b.data(), y))
+}
 
 impl<'t> Var<'t> {
     /// Returns the element-wise product of two values of the same shape.
@@ -22,33 +67,8 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mul(&self, other: &Var<'t>) -> Result<Var<'t>> {
-        if let Err(error) = expect_shape("mul", "other", self.shape(), other.shape()) {
-            return self.tape().recover(error, Some(*self.shape()));
-        }
-        Ok(Var::op("mul", [self, other], *self.shape(), |[a, b]| {
-            let (a, b) = (a.clone(), b.clone());
-            (product(&a, &b), move |mut dy: Tensor, needs: [bool; 2]| {
-                let da = needs[0].then(|| product(&dy, &b));
-                let db = needs[1].then(|| {
-                    kernels::mul_in_place(Isa::active(), a.data(), dy.data_mut());
-                    dy
-                });
-                [da, db]
-            })
-        })
-        .costs(|| Cost {
-            saved_inputs: [self, other].map(|factor| factor.value().clone().into()).into(),
-            gradients: match other.is_recorded() {
-                true => vec![GradientMemory::New, GradientMemory::InPlace],
-                false => vec![],
-            },
-            ..Cost::default()
-        }))
+        Mul.apply(&[self, other])
     }
-}
-
-fn product(a: &Tensor, b: &Tensor) -> Tensor {
-    Tensor::build(*a.shape(), |y| kernels::mul(Isa::active(), a.data(), b.data(), y))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use super::{Pair, expect_images};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Cost, Var},
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{self, Isa, Pool2d},
 };
 
@@ -74,6 +74,157 @@ impl Pool2dOptions {
     }
 }
 
+/// Returns the shape of the output for an input, or the shape that it would have if the input
+/// fitted.
+fn output_shape(op: &'static str, options: &Pool2dOptions, x: &Shape) -> Result<Shape, Fault> {
+    match options.geometry(op, x) {
+        Ok(pool) => Ok(Shape::new(&[pool.batch, pool.out_height(), pool.out_width(), pool.channels])?),
+        Err(error) => Err(Fault::new(error, options.inferred_shape(x))),
+    }
+}
+
+/// Returns the geometry of an input that [`output_shape`] accepted.
+fn geometry(op: &'static str, options: &Pool2dOptions, x: &Shape) -> Pool2d {
+    match options.geometry(op, x) {
+        Ok(pool) => pool,
+        Err(error) => unreachable!("the input was checked: {error}"),
+    }
+}
+
+struct MaxPool2d(Pool2dOptions);
+
+/// What the backward pass of a maximum needs.
+struct Maxima {
+    /// The position of the maximum in each window.
+    argmax: Vec<u16>,
+    /// The shape of the input.
+    input: Shape,
+}
+
+impl Op for MaxPool2d {
+    type Context = Maxima;
+
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        output_shape(self.name(), &self.0, inputs[0].shape())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Maxima) {
+        let (x, is_recorded) = (inputs[0].value(), inputs[0].needs_gradient());
+        let pool = geometry(self.name(), &self.0, x.shape());
+        let mut argmax = vec![0; if is_recorded { shape.num_elements() } else { 0 }];
+        let y = Tensor::build(shape, |y| {
+            let argmax = is_recorded.then_some(&mut argmax[..]);
+            kernels::max_pool2d(Isa::active(), &pool, x.data(), y, argmax);
+        });
+        (y, Maxima { argmax, input: *x.shape() })
+    }
+
+    fn backward(&self, Maxima { argmax, input }: Maxima, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        let pool = geometry(self.name(), &self.0, &input);
+        vec![Some(Tensor::build(input, |dx| {
+            kernels::max_pool2d_backward(Isa::active(), &pool, &argmax, dy.data(), dx);
+        }))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, inputs: &[Input<'_>]) -> Kind {
+        let Pool2d { kernel, stride, padding, .. } = geometry(self.name(), &self.0, inputs[0].shape());
+        Kind::MaxPool2d { kernel, stride, padding }
+    }
+}
+
+struct AvgPool2d(Pool2dOptions);
+
+impl Op for AvgPool2d {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "avg_pool2d"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let shape = output_shape(self.name(), &self.0, inputs[0].shape())?;
+        if self.0.count_include_pad && self.0.ceil_mode {
+            let expected = "false, since sizes are rounded up";
+            let error = Error::argument(self.name(), "count_include_pad", expected, true);
+            return Err(Fault::new(error, shape));
+        }
+        Ok(shape)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Shape) {
+        let x = inputs[0].value();
+        let pool = geometry(self.name(), &self.0, x.shape());
+        let y = Tensor::build(shape, |y| {
+            kernels::avg_pool2d(Isa::active(), &pool, self.0.count_include_pad, x.data(), y);
+        });
+        (y, *x.shape())
+    }
+
+    fn backward(&self, input: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        let pool = geometry(self.name(), &self.0, &input);
+        vec![Some(Tensor::build(input, |dx| {
+            kernels::avg_pool2d_backward(Isa::active(), &pool, self.0.count_include_pad, dy.data(), dx);
+        }))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, inputs: &[Input<'_>]) -> Kind {
+        let Pool2d { kernel, stride, padding, .. } = geometry(self.name(), &self.0, inputs[0].shape());
+        Kind::AvgPool2d { kernel, stride, padding, count_include_pad: self.0.count_include_pad }
+    }
+}
+
+struct GlobalAvgPool;
+
+impl Op for GlobalAvgPool {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "global_avg_pool"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let [batch, _, _, channels] = expect_images("global_avg_pool", inputs[0].shape())?;
+        Ok(Shape::new(&[batch, channels])?)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Shape) {
+        let x = inputs[0].value();
+        let y = Tensor::build(shape, |y| {
+            kernels::global_avg_pool(Isa::active(), shape[0], shape[1], x.data(), y);
+        });
+        (y, *x.shape())
+    }
+
+    fn backward(&self, input: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        let (batch, channels) = (dy.shape()[0], dy.shape()[1]);
+        vec![Some(Tensor::build(input, |dx| {
+            kernels::global_avg_pool_backward(Isa::active(), batch, channels, dy.data(), dx);
+        }))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::GlobalAvgPool
+    }
+}
+
 impl<'t> Var<'t> {
     /// Returns the maximum of each window of `[N, H, W, C]`: `[N, OH, OW, C]`, where OH = (H + 2
     /// padding - kernel) / stride + 1, rounded down (or up, in `ceil_mode`). The gradient goes to
@@ -92,26 +243,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn max_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
-        let (pool, shape) = match options.geometry("max_pool2d", self.shape()) {
-            Ok(sizes) => sizes,
-            Err(error) => return self.tape().recover(error, options.inferred_shape(self.shape())),
-        };
-        let recording = self.tape().is_recording();
-        Ok(Var::op("max_pool2d", [self], shape, |[x]| {
-            let mut argmax = vec![0; if recording { shape.num_elements() } else { 0 }];
-            let y = Tensor::build(shape, |y| {
-                let argmax = recording.then_some(&mut argmax[..]);
-                kernels::max_pool2d(Isa::active(), &pool, x.data(), y, argmax);
-            });
-            let shape = *x.shape();
-            (y, move |dy: Tensor, _| {
-                [Some(Tensor::build(shape, |dx| {
-                    kernels::max_pool2d_backward(Isa::active(), &pool, &argmax, dy.data(), dx);
-                }))]
-            })
-        })
-        .costs(Cost::default)
-        .settings(|| Windows::of(&pool, true)))
+        MaxPool2d(*options).apply(&[self])
     }
 
     /// Returns the mean of each window of `[N, H, W, C]`: `[N, OH, OW, C]`, with the sizes of
@@ -129,32 +261,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn avg_pool2d(&self, options: &Pool2dOptions) -> Result<Var<'t>> {
-        let (pool, shape) = match options.geometry("avg_pool2d", self.shape()) {
-            Ok(sizes) => sizes,
-            Err(error) => return self.tape().recover(error, options.inferred_shape(self.shape())),
-        };
-        let whole = options.count_include_pad;
-        if whole && options.ceil_mode {
-            return Err(Error::argument(
-                "avg_pool2d",
-                "count_include_pad",
-                "false, since sizes are rounded up",
-                true,
-            ));
-        }
-        Ok(Var::op("avg_pool2d", [self], shape, |[x]| {
-            let y = Tensor::build(shape, |y| {
-                kernels::avg_pool2d(Isa::active(), &pool, whole, x.data(), y);
-            });
-            let shape = *x.shape();
-            (y, move |dy: Tensor, _| {
-                [Some(Tensor::build(shape, |dx| {
-                    kernels::avg_pool2d_backward(Isa::active(), &pool, whole, dy.data(), dx);
-                }))]
-            })
-        })
-        .costs(Cost::default)
-        .settings(|| Windows::of(&pool, whole)))
+        AvgPool2d(*options).apply(&[self])
     }
 
     /// Returns the mean of each channel over all pixels of an image: `[N, H, W, C]` to `[N, C]`,
@@ -172,37 +279,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn global_avg_pool(&self) -> Result<Var<'t>> {
-        let [batch, _, _, channels] = expect_images("global_avg_pool", self.shape())?;
-        let shape = Shape::new(&[batch, channels])?;
-        Ok(Var::op("global_avg_pool", [self], shape, |[x]| {
-            let y = Tensor::build(shape, |y| {
-                kernels::global_avg_pool(Isa::active(), batch, channels, x.data(), y);
-            });
-            let shape = *x.shape();
-            (y, move |dy: Tensor, _| {
-                [Some(Tensor::build(shape, |dx| {
-                    kernels::global_avg_pool_backward(Isa::active(), batch, channels, dy.data(), dx);
-                }))]
-            })
-        })
-        .costs(Cost::default))
-    }
-}
-
-/// The settings of a pooling, for translators of a meta pass.
-#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for translators only"))]
-pub(crate) struct Windows {
-    pub(crate) kernel: [usize; 2],
-    pub(crate) stride: [usize; 2],
-    /// The pixels before and after the image, in rows and in columns; no window reaches beyond
-    /// them.
-    pub(crate) padding: [[usize; 2]; 2],
-    pub(crate) count_include_pad: bool,
-}
-
-impl Windows {
-    fn of(pool: &Pool2d, count_include_pad: bool) -> Windows {
-        Windows { kernel: pool.kernel, stride: pool.stride, padding: pool.padding, count_include_pad }
+        GlobalAvgPool.apply(&[self])
     }
 }
 
@@ -216,8 +293,8 @@ impl Pool2dOptions {
         Shape::new(&[batch, height, width, channels]).ok()
     }
 
-    /// Checks an input, and returns the geometry for the kernels and the shape of the output.
-    fn geometry(&self, op: &'static str, x: &Shape) -> Result<(Pool2d, Shape)> {
+    /// Checks an input, and returns the geometry for the kernels.
+    fn geometry(&self, op: &'static str, x: &Shape) -> Result<Pool2d> {
         let [batch, height, width, channels] = expect_images(op, x)?;
         let Pool2dOptions { kernel, stride, padding, .. } = *self;
         let invalid = |argument, expected: &str, found: [usize; 2]| {
@@ -252,8 +329,7 @@ impl Pool2dOptions {
             let one_more = self.ceil_mode && rest > 0 && begins_inside;
             [padding[axis], padding[axis] + if one_more { stride[axis] - rest } else { 0 }]
         });
-        let pool = Pool2d { batch, height, width, channels, kernel, stride, padding };
-        Ok((pool, Shape::new(&[batch, pool.out_height(), pool.out_width(), channels])?))
+        Ok(Pool2d { batch, height, width, channels, kernel, stride, padding })
     }
 }
 

@@ -1,11 +1,46 @@
 //! Rectified linear unit, `y = max(x, 0)` (Nair and Hinton 2010). Backward keeps y, which the next
 //! operation keeps anyway: dx = dy where y > 0, else 0.
 
+use super::apply_to_any;
 use crate::{
-    Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    Result, Shape, Tensor,
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Relu;
+
+impl Op for Relu {
+    /// The output.
+    type Context = Tensor;
+
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        Ok(*inputs[0].shape())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Tensor) {
+        let x = inputs[0].value();
+        let y = Tensor::build(shape, |y| kernels::relu(Isa::active(), x.data(), y));
+        (y.clone(), y)
+    }
+
+    fn backward(&self, y: Tensor, mut dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        kernels::relu_backward_in_place(Isa::active(), y.data(), dy.data_mut());
+        vec![Some(dy)]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().save_output().gradients([GradientMemory::InPlace])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Relu
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns max(x, 0), element by element. The gradient at 0 is 0 and NaN stays NaN, as in
@@ -21,19 +56,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn relu(&self) -> Var<'t> {
-        Var::op("relu", [self], *self.shape(), |[x]| {
-            let y = Tensor::build(*x.shape(), |y| kernels::relu(Isa::active(), x.data(), y));
-            let saved = y.clone();
-            (y, move |mut dy: Tensor, _| {
-                kernels::relu_backward_in_place(Isa::active(), saved.data(), dy.data_mut());
-                [Some(dy)]
-            })
-        })
-        .costs(|| Cost {
-            saves_output: true,
-            gradients: vec![GradientMemory::InPlace],
-            ..Cost::default()
-        })
+        apply_to_any(Relu, self)
     }
 }
 

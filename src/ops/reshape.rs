@@ -3,8 +3,103 @@
 
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
 };
+
+/// The same elements in the shape that was asked for.
+struct Reshape {
+    shape: Shape,
+    /// Whether the first axis, that of the batch, is as long as the input's.
+    keeps_batch: bool,
+}
+
+impl Op for Reshape {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "reshape"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let (x, mut shape) = (inputs[0].shape(), self.shape.to_vec());
+        if self.keeps_batch && x.rank() > 0 {
+            shape[0] = x[0];
+        }
+        let shape = Shape::new(&shape)?;
+        let elements = x.num_elements();
+        if shape.num_elements() == elements {
+            return Ok(shape);
+        }
+        let expected = format_args!("{elements} elements");
+        let error = Error::argument("reshape", "shape", expected, self.shape);
+        Err(Fault::new(error, self.shape))
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Shape) {
+        (with_shape(inputs[0].value(), shape), *inputs[0].shape())
+    }
+
+    fn backward(&self, before: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        vec![Some(with_shape(&dy, before))]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], _: Shape) -> Cost {
+        cost_of_view(inputs)
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Reshape
+    }
+}
+
+/// The same elements with all axes but the first as one.
+struct Flatten;
+
+impl Op for Flatten {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "flatten"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let Some((&first, rest)) = inputs[0].shape().split_first() else {
+            let found = inputs[0].shape();
+            return Err(Error::argument("flatten", "input", "at least one axis", found).into());
+        };
+        Ok(Shape::new(&[first, rest.iter().product()])?)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Shape) {
+        (with_shape(inputs[0].value(), shape), *inputs[0].shape())
+    }
+
+    fn backward(&self, before: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        vec![Some(with_shape(&dy, before))]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], _: Shape) -> Cost {
+        cost_of_view(inputs)
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Flatten
+    }
+}
+
+fn cost_of_view(inputs: &[Input<'_>]) -> Cost {
+    let view_of = Some(inputs[0].value().clone());
+    Cost { gradients: vec![GradientMemory::View], view_of, ..Cost::default() }
+}
+
+fn with_shape(x: &Tensor, shape: Shape) -> Tensor {
+    match x.reshape(shape) {
+        Ok(y) => y,
+        Err(error) => unreachable!("the numbers of elements were compared before: {error}"),
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns the same elements, in row-major order, in another shape.
@@ -22,11 +117,8 @@ impl<'t> Var<'t> {
     /// ```
     pub fn reshape(&self, shape: impl AsRef<[usize]>) -> Result<Var<'t>> {
         let shape = Shape::new(shape.as_ref())?;
-        let elements = self.shape().num_elements();
-        if shape.num_elements() != elements {
-            return Err(Error::argument("reshape", "shape", format_args!("{elements} elements"), shape));
-        }
-        Ok(self.reshaped("reshape", shape))
+        let keeps_batch = shape.first().is_some_and(|batch| self.shape().first() == Some(batch));
+        Reshape { shape, keeps_batch }.apply(&[self])
     }
 
     /// Flattens `[N, ...]` to `[N, K]`: all axes but the first become one, in row-major order.
@@ -45,29 +137,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn flatten(&self) -> Result<Var<'t>> {
-        let Some((&first, rest)) = self.shape().split_first() else {
-            return Err(Error::argument("flatten", "input", "at least one axis", self.shape()));
-        };
-        Ok(self.reshaped("flatten", Shape::new(&[first, rest.iter().product()])?))
-    }
-
-    fn reshaped(&self, name: &'static str, shape: Shape) -> Var<'t> {
-        Var::op(name, [self], shape, |[x]| {
-            let before = *x.shape();
-            (with_shape(x, shape), move |dy: Tensor, _| [Some(with_shape(&dy, before))])
-        })
-        .costs(|| Cost {
-            gradients: vec![GradientMemory::View],
-            view_of: Some(self.value().clone()),
-            ..Cost::default()
-        })
-    }
-}
-
-fn with_shape(x: &Tensor, shape: Shape) -> Tensor {
-    match x.reshape(shape) {
-        Ok(y) => y,
-        Err(error) => unreachable!("the numbers of elements were compared before: {error}"),
+        Flatten.apply(&[self])
     }
 }
 

@@ -1,10 +1,45 @@
 //! Product with a constant, `y = alpha x`. Backward keeps alpha.
 
+use super::apply_to_any;
 use crate::{
-    Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    Result, Shape, Tensor,
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Scale {
+    alpha: f32,
+}
+
+impl Op for Scale {
+    type Context = ();
+
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        Ok(*inputs[0].shape())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, ()) {
+        let x = inputs[0].value();
+        (Tensor::build(shape, |y| kernels::scale(Isa::active(), self.alpha, x.data(), y)), ())
+    }
+
+    fn backward(&self, (): (), mut dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        dy.scale(self.alpha);
+        vec![Some(dy)]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().gradients([GradientMemory::InPlace])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Scale(self.alpha)
+    }
+}
 
 impl<'t> Var<'t> {
     /// Multiplies every element by the constant `alpha`.
@@ -15,15 +50,7 @@ impl<'t> Var<'t> {
     /// assert_eq!(tape.input(Tensor::scalar(3.0)).scale(-0.5).item(), -1.5);
     /// ```
     pub fn scale(&self, alpha: f32) -> Var<'t> {
-        Var::op("scale", [self], *self.shape(), |[x]| {
-            let y = Tensor::build(*x.shape(), |y| kernels::scale(Isa::active(), alpha, x.data(), y));
-            (y, move |mut dy: Tensor, _| {
-                dy.scale(alpha);
-                [Some(dy)]
-            })
-        })
-        .costs(|| Cost { gradients: vec![GradientMemory::InPlace], ..Cost::default() })
-        .settings(|| alpha)
+        apply_to_any(Scale { alpha }, self)
     }
 }
 

@@ -1,10 +1,45 @@
 //! Logistic function, `y = 1 / (1 + exp(-x))`. Backward keeps y: dx = dy y (1 - y).
 
+use super::apply_to_any;
 use crate::{
-    Tensor,
-    autograd::{Cost, GradientMemory, Var},
+    Result, Shape, Tensor,
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Sigmoid;
+
+impl Op for Sigmoid {
+    /// The output.
+    type Context = Tensor;
+
+    fn name(&self) -> &'static str {
+        "sigmoid"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        Ok(*inputs[0].shape())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Tensor) {
+        let x = inputs[0].value();
+        let y = Tensor::build(shape, |y| kernels::sigmoid(Isa::active(), x.data(), y));
+        (y.clone(), y)
+    }
+
+    fn backward(&self, y: Tensor, mut dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        kernels::sigmoid_backward_in_place(Isa::active(), y.data(), dy.data_mut());
+        vec![Some(dy)]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().save_output().gradients([GradientMemory::InPlace])
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Sigmoid
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns 1 / (1 + exp(-x)), element by element.
@@ -15,19 +50,7 @@ impl<'t> Var<'t> {
     /// assert_eq!(tape.input(Tensor::scalar(0.0)).sigmoid().item(), 0.5);
     /// ```
     pub fn sigmoid(&self) -> Var<'t> {
-        Var::op("sigmoid", [self], *self.shape(), |[x]| {
-            let y = Tensor::build(*x.shape(), |y| kernels::sigmoid(Isa::active(), x.data(), y));
-            let saved = y.clone();
-            (y, move |mut dy: Tensor, _| {
-                kernels::sigmoid_backward_in_place(Isa::active(), saved.data(), dy.data_mut());
-                [Some(dy)]
-            })
-        })
-        .costs(|| Cost {
-            saves_output: true,
-            gradients: vec![GradientMemory::InPlace],
-            ..Cost::default()
-        })
+        apply_to_any(Sigmoid, self)
     }
 }
 

@@ -3,10 +3,104 @@
 
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Cost, Var},
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
 use std::ops::Range;
+
+struct SliceChannels {
+    range: Range<usize>,
+}
+
+impl Op for SliceChannels {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "slice_channels"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let Range { start, end } = self.range;
+        let (outer, channels) = split("slice_channels", inputs[0].shape())?;
+        if start <= end && end <= channels {
+            return Ok(Shape::new(&[outer, &[end - start]].concat())?);
+        }
+        let (expected, found) = (format_args!("a range in 0..{channels}"), format_args!("{start}..{end}"));
+        let error = Error::argument("slice_channels", "range", expected, found);
+        let inferred_shape = Shape::new(&[outer, &[end.saturating_sub(start)]].concat()).ok();
+        Err(Fault::new(error, inferred_shape))
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Shape) {
+        (slice(inputs[0].value(), self.range.clone(), shape), *inputs[0].shape())
+    }
+
+    fn backward(&self, wide: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        vec![Some(pad(&dy, self.range.start, wide))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::SliceChannels(self.range.clone())
+    }
+}
+
+struct PadChannels {
+    before: usize,
+    after: usize,
+}
+
+impl Op for PadChannels {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "pad_channels"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let (outer, channels) = split("pad_channels", inputs[0].shape())?;
+        let padded = self.before.saturating_add(channels).saturating_add(self.after);
+        Ok(Shape::new(&[outer, &[padded]].concat())?)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Shape) {
+        (pad(inputs[0].value(), self.before, shape), *inputs[0].shape())
+    }
+
+    fn backward(&self, narrow: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        vec![Some(slice(&dy, self.before..self.before + narrow.num_channels(), narrow))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::PadChannels([self.before, self.after])
+    }
+}
+
+fn split<'s>(op: &'static str, shape: &'s Shape) -> Result<(&'s [usize], usize)> {
+    match shape.split_last() {
+        Some((&channels, outer)) => Ok((outer, channels)),
+        None => Err(Error::shape(op, "input", ["...", "C"], shape)),
+    }
+}
+
+fn slice(x: &Tensor, range: Range<usize>, shape: Shape) -> Tensor {
+    let channels = x.shape().num_channels();
+    Tensor::build(shape, |y| kernels::slice_channels(Isa::active(), x.data(), channels, range, y))
+}
+
+fn pad(x: &Tensor, before: usize, shape: Shape) -> Tensor {
+    let [narrow, wide] = [x.shape(), &shape].map(Shape::num_channels);
+    Tensor::build(shape, |y| kernels::pad_channels(Isa::active(), x.data(), narrow, before, y, wide))
+}
 
 impl<'t> Var<'t> {
     /// Returns the channels `range` of `[..., C]`: `[..., range.len()]`.
@@ -23,20 +117,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn slice_channels(&self, range: Range<usize>) -> Result<Var<'t>> {
-        let (outer, channels) = split("slice_channels", self.shape())?;
-        if range.start > range.end || range.end > channels {
-            let expected = format_args!("a range in 0..{channels}");
-            return Err(Error::argument("slice_channels", "range", expected, format_args!("{range:?}")));
-        }
-        let shape = Shape::new(&[outer, &[range.len()]].concat())?;
-        let settings = range.clone();
-        Ok(Var::op("slice_channels", [self], shape, |[x]| {
-            let before = range.start;
-            let wide = *x.shape();
-            (slice(x, range, shape), move |dy: Tensor, _| [Some(pad(&dy, before, wide))])
-        })
-        .costs(Cost::default)
-        .settings(|| settings))
+        SliceChannels { range }.apply(&[self])
     }
 
     /// Adds `before` channels of zeros before and `after` channels of zeros after those of `[...,
@@ -54,44 +135,8 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn pad_channels(&self, before: usize, after: usize) -> Result<Var<'t>> {
-        let (outer, channels) = split("pad_channels", self.shape())?;
-        let padded = before.saturating_add(channels).saturating_add(after);
-        let shape = Shape::new(&[outer, &[padded]].concat())?;
-        Ok(Var::op("pad_channels", [self], shape, |[x]| {
-            let narrow = *x.shape();
-            (pad(x, before, shape), move |dy: Tensor, _| {
-                [Some(slice(&dy, before..before + channels, narrow))]
-            })
-        })
-        .costs(Cost::default)
-        .settings(|| [before, after]))
+        PadChannels { before, after }.apply(&[self])
     }
-}
-
-fn split<'s>(op: &'static str, shape: &'s Shape) -> Result<(&'s [usize], usize)> {
-    match shape.split_last() {
-        Some((&channels, outer)) => Ok((outer, channels)),
-        None => Err(Error::shape(op, "input", ["...", "C"], shape)),
-    }
-}
-
-fn slice(x: &Tensor, range: Range<usize>, shape: Shape) -> Tensor {
-    Tensor::build(shape, |y| {
-        kernels::slice_channels(Isa::active(), x.data(), x.shape().num_channels(), range, y);
-    })
-}
-
-fn pad(x: &Tensor, before: usize, shape: Shape) -> Tensor {
-    Tensor::build(shape, |y| {
-        kernels::pad_channels(
-            Isa::active(),
-            x.data(),
-            x.shape().num_channels(),
-            before,
-            y,
-            shape.num_channels(),
-        );
-    })
 }
 
 #[cfg(test)]

@@ -7,15 +7,52 @@
 //! ```
 
 use crate::{
-    Error, Result, Tensor,
-    autograd::{Cost, Var},
+    Error, Result, Shape, Tensor,
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
 
-/// A kernel from rows of logits to rows of outputs; the number is that of classes.
-type Forward = fn(Isa, usize, &[f32], &mut [f32]);
-/// A kernel from rows of outputs and of their gradients to rows of gradients of the inputs.
-type Backward = fn(Isa, usize, &[f32], &[f32], &mut [f32]);
+/// A softmax, or its logarithm.
+struct Softmax {
+    log: bool,
+}
+
+impl Op for Softmax {
+    /// The output.
+    type Context = Tensor;
+
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax" } else { "softmax" }
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let x = inputs[0].shape();
+        if x.rank() > 0 { Ok(*x) } else { Err(Error::shape(self.name(), "input", ["...", "K"], x).into()) }
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Tensor) {
+        let forward = if self.log { kernels::log_softmax } else { kernels::softmax };
+        let (x, classes) = (inputs[0].value(), shape.num_channels());
+        let y = Tensor::build(shape, |y| forward(Isa::active(), classes, x.data(), y));
+        (y.clone(), y)
+    }
+
+    fn backward(&self, y: Tensor, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        let backward = if self.log { kernels::log_softmax_backward } else { kernels::softmax_backward };
+        let classes = y.shape().num_channels();
+        vec![Some(Tensor::build(*y.shape(), |dx| {
+            backward(Isa::active(), classes, y.data(), dy.data(), dx);
+        }))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default().save_output()
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        if self.log { Kind::LogSoftmax } else { Kind::Softmax }
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns exp(x) / Σ exp(x) over the last axis of `[..., K]`: probabilities that add up to 1.
@@ -31,7 +68,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn softmax(&self) -> Result<Var<'t>> {
-        self.along_rows("softmax", kernels::softmax, kernels::softmax_backward)
+        Softmax { log: false }.apply(&[self])
     }
 
     /// Returns the logarithm of [`Var::softmax`], which is exact where probabilities are too small
@@ -48,23 +85,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn log_softmax(&self) -> Result<Var<'t>> {
-        self.along_rows("log_softmax", kernels::log_softmax, kernels::log_softmax_backward)
-    }
-
-    fn along_rows(&self, op: &'static str, forward: Forward, backward: Backward) -> Result<Var<'t>> {
-        let Some(&classes) = self.shape().last() else {
-            return Err(Error::shape(op, "input", ["...", "K"], self.shape()));
-        };
-        Ok(Var::op(op, [self], *self.shape(), |[x]| {
-            let y = Tensor::build(*x.shape(), |y| forward(Isa::active(), classes, x.data(), y));
-            let saved = y.clone();
-            (y, move |dy: Tensor, _| {
-                [Some(Tensor::build(*dy.shape(), |dx| {
-                    backward(Isa::active(), classes, saved.data(), dy.data(), dx);
-                }))]
-            })
-        })
-        .costs(|| Cost { saves_output: true, ..Cost::default() }))
+        Softmax { log: true }.apply(&[self])
     }
 }
 

@@ -1,10 +1,43 @@
 //! The sum of all elements. Backward keeps the shape: every element gets dy.
 
+use super::apply_to_any;
 use crate::{
-    Shape, Tensor,
-    autograd::{Cost, Var},
+    Result, Shape, Tensor,
+    autograd::{Cost, Fault, Input, Kind, Op, Var},
     kernels::{self, Isa},
 };
+
+struct Sum;
+
+impl Op for Sum {
+    /// The shape of the input.
+    type Context = Shape;
+
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn output_shape(&self, _: &[Input<'_>]) -> Result<Shape, Fault> {
+        Ok(Shape::scalar())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], _: Shape) -> (Tensor, Shape) {
+        let x = inputs[0].value();
+        (Tensor::scalar(kernels::sum(Isa::active(), x.data())), *x.shape())
+    }
+
+    fn backward(&self, shape: Shape, dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        vec![Some(Tensor::build(shape, |dx| kernels::fill(Isa::active(), dy.item(), dx)))]
+    }
+
+    fn cost(&self, _: &[Input<'_>], _: Shape) -> Cost {
+        Cost::default()
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Sum
+    }
+}
 
 impl<'t> Var<'t> {
     /// Returns the sum of all elements, of shape `[]`, computed in `f64` in a fixed order and
@@ -17,13 +50,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn sum(&self) -> Var<'t> {
-        Var::op("sum", [self], Shape::scalar(), |[x]| {
-            let shape = *x.shape();
-            (Tensor::scalar(kernels::sum(Isa::active(), x.data())), move |dy: Tensor, _| {
-                [Some(Tensor::build(shape, |dx| kernels::fill(Isa::active(), dy.item(), dx)))]
-            })
-        })
-        .costs(Cost::default)
+        apply_to_any(Sum, self)
     }
 }
 

@@ -165,6 +165,7 @@ mod tests {
                 y.axpy(1.0, b);
                 (y, |dy: Tensor, _| [Some(dy.clone()), Some(dy)])
             })
+            .unwrap()
         } else {
             value
         };

@@ -94,14 +94,6 @@ impl Tensor {
     pub fn is_meta(&self) -> bool {
         matches!(self.memory, Memory::Counted(_))
     }
-
-    /// Returns the tag of a meta tensor.
-    pub(crate) fn tag(&self) -> Option<usize> {
-        match &self.memory {
-            Memory::Counted(entry) => Some(entry.tag),
-            Memory::Held(_) => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -114,7 +106,7 @@ mod tests {
         let (a, b) = (tracker.new_tag(), tracker.new_tag());
         let shape = Shape::new(&[100, 1000]).unwrap();
         let x = Tensor::meta(shape, &tracker, a);
-        assert_eq!((x.data().len(), x.shape(), x.is_meta(), x.tag()), (0, &shape, true, Some(a)));
+        assert_eq!((x.data().len(), x.shape(), x.is_meta()), (0, &shape, true));
         assert_eq!(tracker.live(), 401_408, "whole pages");
         let y = Tensor::meta(Shape::scalar(), &tracker, b);
         assert_eq!(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// A module, the modules it may import besides itself, and why no others. Errors and random numbers
 /// are everyone's; `kernels` is the crate below.
-const MODULES: [(&str, &[&str], &str); 13] = [
+const MODULES: [(&str, &[&str], &str); 15] = [
     ("cpu", &["kernels"], "what the processor has is asked of the kernels"),
     ("tensor", &["kernels"], "a tensor is elements in memory and knows nothing of gradients"),
     ("autograd", &["tensor"], "the tape must not know what a convolution is, else every op edits the engine"),
@@ -21,13 +21,23 @@ const MODULES: [(&str, &[&str], &str); 13] = [
         &["tensor", "autograd", "ops", "nn", "blocks"],
         "a model is written with what a user also has",
     ),
+    (
+        "graph",
+        &["tensor", "autograd", "nn"],
+        "a graph is read from any module; it knows no operation but by its kind",
+    ),
     ("optim", &["kernels", "tensor", "autograd"], "an optimizer sees named state only"),
     ("data", &["tensor", "io"], "loader threads carry tensors; a tape cannot cross a thread"),
     ("io", &["tensor", "autograd"], "a format is names and tensors; a second format must not need a model"),
     (
         "onnx",
-        &["tensor", "autograd", "ops", "nn", "io"],
-        "a network in a file is the operations of its pass, whatever model runs them",
+        &["tensor", "autograd", "nn", "graph", "io"],
+        "a network in a file is the operations of its graph, whatever model runs them",
+    ),
+    (
+        "inference",
+        &["kernels", "tensor", "autograd", "ops", "nn", "graph"],
+        "a compiled network is made of the operations of a graph, whatever blocks they are from",
     ),
     (
         "train",

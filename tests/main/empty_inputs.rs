@@ -58,6 +58,7 @@ fn batch_norm() {
         });
         let given = Tensor::full([x[3]], 1.0).expect("a small shape");
         run(&[&x, &[x[3]], &[x[3]]], |v| {
+            let given = v[0].tape().input(given.clone());
             let norm = BatchNorm::new(&v[1], &v[2]).statistics(Some((&given, &given))).relu(true);
             Ok(v[0].batch_norm(&norm)?.0)
         });

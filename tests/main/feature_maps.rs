@@ -6,8 +6,9 @@ use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{NamedTensors, State, Tape},
     blocks::ResidualUnit,
+    graph::ModuleExt,
     models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
-    nn::{Module, ModuleExt},
+    nn::Module,
 };
 
 /// The model with running statistics that are not 0 and 1.

@@ -156,13 +156,11 @@ fn compute<'t>(
         "avg_pool2d" => x().avg_pool2d(&pool_options(variant))?,
         "cross_entropy" => compute_cross_entropy(variant, x(), of_case)?,
         "batch_norm" => {
+            let fixed = ["running_mean", "running_var"].map(|name| x().tape().input(of_case[name].clone()));
+            let is_eval = variant.starts_with("eval");
             let (y, moments) = x().batch_norm(
                 &BatchNorm::new(input("weight"), input("bias"))
-                    .statistics(
-                        variant
-                            .starts_with("eval")
-                            .then(|| (of_case["running_mean"], of_case["running_var"])),
-                    )
+                    .statistics(is_eval.then(|| (&fixed[0], &fixed[1])))
                     .residual(inputs.get("residual"))
                     .relu(variant.ends_with("relu")),
             )?;

@@ -17,6 +17,7 @@ mod front_page;
 mod goldens_models;
 mod goldens_ops;
 mod gradients;
+mod inference;
 mod learns;
 mod meta;
 mod models;

@@ -5,11 +5,9 @@ use skipgrad::{
     Error, Result, Rng,
     autograd::State,
     blocks::{DenseLayer, ResBlock, ResidualUnit, Shortcut},
+    graph::ModuleExt,
     models::{self, DenseNet, ModelOptions, ResNet},
-    nn::{
-        BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, ModuleExt, Relu, Sequential,
-        conv3x3,
-    },
+    nn::{BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3},
 };
 
 /// A network that is broken, the images that it is to see, and of each fault the module and the

@@ -9,9 +9,10 @@ use compare::{Kind, Row, compare};
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{Mode, NamedTensors, State, StateRef, Tape},
+    graph::ModuleExt,
     io::{self, Metadata, WeightsFile},
     models::{self, ModelOptions, ResNet, ResNetConfig},
-    nn::{Module, ModuleExt},
+    nn::Module,
 };
 use std::{env, path::Path, process::Command};
 

@@ -7,19 +7,19 @@ use crate::{
 
 /// A normalization in the form `y = x scale + shift`; each vector has one element per channel.
 #[derive(Clone, Debug)]
-pub(in crate::ops) struct Affine {
+pub(crate) struct Affine {
     /// The mean that is subtracted.
     pub(in crate::ops) mean: Tensor,
     /// 1 / sqrt(var + eps).
     pub(in crate::ops) inverse_std: Tensor,
     /// gamma / sqrt(var + eps).
-    pub(in crate::ops) scale: Tensor,
+    pub(crate) scale: Tensor,
     /// beta - mean scale.
-    pub(in crate::ops) shift: Tensor,
+    pub(crate) shift: Tensor,
 }
 
 impl Affine {
-    pub(in crate::ops) fn new([gamma, beta]: [&Tensor; 2], [mean, var]: [&Tensor; 2], eps: f32) -> Affine {
+    pub(crate) fn new([gamma, beta]: [&Tensor; 2], [mean, var]: [&Tensor; 2], eps: f32) -> Affine {
         let channels = *mean.shape();
         let saved = mean.clone();
         let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(Tensor::data);
@@ -34,7 +34,7 @@ impl Affine {
     }
 
     /// Returns the vectors of `relu(x scale + shift)` for kernels.
-    pub(in crate::ops) fn relu(&self) -> NormRelu<'_> {
+    pub(crate) fn relu(&self) -> NormRelu<'_> {
         NormRelu { scale: self.scale.data(), shift: self.shift.data() }
     }
 

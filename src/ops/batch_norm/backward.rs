@@ -1,6 +1,6 @@
 //! The gradients of a batch normalization.
 
-use super::{Forward, affine::vector};
+use super::{Forward, Moments, affine::vector};
 use crate::{
     Tensor,
     autograd::Saved,
@@ -14,6 +14,8 @@ pub(super) struct Backward {
     pub(super) output: Option<Tensor>,
     /// Whether the statistics are constants.
     pub(super) is_fixed: bool,
+    /// The mean and variance that forward normalized with.
+    pub(super) moments: Moments,
 }
 
 impl Backward {

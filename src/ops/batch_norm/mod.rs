@@ -19,7 +19,7 @@
 //! Backward keeps x and vectors of one element per channel. It does not keep y: y, and the mask of
 //! the ReLU, are recomputed from x and the residual, also for a following operation that needs y in
 //! its own backward. That trades one pass over memory for one activation fewer in memory. There are
-//! two exceptions, see [`Forward::is_cheap`] and [`MIN_RECOMPUTED_CHANNELS`].
+//! two exceptions, see [`is_cheap`] and [`MIN_RECOMPUTED_CHANNELS`].
 
 mod affine;
 mod backward;
@@ -27,10 +27,11 @@ mod backward;
 use super::{expect_eps, expect_shape, expect_vector};
 use crate::{
     Error, Result, Shape, Tensor,
-    autograd::{Cost, GradientMemory, Saved, Var},
+    autograd::{Cost, Fault, GradientMemory, Input, Kind, Op, Recompute, Saved, Var, apply_with},
     kernels::{self, Isa},
 };
-pub(super) use affine::{Affine, vector};
+pub(crate) use affine::Affine;
+pub(super) use affine::vector;
 use backward::Backward;
 use std::iter;
 
@@ -45,7 +46,7 @@ const MIN_RECOMPUTED_CHANNELS: usize = 32;
 /// The mean and variance that [`Var::batch_norm`] normalizes with.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
-pub enum Statistics<'v> {
+pub enum Statistics<'v, 't> {
     /// The statistics of the input, which the operation computes. The gradient flows through them.
     #[default]
     Batch,
@@ -54,16 +55,16 @@ pub enum Statistics<'v> {
     Precomputed(&'v Moments),
     /// Constants, as in evaluation and in layers whose statistics are frozen.
     Fixed {
-        /// The mean of each channel, `[C]`.
-        mean: &'v Tensor,
-        /// The variance of each channel, `[C]`.
-        var: &'v Tensor,
+        /// The mean of each channel, `[C]`. No gradient flows to it.
+        mean: &'v Var<'t>,
+        /// The variance of each channel, `[C]`. No gradient flows to it.
+        var: &'v Var<'t>,
     },
 }
 
 /// Mean and variance are fixed if there are any; otherwise they are those of the batch.
-impl<'v> From<Option<(&'v Tensor, &'v Tensor)>> for Statistics<'v> {
-    fn from(fixed: Option<(&'v Tensor, &'v Tensor)>) -> Statistics<'v> {
+impl<'v, 't> From<Option<(&'v Var<'t>, &'v Var<'t>)>> for Statistics<'v, 't> {
+    fn from(fixed: Option<(&'v Var<'t>, &'v Var<'t>)>) -> Statistics<'v, 't> {
         fixed.map_or(Statistics::Batch, |(mean, var)| Statistics::Fixed { mean, var })
     }
 }
@@ -89,7 +90,7 @@ pub struct BatchNorm<'v, 't> {
     /// The constant that is added to the variance, at least 0.
     pub eps: f32,
     /// The mean and variance to normalize with.
-    pub statistics: Statistics<'v>,
+    pub statistics: Statistics<'v, 't>,
     /// The shortcut of a residual block, which is added to the normalized value; it has the shape
     /// of the input.
     pub residual: Option<&'v Var<'t>>,
@@ -110,7 +111,7 @@ impl<'v, 't> BatchNorm<'v, 't> {
     }
 
     /// Sets the mean and variance to normalize with.
-    pub fn statistics(self, statistics: impl Into<Statistics<'v>>) -> Self {
+    pub fn statistics(self, statistics: impl Into<Statistics<'v, 't>>) -> Self {
         BatchNorm { statistics: statistics.into(), ..self }
     }
 
@@ -123,49 +124,6 @@ impl<'v, 't> BatchNorm<'v, 't> {
     pub fn relu(self, relu: bool) -> Self {
         BatchNorm { relu, ..self }
     }
-
-    /// Returns the mean and variance, if they are constants.
-    fn fixed(&self) -> Option<[&'v Tensor; 2]> {
-        match self.statistics {
-            Statistics::Fixed { mean, var } => Some([mean, var]),
-            Statistics::Batch | Statistics::Precomputed(_) => None,
-        }
-    }
-
-    /// Returns the statistics for `x`, after its shape was checked.
-    fn moments(&self, x: &Var<'t>) -> Moments {
-        let (channels, count) = (*self.gamma.shape(), x.shape().num_rows());
-        match self.statistics {
-            Statistics::Fixed { mean, var } => Moments { mean: mean.clone(), var: var.clone(), count },
-            Statistics::Precomputed(moments) => moments.clone(),
-            Statistics::Batch if x.tape().is_meta() => Moments::zeros(channels, count),
-            Statistics::Batch => {
-                let moments = kernels::moments(Isa::active(), x.value().data(), channels.num_channels());
-                Moments::new(channels, moments, count)
-            }
-        }
-    }
-
-    /// Checks that everything fits an input of shape `x`.
-    fn check(&self, x: &Shape) -> Result<()> {
-        let Some(&channels) = x.last() else {
-            return Err(Error::shape("batch_norm", "input", ["N", "...", "C"], x));
-        };
-        expect_vector("batch_norm", "gamma", channels, self.gamma.shape())?;
-        expect_vector("batch_norm", "beta", channels, self.beta.shape())?;
-        if let Some(residual) = self.residual {
-            expect_shape("batch_norm", "residual", x, residual.shape())?;
-        }
-        expect_eps("batch_norm", self.eps)?;
-        let (Statistics::Precomputed(Moments { mean, var, .. }) | Statistics::Fixed { mean, var }) =
-            self.statistics
-        else {
-            return expect_variance(x);
-        };
-        expect_vector("batch_norm", "mean", channels, mean.shape())?;
-        expect_vector("batch_norm", "var", channels, var.shape())?;
-        if self.fixed().is_some() { Ok(()) } else { expect_variance(x) }
-    }
 }
 
 /// Checks that each channel has more than one value: otherwise its variance would be 0, whatever
@@ -177,17 +135,6 @@ fn expect_variance(x: &Shape) -> Result<()> {
     let expected =
         "more than one value per channel, to have a variance (train with a larger batch or larger maps)";
     Err(Error::argument("batch_norm", "input", expected, x))
-}
-
-/// The settings of a batch normalization, for translators of a meta pass.
-#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "for translators only"))]
-pub(crate) struct Normalized {
-    /// The constant that is added to the variance.
-    pub(crate) eps: f32,
-    /// The mean and variance, if they are constants.
-    pub(crate) fixed: Option<[Tensor; 2]>,
-    /// Whether a ReLU is applied last.
-    pub(crate) relu: bool,
 }
 
 /// The mean and variance of each channel of a batch.
@@ -229,41 +176,178 @@ impl<'t> Var<'t> {
     /// channel has only one value and the statistics are not fixed (a batch of one image of 1 x 1
     /// pixels, for example): its variance would always be 0.
     pub fn batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<(Var<'t>, Moments)> {
-        if let Err(error) = norm.check(self.shape()) {
-            let y = self.tape().recover(error, Some(*self.shape()))?;
-            return Ok((y, Moments::zeros(*norm.gamma.shape(), self.shape().num_rows())));
-        }
-        let moments = norm.moments(self);
-        let (gamma, beta) = (norm.gamma.value(), norm.beta.value());
-        let forward = Forward {
-            x: self.value().clone(),
-            affine: Affine::new([gamma, beta], [&moments.mean, &moments.var], norm.eps),
-            residual: norm.residual.map(Var::save),
-            relu: norm.relu,
+        let (fixed, source) = match norm.statistics {
+            Statistics::Batch => (None, Source::Batch),
+            Statistics::Precomputed(moments) => (None, Source::Precomputed(moments.clone())),
+            Statistics::Fixed { mean, var } => (Some([mean, var]), Source::Inputs),
         };
-        let fixed = norm.fixed();
-        let inputs: Vec<&Var<'t>> = [self, norm.gamma, norm.beta].into_iter().chain(norm.residual).collect();
-        let y = Var::op_many("batch_norm", &inputs, *self.shape(), |values| {
-            let y = forward.compute(values.get(3).copied());
-            let output = (norm.relu && !forward.is_cheap()).then(|| y.clone());
-            let backward = Backward { forward: forward.clone(), output, is_fixed: fixed.is_some() };
-            (y, move |dy: Tensor, needs: &[bool]| {
-                backward.gradients(dy, [0, 1, 2, 3].map(|input| needs.get(input) == Some(&true))).into()
-            })
-        });
-        let residual_needs_gradient = norm.residual.is_some_and(Var::is_recorded);
-        let y = y.costs(|| forward.cost(residual_needs_gradient)).settings(|| Normalized {
-            eps: norm.eps,
-            fixed: fixed.map(|statistics| statistics.map(Tensor::clone)),
-            relu: norm.relu,
-        });
-        let recomputed = forward.is_cheap() && gamma.shape().num_channels() >= MIN_RECOMPUTED_CHANNELS;
-        let y = match recomputed {
-            true => y.rematerialize_with(forward.passes(), move || forward.recompute()),
-            false => y,
-        };
-        Ok((y, moments))
+        let inputs: Vec<&Var<'t>> = [self, norm.gamma, norm.beta]
+            .into_iter()
+            .chain(fixed.into_iter().flatten())
+            .chain(norm.residual)
+            .collect();
+        let op = Normalize { eps: norm.eps, source, has_residual: norm.residual.is_some(), relu: norm.relu };
+        let (y, moments) = apply_with(op, &inputs, |context| context.moments.clone())?;
+        // A meta pass computes no moments.
+        let zeros = || Moments::zeros(*norm.gamma.shape(), self.shape().num_rows());
+        Ok((y, moments.unwrap_or_else(zeros)))
     }
+}
+
+/// The normalization as an operation on x, gamma, beta, mean and variance if they are fixed, and
+/// the residual if there is one.
+struct Normalize {
+    eps: f32,
+    source: Source,
+    has_residual: bool,
+    relu: bool,
+}
+
+/// Where the mean and the variance come from.
+enum Source {
+    Batch,
+    Precomputed(Moments),
+    Inputs,
+}
+
+impl Op for Normalize {
+    type Context = Backward;
+
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let x = *inputs[0].shape();
+        self.check(inputs).map_err(|error| Fault::new(error, x))?;
+        Ok(x)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], _: Shape) -> (Tensor, Backward) {
+        let (x, gamma, beta) = (inputs[0].value(), inputs[1].value(), inputs[2].value());
+        let moments = self.moments(inputs);
+        let residual = self.residual(inputs);
+        let forward = Forward {
+            x: x.clone(),
+            affine: Affine::new([gamma, beta], [&moments.mean, &moments.var], self.eps),
+            residual: residual.map(|residual| residual.save()),
+            relu: self.relu,
+        };
+        let y = forward.compute(residual.map(|residual| residual.value()));
+        let output = (self.relu && !is_cheap(forward.passes())).then(|| y.clone());
+        let is_fixed = self.is_fixed();
+        (y, Backward { forward, output, is_fixed, moments })
+    }
+
+    fn backward(&self, backward: Backward, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let residual = if self.has_residual { needs.last().copied() } else { None };
+        let needs = [needs[0], needs[1], needs[2], residual.unwrap_or(false)];
+        let [dx, dgamma, dbeta, dresidual] = backward.gradients(dy, needs);
+        let fixed = if self.is_fixed() { 2 } else { 0 };
+        let statistics = iter::repeat_n(None, fixed);
+        [dx, dgamma, dbeta].into_iter().chain(statistics).chain([dresidual]).collect()
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], _: Shape) -> Cost {
+        let (x, channels) = (Saved::from(inputs[0].value().clone()), *inputs[1].shape());
+        let residual = self.residual(inputs).map(|residual| residual.save());
+        let passes = 1 + residual.as_ref().map_or(0, Saved::passes);
+        let mask_is_recomputed = self.relu && is_cheap(passes);
+        let saved = residual.iter().filter(|saved| mask_is_recomputed || saved.passes() == 0).cloned();
+        let gradients = match self.residual(inputs) {
+            Some(residual) if residual.needs_gradient() => {
+                let before = vec![GradientMemory::New; inputs.len() - 1];
+                [before, vec![GradientMemory::InPlace]].concat()
+            }
+            _ => vec![GradientMemory::InPlace],
+        };
+        let cost = Cost {
+            saved_inputs: iter::once(x.clone()).chain(saved).collect(),
+            saves_output: self.relu && !is_cheap(passes),
+            saved_intermediates: vec![channels; 4],
+            backward_workspace: vec![channels; 2],
+            gradients,
+            ..Cost::default()
+        };
+        match is_recomputed(passes, &channels) {
+            true => cost.recompute(passes, iter::once(x).chain(residual).collect()),
+            false => cost,
+        }
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        let Normalize { eps, has_residual, relu, .. } = *self;
+        Kind::BatchNorm { eps, is_fixed: self.is_fixed(), has_residual, relu }
+    }
+
+    fn recompute(&self, Backward { forward, .. }: &Backward) -> Option<Recompute> {
+        let forward = forward.clone();
+        is_recomputed(forward.passes(), forward.affine.mean.shape())
+            .then(|| Recompute::new(forward.passes(), move || forward.recompute()))
+    }
+}
+
+impl Normalize {
+    fn is_fixed(&self) -> bool {
+        matches!(self.source, Source::Inputs)
+    }
+
+    fn residual<'a>(&self, inputs: &[Input<'a>]) -> Option<Input<'a>> {
+        if self.has_residual { inputs.last().copied() } else { None }
+    }
+
+    /// Returns the mean and variance to normalize with.
+    fn moments(&self, inputs: &[Input<'_>]) -> Moments {
+        let (x, channels) = (inputs[0].value(), *inputs[1].shape());
+        let count = x.shape().num_rows();
+        match &self.source {
+            Source::Precomputed(moments) => moments.clone(),
+            Source::Inputs => {
+                let [mean, var] = [inputs[3], inputs[4]].map(|input| input.value().clone());
+                Moments { mean, var, count }
+            }
+            Source::Batch => {
+                let moments = kernels::moments(Isa::active(), x.data(), channels.num_channels());
+                Moments::new(channels, moments, count)
+            }
+        }
+    }
+
+    /// Checks that everything fits the input.
+    fn check(&self, inputs: &[Input<'_>]) -> Result<()> {
+        let x = inputs[0].shape();
+        let Some(&channels) = x.last() else {
+            return Err(Error::shape("batch_norm", "input", ["N", "...", "C"], x));
+        };
+        expect_vector("batch_norm", "gamma", channels, inputs[1].shape())?;
+        expect_vector("batch_norm", "beta", channels, inputs[2].shape())?;
+        if let Some(residual) = self.residual(inputs) {
+            expect_shape("batch_norm", "residual", x, residual.shape())?;
+        }
+        expect_eps("batch_norm", self.eps)?;
+        let [mean, var] = match &self.source {
+            Source::Batch => return expect_variance(x),
+            Source::Precomputed(moments) => [moments.mean.shape(), moments.var.shape()],
+            Source::Inputs => [inputs[3].shape(), inputs[4].shape()],
+        };
+        expect_vector("batch_norm", "mean", channels, mean)?;
+        expect_vector("batch_norm", "var", channels, var)?;
+        if self.is_fixed() { Ok(()) } else { expect_variance(x) }
+    }
+}
+
+/// Returns whether y, which takes this number of passes over memory to recompute, need not be
+/// saved for the mask of its own ReLU.
+///
+/// In a stage of blocks, each of which adds the output of the block before, every third output is
+/// saved, and the others are at most two passes over memory away from a saved one.
+fn is_cheap(passes: usize) -> bool {
+    passes <= 2
+}
+
+/// Returns whether a following operation recomputes y, instead of saving it.
+fn is_recomputed(passes: usize, channels: &Shape) -> bool {
+    is_cheap(passes) && channels.num_channels() >= MIN_RECOMPUTED_CHANNELS
 }
 
 /// The operands of y, from which it is computed and, in backward, recomputed.
@@ -289,35 +373,6 @@ impl Forward {
     /// Returns the number of passes over memory that it takes to recompute y.
     fn passes(&self) -> usize {
         1 + self.residual.as_ref().map_or(0, Saved::passes)
-    }
-
-    /// Returns whether y is cheap enough to recompute that it need not be saved.
-    ///
-    /// In a stage of blocks, each of which adds the output of the block before, every third output
-    /// is saved, and the others are at most two passes over memory away from a saved one.
-    fn is_cheap(&self) -> bool {
-        self.passes() <= 2
-    }
-
-    /// Returns the cost for meta passes.
-    fn cost(&self, residual_needs_gradient: bool) -> Cost {
-        let channels = *self.affine.mean.shape();
-        let mask_is_recomputed = self.relu && self.is_cheap();
-        let residual = self.residual.iter().filter(|saved| mask_is_recomputed || saved.passes() == 0);
-        let gradients = match residual_needs_gradient {
-            true => {
-                vec![GradientMemory::New, GradientMemory::New, GradientMemory::New, GradientMemory::InPlace]
-            }
-            false => vec![GradientMemory::InPlace],
-        };
-        Cost {
-            saved_inputs: iter::once(self.x.clone().into()).chain(residual.cloned()).collect(),
-            saves_output: self.relu && !self.is_cheap(),
-            saved_intermediates: vec![channels; 4],
-            backward_workspace: vec![channels; 2],
-            gradients,
-            ..Cost::default()
-        }
     }
 }
 

@@ -93,6 +93,7 @@ fn gradients_agree_with_differences_in_every_form() {
         for (given, relu, residual) in all_forms() {
             let inputs = if residual { &all[..] } else { &all[..3] };
             let check = gradient_check(inputs, |v| {
+                let [mean, var] = [&mean, &var].map(|fixed| v[0].tape().input(fixed.clone()));
                 let given = given.then_some((&mean, &var));
                 let norm =
                     BatchNorm::new(&v[1], &v[2]).eps(EPS).statistics(given).residual(v.get(3)).relu(relu);
@@ -113,6 +114,7 @@ fn the_fused_form_is_the_composition_with_all_gradients() {
             let run = |fused: bool| -> Vec<Tensor> {
                 let tape = Tape::train(Rng::seed(0));
                 let v = all.each_ref().map(|t| tape.watch(t.clone()));
+                let [mean, var] = [&mean, &var].map(|fixed| tape.input(fixed.clone()));
                 let given = given.then_some((&mean, &var));
                 let norm = BatchNorm::new(&v[1], &v[2]).statistics(given);
                 let y = if fused {
@@ -169,6 +171,7 @@ fn a_single_value_per_channel_has_no_variance() {
     let error = x.batch_norm(&BatchNorm::new(&vector, &vector)).unwrap_err().to_string();
     assert!(error.contains("more than one value per channel") && error.contains("[1, 1, 1, 3]"), "{error}");
     let (mean, var) = statistics(3);
+    let [mean, var] = [mean, var].map(|fixed| tape.input(fixed));
     let norm = BatchNorm::new(&vector, &vector).statistics(Some((&mean, &var)));
     assert!(x.batch_norm(&norm).is_ok(), "given statistics need no batch");
 }
@@ -184,7 +187,7 @@ fn errors_name_the_argument() {
     assert_eq!(message(BatchNorm::new(&three, &two)), "batch_norm: beta: expected [3], found [2]");
     let residual = Some(&three);
     assert_eq!(message(right.residual(residual)), "batch_norm: residual: expected [4, 3], found [3]");
-    let given = Some((three.value(), two.value()));
+    let given = Some((&three, &two));
     assert_eq!(message(right.statistics(given)), "batch_norm: var: expected [3], found [2]");
     assert_eq!(message(right.eps(-1.0)), "batch_norm: eps: expected a number of at least 0, found -1");
     assert!(zeros(&[]).batch_norm(&right).unwrap_err().to_string().contains("[N, ..., C]"));

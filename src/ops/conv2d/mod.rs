@@ -9,7 +9,8 @@
 //! where x is zero outside of the image, and with groups each block of output channels reads its
 //! block of input channels. Backward keeps w, and x or the way to recompute it: dx is dy convolved
 //! with w rotated by 180 degrees, dw is x correlated with dy, and db is the sum of dy over all
-//! pixels. The arithmetic is that of [`kernels::conv2d`] and its two gradients, or Winograd's, see
+//! pixels. The arithmetic is that of
+//! [`kernels::conv2d`](crate::kernels::conv2d) and its two gradients, or Winograd's, see
 //! [`Algorithm`].
 
 mod options;
@@ -17,12 +18,107 @@ mod options;
 use super::{Moments, expect_vector, linear::column_sums};
 use crate::{
     Result, Shape, Tensor,
-    autograd::{Cost, Saved, Var},
-    kernels::{self, Epilogue, Isa},
+    autograd::{Cost, Fault, Input, Kind, Op, Saved, Var, apply_with},
+    kernels::{Conv2dGeometry, Epilogue, Isa},
 };
 
 pub use crate::kernels::Algorithm;
 pub use options::{Conv2dOptions, Padding, Pair};
+
+struct Conv2d {
+    options: Conv2dOptions,
+    /// Whether the mean and the variance of each channel of the output are computed, too.
+    takes_moments: bool,
+}
+
+/// What backward needs.
+struct Context {
+    x: Saved,
+    w: Tensor,
+    geometry: Conv2dGeometry,
+    moments: Option<MeanAndVariance>,
+}
+
+impl Op for Conv2d {
+    type Context = Context;
+
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let (x, w) = (inputs[0].shape(), inputs[1].shape());
+        let geometry = self.options.geometry(x, w);
+        let geometry = geometry.map_err(|error| Fault::new(error, self.options.inferred_shape(x, w)))?;
+        let Conv2dGeometry { batch, out_channels, .. } = geometry;
+        let shape = Shape::new(&[batch, geometry.out_height(), geometry.out_width(), out_channels])?;
+        if let Some(bias) = inputs.get(2) {
+            expect_vector("conv2d", "bias", out_channels, bias.shape())
+                .map_err(|error| Fault::new(error, shape))?;
+        }
+        Ok(shape)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Context) {
+        let (x, w) = (inputs[0].value(), inputs[1].value());
+        let (algorithm, isa) = (self.options.algorithm, Isa::active());
+        let geometry = self.geometry(x.shape(), w.shape());
+        let is_winograd = algorithm.takes_norm(&geometry);
+        let taken = if is_winograd { "Winograd's algorithm" } else { "the direct algorithm" };
+        log::debug!("conv2d of {} with {} uses {taken}", x.shape(), w.shape());
+        let bias = inputs.get(2).map(|bias| bias.value().data());
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        let mut moments = None;
+        let y = Tensor::build(shape, |y| match self.takes_moments {
+            true => {
+                moments = Some(algorithm.conv2d_moments(isa, &geometry, x.data(), w.data(), epilogue, y));
+            }
+            false => algorithm.conv2d(isa, &geometry, x.data(), w.data(), epilogue, y),
+        });
+        (y, Context { x: inputs[0].save(), w: w.clone(), geometry, moments })
+    }
+
+    fn backward(&self, context: Context, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let Context { x, w, geometry, .. } = context;
+        let (algorithm, isa) = (self.options.algorithm, Isa::active());
+        let dx = needs[0].then(|| {
+            Tensor::build(*x.shape(), |dx| {
+                algorithm.input_gradient(isa, &geometry, dy.data(), w.data(), dx);
+            })
+        });
+        let dw = needs[1].then(|| {
+            Tensor::build(*w.shape(), |dw| {
+                algorithm.weight_gradient(isa, &geometry, x.value().data(), dy.data(), dw);
+            })
+        });
+        vec![dx, dw, needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy))]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], shape: Shape) -> Cost {
+        let (x, w) = (inputs[0], inputs[1]);
+        Cost::default()
+            .multiply_adds(multiply_adds(&shape, w.shape()))
+            .save_input(x.save())
+            .save_input(w.value().clone())
+    }
+
+    fn kind(&self, inputs: &[Input<'_>]) -> Kind {
+        let Conv2dGeometry { stride, padding, dilation, groups, .. } =
+            self.geometry(inputs[0].shape(), inputs[1].shape());
+        let is_direct = self.options.algorithm == Algorithm::Direct;
+        Kind::Conv2d { stride, padding, dilation, groups, is_direct }
+    }
+}
+
+impl Conv2d {
+    /// Returns the geometry of an input and a weight that [`Op::output_shape`] accepted.
+    fn geometry(&self, x: &Shape, w: &Shape) -> Conv2dGeometry {
+        match self.options.geometry(x, w) {
+            Ok(geometry) => geometry,
+            Err(error) => unreachable!("the input was checked: {error}"),
+        }
+    }
+}
 
 impl<'t> Var<'t> {
     /// Convolves `[N, H, W, C]` with the weight `[KH, KW, C/groups, OC]` and adds the bias `[OC]`
@@ -51,7 +147,8 @@ impl<'t> Var<'t> {
         bias: Option<&Var<'t>>,
         options: &Conv2dOptions,
     ) -> Result<Var<'t>> {
-        self.convolve(weight, bias, options, false).map(|(y, _)| y)
+        let inputs: Vec<&Var<'t>> = [self, weight].into_iter().chain(bias).collect();
+        Conv2d { options: *options, takes_moments: false }.apply(&inputs)
     }
 
     /// Computes [`Var::conv2d`] and the moments of each channel of the result, which are taken
@@ -76,71 +173,13 @@ impl<'t> Var<'t> {
         bias: Option<&Var<'t>>,
         options: &Conv2dOptions,
     ) -> Result<(Var<'t>, Moments)> {
-        let (y, moments) = self.convolve(weight, bias, options, true)?;
+        let inputs: Vec<&Var<'t>> = [self, weight].into_iter().chain(bias).collect();
+        let op = Conv2d { options: *options, takes_moments: true };
+        let (y, moments) = apply_with(op, &inputs, |context| context.moments.clone())?;
         let (channels, count) = (Shape::new(&[y.shape().num_channels()])?, y.shape().num_rows());
         // A meta pass computes no moments.
-        let moments = moments.unwrap_or_else(|| (vec![0.0; channels[0]], vec![0.0; channels[0]]));
+        let moments = moments.flatten().unwrap_or_else(|| (vec![0.0; channels[0]], vec![0.0; channels[0]]));
         Ok((y, Moments::new(channels, moments, count)))
-    }
-
-    /// Computes the convolution and, if `take_moments`, the mean and variance of each channel.
-    fn convolve(
-        &self,
-        weight: &Var<'t>,
-        bias: Option<&Var<'t>>,
-        options: &Conv2dOptions,
-        take_moments: bool,
-    ) -> Result<(Var<'t>, Option<MeanAndVariance>)> {
-        let sizes = match options.geometry(self.shape(), weight.shape()) {
-            Ok(sizes) => sizes,
-            Err(error) => {
-                let inferred_shape = options.inferred_shape(self.shape(), weight.shape());
-                return self.tape().recover(error, inferred_shape).map(|y| (y, None));
-            }
-        };
-        if let Some(bias) = bias {
-            expect_vector("conv2d", "bias", sizes.out_channels, bias.shape())?;
-        }
-        let shape = Shape::new(&[sizes.batch, sizes.out_height(), sizes.out_width(), sizes.out_channels])?;
-        log::debug!(
-            "conv2d of {} with {} uses {}",
-            self.shape(),
-            weight.shape(),
-            if options.algorithm.takes_norm(&sizes) {
-                "Winograd's algorithm"
-            } else {
-                "the direct algorithm"
-            }
-        );
-        let (algorithm, saved, mut moments) = (options.algorithm, self.save(), None);
-        let inputs: Vec<&Var<'t>> = [self, weight].into_iter().chain(bias).collect();
-        let y = Var::op_many("conv2d", &inputs, shape, |values| {
-            let (x, w, isa) = (values[0].data(), values[1].data(), Isa::active());
-            let epilogue = Epilogue { bias: values.get(2).map(|bias| bias.data()), ..Epilogue::default() };
-            let y = Tensor::build(shape, |y| match take_moments {
-                true => moments = Some(algorithm.conv2d_moments(isa, &sizes, x, w, epilogue, y)),
-                false => algorithm.conv2d(isa, &sizes, x, w, epilogue, y),
-            });
-            let w = values[1].clone();
-            (y, move |dy: Tensor, needs: &[bool]| {
-                let [dx, dw] = gradients(algorithm, &sizes, &saved, &w, &dy, [needs[0], needs[1]]);
-                vec![dx, dw, needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy))]
-            })
-        })
-        .costs(|| Cost {
-            multiply_adds: multiply_adds(&shape, weight.shape()),
-            saved_inputs: vec![self.save(), weight.value().clone().into()],
-            ..Cost::default()
-        })
-        .settings(|| {
-            let [[top, bottom], [left, right]] = sizes.padding;
-            Conv2dOptions {
-                stride: sizes.stride,
-                padding: Padding::Sides { top, bottom, left, right },
-                ..*options
-            }
-        });
-        Ok((y, moments))
     }
 }
 
@@ -152,29 +191,6 @@ pub(super) fn multiply_adds(output: &Shape, weight: &Shape) -> u64 {
 
 /// The mean and the variance of each channel.
 type MeanAndVariance = (Vec<f64>, Vec<f64>);
-
-/// Computes the gradients of the input and of the weight, as far as they are needed.
-fn gradients(
-    algorithm: Algorithm,
-    geometry: &kernels::Conv2dGeometry,
-    x: &Saved,
-    w: &Tensor,
-    dy: &Tensor,
-    needs: [bool; 2],
-) -> [Option<Tensor>; 2] {
-    let isa = Isa::active();
-    let dx = needs[0].then(|| {
-        Tensor::build(*x.shape(), |dx| {
-            algorithm.input_gradient(isa, geometry, dy.data(), w.data(), dx);
-        })
-    });
-    let dw = needs[1].then(|| {
-        Tensor::build(*w.shape(), |dw| {
-            algorithm.weight_gradient(isa, geometry, x.value().data(), dy.data(), dw);
-        })
-    });
-    [dx, dw]
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,34 +2,35 @@
 
 use super::{DenseBlockLayer, DenseBlockNorm, backward::group_len};
 use crate::{
-    Shape,
+    Shape, Tensor,
     autograd::{Cost, Saved},
-    kernels::{Conv2dGeometry, Isa, Packing},
+    kernels::Conv2dGeometry,
 };
 
 /// Returns the cost of layers with these 3x3 convolutions on maps of this shape; `recorded` says
 /// whether backward may follow.
 pub(super) fn cost(
-    layers: &[DenseBlockLayer<'_>],
+    layers: &[DenseBlockLayer<Tensor>],
     convolutions: &[Conv2dGeometry],
     maps: &Shape,
     recorded: bool,
 ) -> Cost {
     let mut cost = Cost { saves_output: true, ..Cost::default() };
-    let [mut inner, mut copies, mut new] = [0; 3];
+    let [mut products, mut copies, mut new] = [0; 3];
     for (layer, sizes) in layers.iter().zip(convolutions) {
         let pixels = maps.num_rows() as u64;
-        let (channels, read, made) = (layer.norm1.gamma.shape()[0], sizes.in_channels, sizes.out_channels);
-        (inner, new) = (inner.max(read), new.max(made));
+        let (read, made) = (sizes.in_channels, sizes.out_channels);
+        new = new.max(made);
         cost.multiply_adds += pixels * layer.weight.shape().num_elements() as u64;
-        cost.saved_inputs.push(Saved::from(layer.weight.value().clone()));
+        cost.saved_inputs.push(Saved::from(layer.weight.clone()));
         cost.saved_intermediates.extend(vectors(&layer.norm1));
         if let Some((weight, norm2)) = &layer.bottleneck {
             cost.multiply_adds += pixels * weight.shape().num_elements() as u64;
-            cost.saved_inputs.push(Saved::from(weight.value().clone()));
+            cost.saved_inputs.push(Saved::from(weight.clone()));
             cost.saved_intermediates.extend(vectors(norm2));
-            if recorded {
-                cost.saved_intermediates.extend(of_channels(maps, read));
+            match recorded {
+                true => cost.saved_intermediates.extend(of_channels(maps, read)),
+                false => products = products.max(read),
             }
         }
         // The normalized input of a 3x3 convolution is written to memory, unless the kernel
@@ -37,21 +38,8 @@ pub(super) fn cost(
         if layer.bottleneck.is_none() || !layer.algorithm.takes_norm(sizes) {
             copies = copies.max(read);
         }
-        if !recorded {
-            let product = layer.bottleneck.as_ref().map(|_| Conv2dGeometry {
-                in_channels: channels,
-                out_channels: read,
-                kernel: [1, 1],
-                padding: [[0, 0]; 2],
-                ..*sizes
-            });
-            for sizes in product.iter().chain([sizes]) {
-                let packing = Packing::fastest(layer.algorithm, sizes);
-                cost.packed_weights.extend(Shape::new(&[packing.len(Isa::active(), sizes)]));
-            }
-        }
     }
-    cost.forward_workspace.extend(of_channels(maps, if recorded { copies } else { inner }));
+    cost.forward_workspace.extend([copies, products].into_iter().flat_map(|width| of_channels(maps, width)));
     // The gradient of the maps of a layer exists together with the gradients of the inputs of its
     // convolutions, or with a copy of those inputs.
     let inputs = copies.max(gradients_at_once(layers, convolutions));
@@ -61,7 +49,7 @@ pub(super) fn cost(
 
 /// Returns the largest number of channels of gradients of the inputs of 3x3 convolutions that exist
 /// at the same time.
-fn gradients_at_once(mut layers: &[DenseBlockLayer<'_>], convolutions: &[Conv2dGeometry]) -> usize {
+fn gradients_at_once(mut layers: &[DenseBlockLayer<Tensor>], convolutions: &[Conv2dGeometry]) -> usize {
     let mut most = 0;
     while !layers.is_empty() {
         let widths = convolutions[..layers.len()].iter().map(|sizes| sizes.in_channels);
@@ -86,7 +74,7 @@ fn of_channels(maps: &Shape, channels: usize) -> Option<Shape> {
 
 /// Returns the vectors of a normalization: mean, deviation, scale and shift, and the two statistics
 /// that the layer observes if they are not fixed.
-fn vectors(norm: &DenseBlockNorm<'_>) -> impl Iterator<Item = Shape> {
+fn vectors(norm: &DenseBlockNorm<Tensor>) -> impl Iterator<Item = Shape> {
     let observed = if norm.fixed.is_none() { 2 } else { 0 };
     std::iter::repeat_n(*norm.gamma.shape(), 4 + observed)
 }

@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// The state of the pass over the layers.
-pub(super) struct Forward<'v, 't> {
-    layers: &'v [DenseBlockLayer<'t>],
+pub(super) struct Forward<'v> {
+    layers: &'v [DenseBlockLayer<Tensor>],
     /// The geometry of the 3x3 convolution of each layer.
     convolutions: Vec<kernels::Conv2dGeometry>,
     /// The probability and the seed of each layer's dropout, if it has one.
@@ -29,10 +29,10 @@ pub(super) struct Forward<'v, 't> {
     var: Vec<f32>,
 }
 
-impl<'v, 't> Forward<'v, 't> {
+impl<'v> Forward<'v> {
     pub(super) fn new(
         x: &Tensor,
-        layers: &'v [DenseBlockLayer<'t>],
+        layers: &'v [DenseBlockLayer<Tensor>],
         shape: Shape,
         convolutions: Vec<kernels::Conv2dGeometry>,
         dropouts: Vec<Option<(f32, u64)>>,
@@ -89,7 +89,7 @@ impl<'v, 't> Forward<'v, 't> {
         let norm1 = Norm::new(&layer.norm1, &norm1_moments);
         let features = ChannelView { data: self.maps.data(), row: self.mean.len(), channels };
         let inner = with_channels(&self.maps, convolution.in_channels);
-        let weight = layer.weight.value().clone();
+        let weight = layer.weight.clone();
         let (norm2_moments, bottleneck) = match &layer.bottleneck {
             None => {
                 let a = Tensor::build(inner, |a| kernels::activate(isa, features, norm1.relu(), a));
@@ -97,10 +97,10 @@ impl<'v, 't> Forward<'v, 't> {
                 (None, None)
             }
             Some((weight, norm2)) => {
-                let (z, moments) = self.product(features, &norm1, weight.value(), norm2, inner);
+                let (z, moments) = self.product(features, &norm1, weight, norm2, inner);
                 let norm = Norm::new(norm2, &moments);
                 self.convolve(i, &z, Some(&norm), channels);
-                let weight = weight.value().clone();
+                let weight = weight.clone();
                 (Some(moments), Some(Bottleneck { weight, z, norm }))
             }
         };
@@ -121,8 +121,7 @@ impl<'v, 't> Forward<'v, 't> {
     /// writes it to the channels from `start` on.
     fn convolve(&mut self, i: usize, x: &Tensor, norm: Option<&Norm>, start: usize) {
         let (isa, layer, convolution) = (Isa::active(), &self.layers[i], self.convolutions[i]);
-        let (algorithm, weight, channels) =
-            (layer.algorithm, layer.weight.value().data(), convolution.out_channels);
+        let (algorithm, weight, channels) = (layer.algorithm, layer.weight.data(), convolution.out_channels);
         let within = norm.filter(|_| algorithm.takes_norm(&convolution)).map(Norm::relu);
         let normalized = norm.filter(|_| within.is_none()).map(|norm| norm.affine.apply(x, None, true));
         let x = normalized.as_ref().unwrap_or(x).data();
@@ -160,7 +159,7 @@ impl<'v, 't> Forward<'v, 't> {
         features: ChannelView<'_>,
         norm1: &Norm,
         weight: &Tensor,
-        norm2: &DenseBlockNorm<'t>,
+        norm2: &DenseBlockNorm<Tensor>,
         shape: Shape,
     ) -> (Tensor, Moments) {
         let (isa, relu, weight) = (Isa::active(), norm1.relu(), weight.data());
@@ -177,7 +176,7 @@ impl<'v, 't> Forward<'v, 't> {
     }
 
     /// Returns the statistics that the first normalization of a layer uses.
-    fn moments_of_maps(&self, norm: &DenseBlockNorm<'t>) -> Moments {
+    fn moments_of_maps(&self, norm: &DenseBlockNorm<Tensor>) -> Moments {
         let count = self.maps.shape().num_rows();
         let first = |all: &[f32]| vector(*norm.gamma.shape(), |c| f64::from(all[c]));
         match &norm.fixed {

@@ -25,15 +25,11 @@
 //!   see [`kernels::DenseGradient`](crate::kernels::DenseGradient), and is applied as the channels
 //!   are read.
 //!
-//! In evaluation the second normalization is folded into the 1x1 convolution, and weights are
-//! packed once: [`FoldedDenseBlock`].
-//!
 //! Backward keeps the maps, the output of the 1x1 convolution of each bottleneck, and vectors. The
 //! inputs of the 3x3 convolutions are recomputed.
 
 mod backward;
 mod cost;
-mod folded;
 mod forward;
 mod norm;
 mod operands;
@@ -43,20 +39,20 @@ use super::{
 };
 use crate::{
     At, Error, Result, Shape, ShapePattern, Tensor,
-    autograd::{Mode, Var},
-    kernels,
+    autograd::{Cost, Fault, Input, Kind, Mode, Op, Var, apply_with},
+    kernels::Conv2dGeometry,
 };
-pub use folded::FoldedDenseBlock;
+use backward::Backward;
 use forward::Forward;
 
-/// A batch normalization inside [`Var::dense_block`]; its vectors have one element per input
-/// channel.
+/// A batch normalization inside [`Var::dense_block`]; its vectors, of type V, have one element per
+/// input channel.
 #[derive(Clone, Debug)]
-pub struct DenseBlockNorm<'t> {
+pub struct DenseBlockNorm<V> {
     /// The scale of each channel.
-    pub gamma: Var<'t>,
+    pub gamma: V,
     /// The shift of each channel.
-    pub beta: Var<'t>,
+    pub beta: V,
     /// The constant that is added to the variance, at least 0.
     pub eps: f32,
     /// A mean and a variance to normalize with, in evaluation and in layers whose statistics are
@@ -64,17 +60,18 @@ pub struct DenseBlockNorm<'t> {
     pub fixed: Option<(Tensor, Tensor)>,
 }
 
-/// One layer of [`Var::dense_block`], which reads C channels and adds k.
+/// One layer of [`Var::dense_block`], which reads C channels and adds k. Its parameters are of type
+/// V.
 #[derive(Clone, Debug)]
-pub struct DenseBlockLayer<'t> {
+pub struct DenseBlockLayer<V> {
     /// The normalization of the input, which a ReLU follows.
-    pub norm1: DenseBlockNorm<'t>,
+    pub norm1: DenseBlockNorm<V>,
     /// The weight `[1, 1, C, B]` of a bottleneck, if there is one, and the normalization of its
     /// output, which a ReLU follows.
-    pub bottleneck: Option<(Var<'t>, DenseBlockNorm<'t>)>,
+    pub bottleneck: Option<(V, DenseBlockNorm<V>)>,
     /// The weight `[3, 3, B, k]`, or without a bottleneck `[3, 3, C, k]`, of a convolution with
     /// padding 1.
-    pub weight: Var<'t>,
+    pub weight: V,
     /// The algorithm of the 3x3 convolution.
     pub algorithm: Algorithm,
     /// The probability in [0, 1) with which training drops each element of the output.
@@ -133,46 +130,112 @@ impl<'t> Var<'t> {
     /// assert_eq!(y.value().data()[8..10], [2.0, 27.0]);
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
-    pub fn dense_block(&self, layers: &[DenseBlockLayer<'t>]) -> Result<(Var<'t>, DenseBlockMoments)> {
+    pub fn dense_block(&self, layers: &[DenseBlockLayer<Var<'t>>]) -> Result<(Var<'t>, DenseBlockMoments)> {
         if layers.is_empty() {
             return Ok((self.clone(), DenseBlockMoments { layers: vec![], maps: None }));
         }
-        let [batch, height, width, inputs] = expect_images("dense_block", self.shape())?;
+        let tape = self.tape();
+        let dropout = |layer: &DenseBlockLayer<Var<'t>>| {
+            let drops_elements = layer.dropout > 0.0 && tape.mode() == Mode::Train;
+            drops_elements.then(|| (layer.dropout, tape.rng().bits()))
+        };
+        let op = DenseBlock {
+            layers: layers.iter().map(DenseBlockLayer::values).collect(),
+            dropouts: layers.iter().map(dropout).collect(),
+        };
+        let inputs: Vec<&Var<'t>> =
+            std::iter::once(self).chain(layers.iter().flat_map(DenseBlockLayer::operands)).collect();
+        let (y, moments) = apply_with(op, &inputs, |context| context.moments.clone())?;
+        // A meta pass computes no moments.
+        Ok((y, moments.unwrap_or(DenseBlockMoments { layers: vec![], maps: None })))
+    }
+}
+
+/// The block as an operation on its input and the parameters of all layers.
+struct DenseBlock {
+    layers: Vec<DenseBlockLayer<Tensor>>,
+    /// The probability and the seed of each layer's dropout, if it has one.
+    dropouts: Vec<Option<(f32, u64)>>,
+}
+
+/// What forward keeps.
+struct Context {
+    backward: Backward,
+    moments: DenseBlockMoments,
+}
+
+impl DenseBlock {
+    /// Checks that the layers fit an input, and returns the geometry of their 3x3 convolutions.
+    fn convolutions(&self, x: &Shape) -> Result<Vec<Conv2dGeometry>> {
+        let [batch, height, width, inputs] = expect_images("dense_block", x)?;
         if inputs == 0 {
-            return Err(Error::argument("dense_block", "input", "at least one channel", self.shape()));
+            return Err(Error::argument("dense_block", "input", "at least one channel", x));
         }
         let mut channels = inputs;
         let mut convolutions = vec![];
-        for (i, layer) in layers.iter().enumerate() {
+        for (i, layer) in self.layers.iter().enumerate() {
             let convolution = layer.check([batch, height, width, channels]).at(format_args!("layer {i}"))?;
             channels = channels.saturating_add(convolution.out_channels);
             convolutions.push(convolution);
         }
-        let shape = Shape::new(&[batch, height, width, channels])?;
-        let tape = self.tape();
-        let dropouts = layers
-            .iter()
-            .map(|layer| {
-                let drops_elements = layer.dropout > 0.0 && tape.mode() == Mode::Train;
-                drops_elements.then(|| (layer.dropout, tape.rng().bits()))
-            })
-            .collect();
-        let mut operands = vec![self];
-        layers.iter().for_each(|layer| operands.extend(layer.operands()));
-        let recorded = operands.iter().any(|operand| operand.is_recorded());
-        let mut moments = DenseBlockMoments { layers: vec![], maps: None };
-        let y = Var::op_many("dense_block", &operands, shape, |values| {
-            let forward = Forward::new(values[0], layers, shape, convolutions.clone(), dropouts, recorded);
-            let (y, used, backward) = forward.run();
-            moments = used;
-            (y, move |dy: Tensor, needs: &[bool]| backward.gradients(dy, needs))
-        });
-        let y = y.costs(|| cost::cost(layers, &convolutions, &shape, recorded));
-        Ok((y, moments))
+        Ok(convolutions)
+    }
+
+    /// Returns the geometry of the 3x3 convolutions for an input that was checked.
+    fn checked(&self, x: &Shape) -> Vec<Conv2dGeometry> {
+        match self.convolutions(x) {
+            Ok(convolutions) => convolutions,
+            Err(error) => unreachable!("the input was checked: {error}"),
+        }
     }
 }
 
-impl<'t> DenseBlockNorm<'t> {
+impl Op for DenseBlock {
+    type Context = Context;
+
+    fn name(&self) -> &'static str {
+        "dense_block"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+        let x = inputs[0].shape();
+        let convolutions = self.convolutions(x)?;
+        let new = convolutions.iter().map(|convolution| convolution.out_channels);
+        let channels = new.fold(x.num_channels(), usize::saturating_add);
+        Ok(Shape::new(&[x[0], x[1], x[2], channels])?)
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Context) {
+        let x = inputs[0].value();
+        let is_recorded = inputs.iter().any(Input::needs_gradient);
+        let (convolutions, dropouts) = (self.checked(x.shape()), self.dropouts.clone());
+        let forward = Forward::new(x, &self.layers, shape, convolutions, dropouts, is_recorded);
+        let (y, moments, backward) = forward.run();
+        (y, Context { backward, moments })
+    }
+
+    fn backward(&self, context: Context, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        context.backward.gradients(dy, needs)
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], shape: Shape) -> Cost {
+        let is_recorded = inputs.iter().any(Input::needs_gradient);
+        cost::cost(&self.layers, &self.checked(inputs[0].shape()), &shape, is_recorded)
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Training
+    }
+}
+
+impl<'t> DenseBlockNorm<Var<'t>> {
+    fn values(&self) -> DenseBlockNorm<Tensor> {
+        let [gamma, beta] = [&self.gamma, &self.beta].map(|var| var.value().clone());
+        DenseBlockNorm { gamma, beta, eps: self.eps, fixed: self.fixed.clone() }
+    }
+}
+
+impl DenseBlockNorm<Tensor> {
     /// Checks that the vectors fit an input of this many rows and channels.
     fn check(&self, rows: usize, channels: usize) -> Result<()> {
         expect_vector("dense_block", "gamma", channels, self.gamma.shape())?;
@@ -192,9 +255,32 @@ impl<'t> DenseBlockNorm<'t> {
     }
 }
 
-impl<'t> DenseBlockLayer<'t> {
+impl<'t> DenseBlockLayer<Var<'t>> {
+    fn values(&self) -> DenseBlockLayer<Tensor> {
+        let bottleneck = self.bottleneck.as_ref();
+        DenseBlockLayer {
+            norm1: self.norm1.values(),
+            bottleneck: bottleneck.map(|(weight, norm2)| (weight.value().clone(), norm2.values())),
+            weight: self.weight.value().clone(),
+            algorithm: self.algorithm,
+            dropout: self.dropout,
+        }
+    }
+
+    /// Returns the parameters, as inputs of the operation.
+    fn operands(&self) -> Vec<&Var<'t>> {
+        let mut operands = vec![&self.norm1.gamma, &self.norm1.beta];
+        if let Some((weight, norm2)) = &self.bottleneck {
+            operands.extend([weight, &norm2.gamma, &norm2.beta]);
+        }
+        operands.push(&self.weight);
+        operands
+    }
+}
+
+impl DenseBlockLayer<Tensor> {
     /// Checks that the layer fits an input, and returns the geometry of the 3x3 convolution.
-    fn check(&self, input: [usize; 4]) -> Result<kernels::Conv2dGeometry> {
+    fn check(&self, input: [usize; 4]) -> Result<Conv2dGeometry> {
         let [batch, height, width, mut channels] = input;
         let rows = batch * height * width;
         self.norm1.check(rows, channels)?;
@@ -206,16 +292,6 @@ impl<'t> DenseBlockLayer<'t> {
         expect_drop_probability("dense_block", self.dropout)?;
         let options = Conv2dOptions::new().padding(1);
         options.geometry(&Shape::new(&[batch, height, width, channels])?, self.weight.shape())
-    }
-
-    /// Returns the operands, as inputs of [`Var::op_many`].
-    fn operands(&self) -> Vec<&Var<'t>> {
-        let mut operands = vec![&self.norm1.gamma, &self.norm1.beta];
-        if let Some((weight, norm2)) = &self.bottleneck {
-            operands.extend([weight, &norm2.gamma, &norm2.beta]);
-        }
-        operands.push(&self.weight);
-        operands
     }
 }
 
@@ -231,17 +307,6 @@ fn check_weight(weight: &Shape, size: usize, channels: usize) -> Result<usize> {
             let expected = ShapePattern::from([size, size, channels]).at_least(1);
             Err(Error::shape("dense_block", "weight", expected, weight))
         }
-    }
-}
-
-/// Returns the sizes of images, after checking that they have this many channels.
-fn check_channels(images: &Shape, channels: usize) -> Result<[usize; 4]> {
-    let sizes = expect_images("dense_block", images)?;
-    if sizes[3] == channels {
-        Ok(sizes)
-    } else {
-        let expected = ShapePattern::from(["N", "H", "W"]).fixed(channels);
-        Err(Error::shape("dense_block", "input", expected, images))
     }
 }
 

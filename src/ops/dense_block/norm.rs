@@ -3,7 +3,6 @@
 use super::DenseBlockNorm;
 use crate::{
     Tensor,
-    autograd::Var,
     kernels::{BatchNormSums, ChannelView, DenseGradient, NormRelu, Normalized},
     ops::{
         Moments,
@@ -20,9 +19,8 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    pub(super) fn new(norm: &DenseBlockNorm<'_>, moments: &Moments) -> Norm {
-        let affine =
-            Affine::new([&norm.gamma, &norm.beta].map(Var::value), [&moments.mean, &moments.var], norm.eps);
+    pub(super) fn new(norm: &DenseBlockNorm<Tensor>, moments: &Moments) -> Norm {
+        let affine = Affine::new([&norm.gamma, &norm.beta], [&moments.mean, &moments.var], norm.eps);
         Norm { affine, is_fixed: norm.fixed.is_some() }
     }
 

@@ -4,9 +4,10 @@ use libtest_mimic::Trial;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{Mode, State, StateMut, StateRef, Tape, Var},
+    graph::ModuleExt,
     memory,
     models::{self, Model, ModelOptions},
-    nn::{BatchNorm2d, Conv2d, Linear, Module, ModuleExt, conv3x3},
+    nn::{BatchNorm2d, Conv2d, Linear, Module, conv3x3},
     ops::{Pool2dOptions, Targets},
     optim::{Optimizer, Sgd},
 };

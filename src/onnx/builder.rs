@@ -6,7 +6,7 @@ use super::proto::{
 };
 use crate::{
     Result, Shape, Tensor,
-    autograd::{Layout, State, StateId, StateRef, join},
+    autograd::{Layout, State, StateId, join},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,45 +17,26 @@ pub(super) const INPUT: &str = "input";
 pub(super) const OUTPUT: &str = "logits";
 
 /// The graph so far, and the names of what it contains.
-pub(super) struct Graph {
+pub(super) struct GraphBuilder {
     proto: GraphProto,
-    /// Names of the values that nodes compute.
-    values: BTreeMap<StateId, String>,
-    /// Names of the model's parameters.
-    params: BTreeMap<StateId, String>,
-    /// The model's buffers, with their names.
-    buffers: Vec<(String, Tensor)>,
+    /// Names of the model's parameters and buffers.
+    states: BTreeMap<StateId, String>,
     /// Names of the initializers that hold a named tensor in a layout.
     initializers: HashMap<(String, Layout), String>,
     used_names: BTreeSet<String>,
 }
 
-impl Graph {
+impl GraphBuilder {
     /// Returns a graph that has only the input.
-    pub(super) fn new(state: &(impl State + ?Sized), input: Option<StateId>) -> Graph {
-        let (mut params, mut buffers) = (BTreeMap::new(), vec![]);
-        state.visit("", &mut |name, slot| match slot {
-            StateRef::Param(param) => drop(params.insert(param.id(), name.to_string())),
-            StateRef::Buffer(buffer) => buffers.push((name.to_string(), buffer.value().clone())),
-        });
-        Graph {
+    pub(super) fn new(state: &(impl State + ?Sized)) -> GraphBuilder {
+        let mut states = BTreeMap::new();
+        state.visit("", &mut |name, state| drop(states.insert(state.id(), name.to_string())));
+        GraphBuilder {
             proto: GraphProto { name: "network".into(), ..GraphProto::default() },
-            values: input.map(|id| (id, INPUT.to_string())).into_iter().collect(),
-            params,
-            buffers,
+            states,
             initializers: HashMap::new(),
             used_names: [INPUT, OUTPUT].map(String::from).into(),
         }
-    }
-
-    /// Returns the name of a computed value.
-    pub(super) fn value(&self, id: StateId) -> Option<String> {
-        self.values.get(&id).cloned()
-    }
-
-    /// Sets the name of a computed value.
-    pub(super) fn define(&mut self, id: StateId, name: String) {
-        self.values.insert(id, name);
     }
 
     /// Adds a node of the module at `path` and returns the name of its output, which is the node's.
@@ -63,6 +44,17 @@ impl Graph {
         &mut self,
         path: &str,
         op_type: &str,
+        input: Vec<String>,
+        attribute: Vec<AttributeProto>,
+    ) -> String {
+        self.node_of_domain(path, ["", op_type], input, attribute)
+    }
+
+    /// Adds a node as [`GraphBuilder::node`], whose operator is of another domain than ONNX's.
+    pub(super) fn node_of_domain(
+        &mut self,
+        path: &str,
+        [domain, op_type]: [&str; 2],
         input: Vec<String>,
         attribute: Vec<AttributeProto>,
     ) -> String {
@@ -74,12 +66,13 @@ impl Graph {
             name: name.clone(),
             op_type: op_type.into(),
             attribute,
+            domain: domain.into(),
         });
         name
     }
 
-    /// Returns the name of an initializer with a parameter, or with a constant that the module at
-    /// `path` reads. Plain tensors with four axes are images, whose channels become the second
+    /// Returns the name of an initializer with a parameter or a buffer, or with a constant that the
+    /// module at `path` reads. Plain tensors with four axes are images, whose channels become the second
     /// axis.
     pub(super) fn initializer(
         &mut self,
@@ -88,30 +81,9 @@ impl Graph {
         value: &Tensor,
         layout: Layout,
     ) -> Result<String> {
-        match id.and_then(|id| self.params.get(&id).cloned()) {
+        match id.and_then(|id| self.states.get(&id).cloned()) {
             Some(name) => self.shared_initializer(name, value, layout),
             None => self.add_initializer(join(path, "constant"), value, layout),
-        }
-    }
-
-    /// Returns the name of an initializer with a running statistic. Buffers are not on the tape, so
-    /// they are recognized by the address of their data. Copies of a model share the data, so the
-    /// buffer in the same module as the parameter `beside` is preferred.
-    pub(super) fn statistic(
-        &mut self,
-        path: &str,
-        beside: Option<StateId>,
-        value: &Tensor,
-    ) -> Result<String> {
-        let module =
-            |name: &str| name.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_string());
-        let beside = beside.and_then(|id| self.params.get(&id)).map(|name| module(name));
-        let same = |(_, tensor): &&(String, Tensor)| tensor.data().as_ptr() == value.data().as_ptr();
-        let candidates = || self.buffers.iter().filter(same).map(|(name, _)| name);
-        let nearest = candidates().find(|name| Some(module(name)) == beside);
-        match nearest.or_else(|| candidates().next()).cloned() {
-            Some(name) => self.shared_initializer(name, value, Layout::Plain),
-            None => self.add_initializer(join(path, "statistic"), value, Layout::Plain),
         }
     }
 
@@ -201,12 +173,22 @@ pub(super) fn int(name: &str, i: i64) -> AttributeProto {
 }
 
 /// An attribute with several sizes.
-pub(super) fn ints(name: &str, sizes: impl IntoIterator<Item = usize>) -> AttributeProto {
-    let ints = sizes.into_iter().map(|size| size as i64).collect();
+pub(super) fn sizes(name: &str, sizes: impl IntoIterator<Item = usize>) -> AttributeProto {
+    ints(name, sizes.into_iter().map(|size| size as i64).collect())
+}
+
+/// An attribute with several integers.
+pub(super) fn ints(name: &str, ints: Vec<i64>) -> AttributeProto {
     AttributeProto { name: name.into(), ints, r#type: attribute_type::INTS, ..AttributeProto::default() }
 }
 
 /// An attribute with a floating-point number.
 pub(super) fn float(name: &str, f: f32) -> AttributeProto {
     AttributeProto { name: name.into(), f, r#type: attribute_type::FLOAT, ..AttributeProto::default() }
+}
+
+/// An attribute with a text.
+pub(super) fn string(name: &str, text: &str) -> AttributeProto {
+    let s = text.as_bytes().to_vec();
+    AttributeProto { name: name.into(), s, r#type: attribute_type::STRING, ..AttributeProto::default() }
 }

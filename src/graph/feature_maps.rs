@@ -1,9 +1,9 @@
 //! The outputs of modules inside of a network.
 
-use super::Module;
 use crate::{
     Error, Result,
     autograd::{Tape, Var},
+    nn::Module,
 };
 
 /// The number of names that an error suggests.

@@ -1,9 +1,9 @@
 //! Errors and memory of a pass, found without computing anything.
 
-use super::Module;
 use crate::{
     Error, Result,
     autograd::{Mode, StateRef, Tape},
+    nn::Module,
 };
 
 /// The memory that a pass takes, in bytes as [`memory::stats`](crate::memory::stats) counts them;
@@ -16,11 +16,9 @@ pub struct Plan {
     /// The parameters that are trained, of which an optimizer keeps up to two copies.
     pub trained: usize,
     /// What exists at the end of the forward pass besides the model, the images and the output: in
-    /// training the activations that the backward pass needs, in evaluation packed weights, which
-    /// stay.
+    /// training the activations that the backward pass needs.
     pub kept: usize,
-    /// The peak of the pass without the model: images, activations, gradients, and in evaluation
-    /// packed weights.
+    /// The peak of the pass without the model: images, activations and gradients.
     pub pass: usize,
 }
 
@@ -32,18 +30,12 @@ impl Plan {
     }
 }
 
-/// Finds all errors of a pass: each run recovers from those known and finds one more.
+/// Finds all errors of a training pass: after each, the pass goes on.
 pub(super) fn check<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result<()> {
-    let mut faults = vec![];
-    loop {
-        let tape = Tape::meta(Mode::Train).with_error_recovery(faults.len());
-        match tape.placeholder(shape)?.apply(module) {
-            // An error that no operation raised cannot be recovered from: it is the last one again.
-            Err(_) if tape.recoveries() > 0 => break,
-            Err(fault) => faults.push(fault),
-            Ok(_) => break,
-        }
-    }
+    let tape = Tape::meta(Mode::Train).collect_faults().name_paths(module);
+    let result = tape.placeholder(shape)?.apply(module);
+    // An error that no operation raised ends the pass.
+    let faults: Vec<Error> = tape.faults().into_iter().chain(result.err()).collect();
     if faults.is_empty() { Ok(()) } else { Err(Error::Faults { faults }) }
 }
 

@@ -1,10 +1,7 @@
 //! A network as a table.
 
-use super::Module;
-use crate::{
-    Result, Shape,
-    autograd::{Mode, StateRef, Tape},
-};
+use super::Graph;
+use crate::{Result, Shape, autograd::StateRef, nn::Module};
 use std::{collections::BTreeMap, fmt};
 
 /// A network's operations in training, and their sums; see
@@ -55,23 +52,21 @@ pub(super) fn summary<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result
             unread.insert(param.id(), param.value().shape().num_elements());
         }
     });
-    let tape = Tape::meta(Mode::Train);
-    let input = tape.placeholder(shape)?;
-    input.apply(module)?;
-    let layers: Vec<LayerSummary> = tape
-        .operations()
-        .into_iter()
-        .map(|(operation, memory)| LayerSummary {
-            name: common(operation.params().filter_map(|id| modules.get(&id))),
-            operation: operation.name,
-            output: operation.shape,
-            parameters: operation.params().filter_map(|id| unread.remove(&id)).sum(),
-            multiply_adds: operation.multiply_adds,
-            memory,
+    let graph = Graph::trace_training(module, shape)?;
+    let layers: Vec<LayerSummary> = graph
+        .nodes()
+        .iter()
+        .map(|node| LayerSummary {
+            name: common(node.states().filter_map(|id| modules.get(&id))),
+            operation: node.name(),
+            output: *node.shape(),
+            parameters: node.states().filter_map(|id| unread.remove(&id)).sum(),
+            multiply_adds: node.multiply_adds(),
+            memory: node.live_bytes,
         })
         .collect();
     Ok(Summary {
-        input: *input.shape(),
+        input: *graph.input(),
         parameters: module.num_parameters(),
         multiply_adds: layers.iter().map(|layer| layer.multiply_adds).sum(),
         memory: layers.iter().map(|layer| layer.memory).sum(),

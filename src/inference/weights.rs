@@ -1,0 +1,154 @@
+//! The weights of a compiled convolution: folded, and packed in the order in which a kernel reads
+//! them.
+
+use crate::{
+    Result, Shape, Tensor,
+    kernels::{Algorithm, ChannelViewMut, Conv2dGeometry, Epilogue, Isa, Packing},
+    ops::Affine,
+};
+
+/// The most memory that packed weights take, as a multiple of the weights. Winograd's algorithm for
+/// tiles of 4x4 packs four elements for one.
+const BUDGET: f64 = 2.2;
+
+/// The fewest tiles of 4x4 outputs for which the transform of a weight in every run costs little.
+const MIN_TILES: usize = 64;
+
+/// A convolution with constant weights, into which what follows it was folded.
+#[derive(Clone, Debug)]
+pub(super) struct Weights {
+    /// The shape `[KH, KW, C/groups, OC]`.
+    pub(super) shape: Shape,
+    /// What is added to each channel of the output, `[OC]`.
+    pub(super) bias: Option<Tensor>,
+    form: Form,
+}
+
+/// The form in which the elements are kept.
+#[derive(Clone, Debug)]
+enum Form {
+    /// As they are; the algorithm packs them in every run.
+    Plain(Algorithm, Tensor),
+    /// Packed once.
+    Packed(Packing, Tensor),
+}
+
+/// A convolution whose weights are not packed yet.
+#[derive(Clone, Debug)]
+pub(super) struct Folded {
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
+    pub(super) algorithm: Algorithm,
+}
+
+impl Folded {
+    /// Folds a normalization of the output into the weight and the bias: `norm(conv(x, w) + b)` is
+    /// `conv(x, w scale) + b scale + shift`.
+    pub(super) fn fold(&mut self, norm: &Affine) {
+        let (scale, shift) = (norm.scale.data(), norm.shift.data());
+        let channels = scale.len().max(1);
+        for weights in self.weight.data_mut().chunks_exact_mut(channels) {
+            weights.iter_mut().zip(scale).for_each(|(weight, scale)| *weight *= scale);
+        }
+        self.bias = Some(match self.bias.take() {
+            None => norm.shift.clone(),
+            Some(mut bias) => {
+                let terms = scale.iter().zip(shift);
+                bias.data_mut().iter_mut().zip(terms).for_each(|(b, (scale, shift))| *b = *b * scale + shift);
+                bias
+            }
+        });
+    }
+
+    /// Returns the number of elements of the weight.
+    fn len(&self) -> usize {
+        self.weight.shape().num_elements()
+    }
+}
+
+/// Packs the weights of all convolutions, each for its geometry. Where the fastest packings
+/// together would take more than [`BUDGET`] times the weights, the largest are replaced.
+pub(super) fn pack_all(convolutions: Vec<(Folded, Conv2dGeometry)>) -> Result<Vec<Weights>> {
+    let isa = Isa::active();
+    let mut packings: Vec<Option<Packing>> = convolutions
+        .iter()
+        .map(|(folded, geometry)| Some(Packing::fastest(folded.algorithm, geometry)))
+        .collect();
+    let len = |packing: &Option<Packing>, (folded, geometry): &(Folded, Conv2dGeometry)| {
+        packing.map_or(folded.len(), |packing| packing.len(isa, geometry))
+    };
+    let elements: usize = convolutions.iter().map(|(folded, _)| folded.len()).sum();
+    let budget = (BUDGET * elements as f64) as usize;
+    let total = |packings: &[Option<Packing>]| {
+        packings.iter().zip(&convolutions).map(|(packing, conv)| len(packing, conv)).sum::<usize>()
+    };
+    while total(&packings) > budget {
+        let largest = (0..packings.len())
+            .filter(|&i| packings[i] == Some(Packing::Winograd4x4))
+            .max_by_key(|&i| len(&packings[i], &convolutions[i]));
+        let Some(largest) = largest else { break };
+        let geometry = &convolutions[largest].1;
+        let tiles = geometry.batch * geometry.out_height().div_ceil(4) * geometry.out_width().div_ceil(4);
+        packings[largest] = if tiles >= MIN_TILES { None } else { Some(Packing::Winograd2x2) };
+    }
+    let pack = |((folded, geometry), packing): ((Folded, Conv2dGeometry), Option<Packing>)| {
+        let Folded { weight, bias, algorithm } = folded;
+        let shape = *weight.shape();
+        let form = match packing {
+            None => Form::Plain(algorithm, weight),
+            Some(packing) => {
+                log::debug!("packing a weight {shape} as {packing:?}");
+                let len = Shape::new(&[packing.len(isa, &geometry)])?;
+                let packed = Tensor::try_build(len, |to| packing.pack(isa, &geometry, weight.data(), to))?;
+                Form::Packed(packing, packed)
+            }
+        };
+        Ok(Weights { shape, bias, form })
+    };
+    convolutions.into_iter().zip(packings).map(pack).collect()
+}
+
+impl Weights {
+    /// Computes the convolution of x, adds the residual if there is one, and applies a ReLU if
+    /// `relu`.
+    pub(super) fn conv2d(
+        &self,
+        geometry: &Conv2dGeometry,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        relu: bool,
+        y: &mut [f32],
+    ) {
+        let epilogue = Epilogue { bias: self.bias.as_ref().map(Tensor::data), residual, relu };
+        match &self.form {
+            Form::Plain(algorithm, w) => {
+                algorithm.conv2d(Isa::active(), geometry, x, w.data(), epilogue, y);
+            }
+            Form::Packed(packing, w) => packing.conv2d(Isa::active(), geometry, x, w.data(), epilogue, y),
+        }
+    }
+
+    /// Computes the convolution of x into channels of a wider matrix. It has no bias.
+    pub(super) fn conv2d_into(&self, geometry: &Conv2dGeometry, x: &[f32], y: ChannelViewMut<'_>) {
+        match &self.form {
+            Form::Plain(algorithm, w) => {
+                algorithm.conv2d_into(Isa::active(), geometry, x, None, w.data(), y);
+            }
+            Form::Packed(packing, w) => packing.conv2d_into(Isa::active(), geometry, x, w.data(), y),
+        }
+    }
+
+    /// Returns the weights of a 1x1 convolution as a packed matrix, if they are in that form.
+    pub(super) fn packed_matrix(&self) -> Option<&[f32]> {
+        match &self.form {
+            Form::Packed(Packing::Direct, w) => Some(w.data()),
+            _ => None,
+        }
+    }
+
+    /// Returns the bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        let (Form::Plain(_, w) | Form::Packed(_, w)) = &self.form;
+        w.bytes() + self.bias.as_ref().map_or(0, Tensor::bytes)
+    }
+}
