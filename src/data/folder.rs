@@ -16,7 +16,7 @@ use std::{
 ///
 /// An image is decoded when it is read, which a [`Loader`](super::Loader) does on its worker
 /// threads. An image that cannot be read is skipped: its batch is smaller, a warning is logged, and
-/// [`ImageFolder::unreadable`] lists it. It is an error if no image of a batch can be read, or if
+/// [`ImageFolder::unreadable`] lists it. It is an error if no image of an epoch can be read, or if
 /// the folder was opened with [`ImageFolderOptions::strict`]. Clones and splits share the list.
 ///
 /// ```
@@ -225,6 +225,10 @@ impl Dataset for ImageFolder {
         Ok(*label)
     }
 
+    fn unreadable(&self) -> Vec<(PathBuf, String)> {
+        self.unreadable()
+    }
+
     fn should_skip(&self, error: &Error) -> bool {
         !self.strict && matches!(error, Error::Malformed { .. } | Error::Io { .. })
     }
@@ -357,8 +361,8 @@ mod tests {
         let strict = ImageFolderOptions::new(4).strict(true).open(root.path()).unwrap();
         let error = Loader::new(strict, 4).epoch(0).unwrap().next().unwrap().unwrap_err();
         assert!(matches!(&error, Error::Malformed { path, .. } if path.ends_with("a/1.png")), "{error}");
-        let error = Loader::new(data, 1).epoch(0).unwrap().nth(1).unwrap().unwrap_err();
-        assert!(matches!(error, Error::Malformed { .. }), "a batch without a readable image: {error}");
+        let alone = Loader::new(data, 1).epoch(0).unwrap().map(|batch| batch.unwrap().labels.len());
+        assert_eq!(alone.collect::<Vec<_>>(), [1; 4], "a batch without a readable image is passed over");
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod imagenet;
 mod loader;
 mod memory;
 mod normalize;
+mod planned;
 mod preset;
 mod random_crop;
 mod random_flip;
