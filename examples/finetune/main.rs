@@ -11,8 +11,9 @@
 //!
 //! The network gets a new head for the folder's classes, which is trained at the full learning
 //! rate. The pretrained layers are trained at a tenth of it, or frozen with `--head-only` or
-//! `--freeze`. A part of the pictures is used for evaluation only, unless the folder has the
-//! subfolders `train` and `val` or `test`. Pictures that cannot be decoded are listed at the end.
+//! `--freeze`. A part of the pictures is used for evaluation only, unless the folder has parts such
+//! as `train` and `val` or `test`, by any of their usual names. Files that are no pictures are
+//! listed at the start, and pictures that cannot be decoded at the end.
 //! The folder `--out` receives the weights, the names of the classes, the history and its curves;
 //! the last lines of the output show how to predict with them.
 
@@ -37,7 +38,8 @@ use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, process::ExitC
 /// Fine-tunes a network on a folder of pictures.
 #[derive(Parser)]
 struct Options {
-    /// Folder with one subfolder per class; if it is not given, a folder is drawn.
+    /// Folder with one subfolder per class, or with parts (`train`, `val`) that have these; if it
+    /// is not given, a folder is drawn.
     data: Option<PathBuf>,
     /// Name of the network.
     #[arg(long, default_value = "resnet20")]
@@ -73,6 +75,9 @@ struct Options {
     /// Freeze the running statistics of batch normalizations.
     #[arg(long)]
     freeze_statistics: bool,
+    /// Sort numbers in the names of classes by their value: 2 before 10.
+    #[arg(long)]
+    natural_order: bool,
     /// Stop at a picture that cannot be decoded.
     #[arg(long)]
     strict: bool,

@@ -2,7 +2,8 @@
 //!
 //! [`Cifar10`], [`Cifar100`] and [`SyntheticShapes`] have a training and a test split, each of type
 //! [`Images`], a dataset in memory. [`Images::new`] makes such a dataset of a tensor and its
-//! labels. With the feature `image`, `ImageFolder` reads PNG and JPEG files.
+//! labels. With the feature `image`, `ImageFolder` reads folders of PNG and JPEG files, and with
+//! `webp`, `bmp`, `gif` and `tiff` those of these formats.
 //!
 //! [`Images::batches`] is the shortest way to batches. A [`Loader`] does more: it reads any
 //! [`Dataset`], applies the transforms of a [`Compose`], prepares batches on worker threads, and
@@ -49,9 +50,9 @@ pub use cutout::Cutout;
 pub use dataset::{Batch, Dataset};
 pub use epoch::Epoch;
 #[cfg(feature = "image")]
-pub use folder::{ImageFolder, ImageFolderOptions};
+pub use folder::{ImageFolder, ImageFolderOptions, ImageFolderParts};
 #[cfg(feature = "image")]
-pub use image_file::open_image;
+pub use image_file::{ImageLimits, open_image};
 pub use imagenet::IMAGENET_CLASSES;
 pub use loader::Loader;
 pub use memory::{Batches, Images};

@@ -13,6 +13,8 @@ mod determinism;
 mod empty_inputs;
 mod errors;
 mod feature_maps;
+#[cfg(feature = "image")]
+mod folders;
 mod front_page;
 mod goldens_models;
 mod goldens_ops;
