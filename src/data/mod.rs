@@ -23,6 +23,7 @@
 //! ```
 
 mod cifar;
+mod class_names;
 mod cutout;
 mod dataset;
 mod epoch;
@@ -35,6 +36,7 @@ mod loader;
 mod memory;
 mod normalize;
 mod preset;
+mod preset_file;
 mod random_crop;
 mod random_flip;
 mod random_resized_crop;
@@ -44,6 +46,7 @@ mod synthetic_shapes;
 mod transform;
 
 pub use cifar::{Cifar10, Cifar100};
+pub use class_names::{read_class_names, read_class_names_for, write_class_names};
 pub use cutout::Cutout;
 pub use dataset::{Batch, Dataset};
 pub use epoch::Epoch;

@@ -13,6 +13,7 @@ mod determinism;
 mod empty_inputs;
 mod errors;
 mod feature_maps;
+mod file_kinds;
 mod front_page;
 mod goldens_models;
 mod goldens_ops;
