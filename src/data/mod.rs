@@ -24,6 +24,7 @@
 //! ```
 
 mod cifar;
+mod class_names;
 mod cutout;
 mod dataset;
 mod epoch;
@@ -37,6 +38,7 @@ mod memory;
 mod normalize;
 mod planned;
 mod preset;
+mod preset_file;
 mod random_crop;
 mod random_flip;
 mod random_resized_crop;
@@ -46,6 +48,7 @@ mod synthetic_shapes;
 mod transform;
 
 pub use cifar::{Cifar10, Cifar100};
+pub use class_names::{read_class_names, read_class_names_for, write_class_names};
 pub use cutout::Cutout;
 pub use dataset::{Batch, Dataset};
 pub use epoch::Epoch;

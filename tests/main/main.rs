@@ -13,6 +13,7 @@ mod determinism;
 mod empty_inputs;
 mod errors;
 mod feature_maps;
+mod file_kinds;
 #[cfg(feature = "image")]
 mod folders;
 mod front_page;

@@ -116,11 +116,11 @@ fn a_file_that_is_not_an_image_is_an_error_with_its_path() {
         assert!(words.starts_with(&path.display().to_string()) && words.contains(text), "{words}");
     };
     let formats = match cfg!(all(feature = "webp", feature = "bmp", feature = "gif", feature = "tiff")) {
-        true => "format: expected a PNG, JPEG, WebP, BMP, GIF or TIFF image, found something else",
-        false => "image, found something else",
+        true => "format: expected a PNG, JPEG, WebP, BMP, GIF or TIFF image, found text",
+        false => "image, found text",
     };
     is_error(golden::path("pictures.py"), formats);
-    is_error(golden::path("pictures"), "cannot read: not a regular file");
+    is_error(golden::path("pictures"), "cannot read: a folder, not a file");
     is_error(image_file("none.png"), "cannot read");
 }
 

@@ -9,7 +9,10 @@ mod version;
 
 use self::version::{CIFAR_10, CIFAR_100};
 use super::{Images, Splits, memory::with_byte_capacity};
-use crate::{Error, Result, io::open_regular_file};
+use crate::{
+    Error, Result,
+    io::{FileKind, open_regular_file},
+};
 use std::{
     fs::File,
     io::{BufReader, Read},
@@ -203,6 +206,14 @@ fn open(path: &Path, record: usize) -> Result<(File, usize)> {
     let (file, size) = open_regular_file(path)?;
     let (count, rest) = (size / record as u64, size % record as u64);
     if rest != 0 || count == 0 {
+        // A file of CIFAR may begin as a file of some kinds, but not as text, a pickle or an archive.
+        let kind = FileKind::read(path)?;
+        if !matches!(
+            kind,
+            FileKind::Empty | FileKind::Zeros | FileKind::Unknown | FileKind::Onnx | FileKind::Ico
+        ) {
+            return Err(kind.error(path, format!("records of {record} bytes, as CIFAR's binary version has")));
+        }
         let found = if count + rest == 0 { "an empty file".into() } else { format!("{rest} bytes") };
         return Err(Error::malformed(path, format!("record {count}"), format!("{record} bytes"), found));
     }
@@ -366,6 +377,22 @@ mod tests {
         let folder = Folder::cifar10(2);
         folder.edit("test_batch.bin", |bytes| bytes.push(0));
         assert!(folder.error().to_string().contains("test_batch.bin: record 2: expected 3073 bytes"));
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_named() {
+        let folder = Folder::cifar10(2);
+        for (bytes, found) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 30730000\n"[..], "LFS"),
+            (b"<!DOCTYPE html><html></html>", "a web page"),
+            (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "a gzip file: unpack it first"),
+            (b"\x80\x02}q\x01(U\x0bbatch_label", "a Python pickle"),
+        ] {
+            folder.write("data_batch_4.bin", bytes);
+            let error = folder.error().to_string();
+            let expected = "data_batch_4.bin: format: expected records of 3073 bytes, as CIFAR's binary";
+            assert!(error.contains(expected) && error.contains(found), "{error}");
+        }
     }
 
     #[test]

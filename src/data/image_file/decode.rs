@@ -5,7 +5,7 @@ use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits,
     metadata::Orientation,
 };
-use std::io;
+use std::{io, path::Path};
 
 /// Largest number of bytes of an image, as they are packed in the file, for each byte of the file.
 /// Deflate reaches about a thousand, and so do the shortest codes of JPEG: a file that declares a
@@ -40,13 +40,15 @@ impl From<ImageError> for DecodeError {
 }
 
 /// Decodes the bytes of a file, and turns the image upright if the camera stored an orientation.
+/// `path` tells only what a file is that is no image.
 /// `note` is called with what is wrong in a file that can be read nevertheless.
 pub(super) fn decode(
+    path: &Path,
     bytes: &[u8],
     limits: &ImageLimits,
     note: &mut dyn FnMut(String),
 ) -> Result<DynamicImage, DecodeError> {
-    let format = formats::sniff(bytes).map_err(DecodeError::Format)?;
+    let format = formats::sniff(path, bytes).map_err(DecodeError::Format)?;
     if format == ImageFormat::Png
         && let Some(header) = png::Header::read(bytes)
     {

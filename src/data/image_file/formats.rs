@@ -1,5 +1,6 @@
 //! The formats of image files: their names, the extensions of their files, and which are read.
 
+use crate::io::FileKind;
 use image::ImageFormat;
 use std::path::Path;
 
@@ -86,13 +87,13 @@ pub(in crate::data) fn readable_extensions() -> String {
 }
 
 /// Returns the format of the bytes of a file, or else says what they are.
-pub(super) fn sniff(bytes: &[u8]) -> Result<ImageFormat, String> {
-    let format = image::guess_format(bytes).map_err(|_| "something else".to_string())?;
-    let known = |entry: &&Format| matches!(entry.reader, Reader::Feature(read, ..) if read == format);
-    match FORMATS.iter().find(known) {
-        Some(entry) if entry.is_read() => Ok(format),
-        Some(entry) => Err(entry.describe()),
-        None => Err(format!("an image of the format {format:?}, which is not read")),
+pub(super) fn sniff(path: &Path, bytes: &[u8]) -> Result<ImageFormat, String> {
+    let format = image::guess_format(bytes).ok();
+    let known = |entry: &&Format| matches!(entry.reader, Reader::Feature(read, ..) if Some(read) == format);
+    match (format, FORMATS.iter().find(known)) {
+        (Some(format), Some(entry)) if entry.is_read() => Ok(format),
+        (_, Some(entry)) => Err(entry.describe()),
+        (_, None) => Err(FileKind::of(path, bytes).to_string()),
     }
 }
 

@@ -75,7 +75,7 @@ impl ImageLimits {
         let mut bytes = vec![];
         let read = file.take(self.max_file_bytes).read_to_end(&mut bytes);
         read.map_err(|error| Error::io(path, "read", error))?;
-        decode(&bytes, self, note).map_err(|error| self.describe(path, &bytes, error))
+        decode(path, &bytes, self, note).map_err(|error| self.describe(path, &bytes, error))
     }
 
     /// Makes an error of the reason why the bytes of a file cannot be decoded.
