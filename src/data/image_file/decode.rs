@@ -1,6 +1,7 @@
 //! From the bytes of a file to pixels.
 
 use super::{ImageLimits, formats, jpeg, png};
+use crate::Rng;
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits,
     metadata::Orientation,
@@ -54,6 +55,9 @@ pub(super) fn decode(
     {
         check_size(limits, header.width, header.height, header.image_len())?;
         check_compression(header.packed_len(), bytes)?;
+    }
+    if format == ImageFormat::Bmp && lacks_rows(bytes) {
+        return Err(DecodeError::Truncated);
     }
     let mut decoder = decoder(bytes, format, limits)?;
     let (width, height) = decoder.dimensions();
@@ -109,6 +113,26 @@ fn check_compression(packed_len: u64, bytes: &[u8]) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// Returns whether a BMP file is shorter than the rows that its header declares. Those of a
+/// compressed image may have any length.
+fn lacks_rows(bytes: &[u8]) -> bool {
+    let number = |at: usize| Some(i32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let (Some(width), Some(height), Some(planes_and_bits), Some(compression)) =
+        (number(18), number(22), number(26), number(30))
+    else {
+        return false;
+    };
+    let bits = u64::from(planes_and_bits as u32 >> 16);
+    let row = (u64::from(width.unsigned_abs()) * bits).div_ceil(32) * 4;
+    let has_header = number(14).is_some_and(|len| len >= 40);
+    let len = row.saturating_mul(u64::from(height.unsigned_abs()));
+    has_header && matches!(compression, 0 | 3 | 6) && len > bytes.len() as u64
+}
+
+/// How many other bytes are tried after a JPEG file without the mark of its end. A few may decode to
+/// the same pixels by chance.
+const TRIALS: usize = 8;
+
 /// Decodes a JPEG file that does not have the mark of its end, if all pixels are there.
 ///
 /// The decoder goes on after the last byte as if others followed. So pixels are missing exactly if
@@ -117,14 +141,16 @@ fn without_end_mark(bytes: &[u8], limits: &ImageLimits) -> Result<DynamicImage, 
     if !jpeg::has_every_scan(bytes) {
         return Err(DecodeError::Truncated);
     }
-    let decode_with = |following: u8| {
+    let mut rng = Rng::seed(0);
+    let mut decode_with_others = || {
+        let following: [u8; 64] = std::array::from_fn(|_| rng.bits() as u8);
         let bytes = jpeg::with_end_mark(bytes, following);
         let decoder = decoder(&bytes, ImageFormat::Jpeg, limits)?;
         DynamicImage::from_decoder(decoder)
     };
-    let image = decode_with(0)?;
-    for following in [0x55, 0xaa] {
-        if decode_with(following).map_err(|_| DecodeError::Truncated)? != image {
+    let image = decode_with_others()?;
+    for _ in 0..TRIALS {
+        if decode_with_others()? != image {
             return Err(DecodeError::Truncated);
         }
     }

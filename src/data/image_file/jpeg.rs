@@ -62,11 +62,16 @@ pub(super) fn has_every_scan(bytes: &[u8]) -> bool {
     // For each component its identifier, and the lowest bit that is there of each coefficient.
     let mut components: Vec<(u8, [Option<u8>; 64])> = vec![];
     let mut is_progressive = false;
-    for (code, segment) in segments(bytes) {
+    let mut segments = segments(bytes);
+    while let Some((code, segment)) = segments.next() {
         if START_OF_FRAME.contains(&code) {
             is_progressive = code == PROGRESSIVE;
             components = segment.get(6..).unwrap_or_default().chunks(3).map(|c| (c[0], [None; 64])).collect();
         } else if code == START_OF_SCAN {
+            // A scan begins with a byte of pixels, of which 0xff is followed by 0.
+            if matches!(segments.rest, [] | [0xff] | [0xff, 1..=0xff, ..]) {
+                return false;
+            }
             let Some((&count, rest)) = segment.split_first() else { return false };
             let Some((ids, &[start, end, bits])) = rest
                 .split_at_checked(2 * usize::from(count))
@@ -88,10 +93,12 @@ pub(super) fn has_every_scan(bytes: &[u8]) -> bool {
 
 /// Returns the bytes of a file without the mark of its end, with some bytes that follow the last
 /// one, and then the mark.
-pub(super) fn with_end_mark(bytes: &[u8], following: u8) -> Vec<u8> {
+pub(super) fn with_end_mark(bytes: &[u8], following: [u8; 64]) -> Vec<u8> {
     // The file may have been cut within a mark.
     let len = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0xff).count();
-    [&bytes[..len], &[following; 64], &[0xff, END]].concat()
+    // A mark among them would end the scan.
+    let following = following.map(|byte| byte.min(0xfe));
+    [&bytes[..len], &following, &[0xff, END]].concat()
 }
 
 #[cfg(test)]

@@ -603,6 +603,8 @@ mod pictures {
             test("pictures::cut_anywhere", cut_anywhere),
             test("pictures::implausible_headers", implausible_headers),
             test("pictures::spoilt", spoilt),
+            #[cfg(feature = "image-formats")]
+            test("pictures::other_formats", other_formats),
         ]
     }
 
@@ -630,8 +632,11 @@ mod pictures {
         for name in ["one.png", "small.png", "turned.jpg"] {
             let whole = golden(&format!("pictures/{name}"));
             open(place, name, &whole).unwrap();
-            // The end of a PNG that says that it is the end holds nothing of the picture.
-            let needed = if name.ends_with("png") { whole.len() - 16 } else { whole.len() };
+            // What says that it is the end holds nothing of the picture, in a PNG and in a JPEG.
+            let needed = whole.len() - if name.ends_with("png") { 16 } else { 2 };
+            for at in whole.len() - 2..whole.len() {
+                open(place, name, &whole[..at]).unwrap();
+            }
             for at in 0..needed {
                 refused(place, &format!("{name} cut at {at}"), &whole[..at], "expected");
             }
@@ -684,6 +689,61 @@ mod pictures {
                     );
                 }
             }
+        }
+    }
+
+    /// A picture of 2 x 2 pixels in each of the formats that features add.
+    #[cfg(feature = "image-formats")]
+    fn small_files() -> [(&'static str, Vec<u8>); 4] {
+        let bmp = [
+            &b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x02\0\0\0\x02\0\0\0\x01\0\x18\0"[..],
+            &[0; 24],
+            b"\0\0\xff\0\xff\0\0\0\xff\0\0\xff\xff\xff\0\0",
+        ];
+        let gif = [
+            &b"GIF89a\x02\0\x02\0\x80\0\0\xff\0\0\0\0\xff"[..],
+            b",\0\0\0\0\x02\0\x02\0\0\x02\x03\x44\x02\x05\0;",
+        ];
+        let entry = |tag: u16, value: u32| {
+            [&tag.to_le_bytes()[..], b"\x04\0\x01\0\0\0", &value.to_le_bytes()].concat()
+        };
+        let tags =
+            [(256, 2), (257, 2), (258, 8), (259, 1), (262, 1), (273, 122), (277, 1), (278, 2), (279, 4)];
+        let tiff = [
+            &b"II*\0\x08\0\0\0\x09\0"[..],
+            &tags.map(|(tag, value)| entry(tag, value)).concat(),
+            b"\0\0\0\0",
+            b"\x01\x02\x03\x04",
+        ];
+        let webp =
+            [&b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\0\0\0\x10"[..], b"\x07\x10\x11\x11\x88\x88\xfe\x07\0"];
+        [("bmp", bmp.concat()), ("gif", gif.concat()), ("tiff", tiff.concat()), ("webp", webp.concat())]
+    }
+
+    #[cfg(feature = "image-formats")]
+    fn other_formats(place: &Place) {
+        for (name, whole) in small_files() {
+            open(place, name, &whole).unwrap_or_else(|error| panic!("{name}: {error}"));
+            for at in 0..whole.len() {
+                let answer = open(place, &format!("{name} cut at {at}"), &whole[..at]);
+                assert!(matches!(answer, Ok(()) | Err(Error::Malformed { .. })), "{name}: {answer:?}");
+                for with in [0, 0xff, whole[at] ^ 0x10] {
+                    let mut bytes = whole.clone();
+                    bytes[at] = with;
+                    fs::write(place.path(), &bytes).unwrap();
+                    let answer = open_image(place.path()).map(drop);
+                    assert!(
+                        matches!(answer, Ok(()) | Err(Error::Malformed { .. })),
+                        "{name} at {at}: {answer:?}"
+                    );
+                }
+            }
+        }
+        let [(_, mut bmp), ..] = small_files();
+        for (width, height) in [(9000i32, 9000i32), (9000, -9000), (1, 16_000)] {
+            bmp[18..22].copy_from_slice(&width.to_le_bytes());
+            bmp[22..26].copy_from_slice(&height.to_le_bytes());
+            refused(place, "a BMP of little", &bmp, "a truncated one");
         }
     }
 }
