@@ -26,8 +26,8 @@ impl Planned {
         Ok(Planned { batch: Batch { images, labels }, num_skipped, first_error })
     }
 
-    /// Returns whether skipped images left none, or fewer than a batch should have. A batch that was
-    /// planned so small is not too small.
+    /// Returns whether skipped images left none, or fewer than a batch should have. A batch that
+    /// was planned so small is not too small.
     pub(super) fn is_too_small(&self) -> bool {
         self.num_skipped > 0 && self.batch.labels.len() < MIN_BATCH
     }

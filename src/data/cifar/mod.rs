@@ -52,8 +52,8 @@ impl Cifar10 {
     ///
     /// # Errors
     /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Malformed`] if there is an
-    /// archive or the version for Python or Matlab instead, or with the file and the record if a file
-    /// is empty, truncated, or has a label that is not a class; and [`Error::OutOfMemory`].
+    /// archive or the version for Python or Matlab instead, or with the file and the record if a
+    /// file is empty, truncated, or has a label that is not a class; and [`Error::OutOfMemory`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Cifar10> {
         let folder = CIFAR_10.locate(folder.as_ref())?;
         let labels = [Label { name: "label", classes: 10 }];
@@ -206,7 +206,8 @@ fn open(path: &Path, record: usize) -> Result<(File, usize)> {
     let (file, size) = open_regular_file(path)?;
     let (count, rest) = (size / record as u64, size % record as u64);
     if rest != 0 || count == 0 {
-        // A file of CIFAR may begin as a file of some kinds, but not as text, a pickle or an archive.
+        // A file of CIFAR may begin as a file of some kinds, but not as text, a pickle or an
+        // archive.
         let kind = FileKind::read(path)?;
         if !matches!(
             kind,
@@ -383,7 +384,7 @@ mod tests {
     fn a_file_of_another_kind_is_named() {
         let folder = Folder::cifar10(2);
         for (bytes, found) in [
-            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 30730000\n"[..], "LFS"),
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 30\n"[..], "LFS"),
             (b"<!DOCTYPE html><html></html>", "a web page"),
             (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "a gzip file: unpack it first"),
             (b"\x80\x02}q\x01(U\x0bbatch_label", "a Python pickle"),

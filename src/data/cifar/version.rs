@@ -65,8 +65,8 @@ pub(super) const CIFAR_100: Version = Version {
 };
 
 impl Version {
-    /// Returns the folder with the files of the binary version: `path`, or the folder in it to which
-    /// the archive unpacks.
+    /// Returns the folder with the files of the binary version: `path`, or the folder in it to
+    /// which the archive unpacks.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `path` is a file, or if there is an archive or another version

@@ -141,14 +141,14 @@ impl Listing {
     }
 
     /// Returns what was reached without a link.
-    fn seen(&self, root: &Path) -> Result<Seen> {
+    fn seen(&self, root: &Path) -> Result<Listed> {
         let canonical = fs::canonicalize(root).map_err(|error| Error::io(root, "read", error))?;
         let in_canonical = |path: &PathBuf| path.strip_prefix(root).map(|rest| canonical.join(rest)).ok();
         let files = self.samples.iter().filter_map(|(path, _)| in_canonical(path)).collect();
         let mut folders: HashSet<PathBuf> = self.searched.iter().filter_map(in_canonical).collect();
         // A link to the root or to a folder above it leads back to itself.
         folders.extend(canonical.ancestors().map(Path::to_path_buf));
-        Ok(Seen { files, folders })
+        Ok(Listed { files, folders })
     }
 
     /// Lists what is below a folder that a link led to. `target` is the path of the folder without
@@ -158,7 +158,7 @@ impl Listing {
         label: usize,
         folder: PathBuf,
         target: PathBuf,
-        seen: &mut Seen,
+        seen: &mut Listed,
     ) -> Result<()> {
         let mut folders = vec![(folder, target)];
         while let Some((folder, target)) = folders.pop() {
@@ -187,7 +187,7 @@ impl Listing {
 const ALREADY: &str = "listed already, under another path";
 
 /// The paths without links of what is listed.
-struct Seen {
+struct Listed {
     files: HashSet<PathBuf>,
     folders: HashSet<PathBuf>,
 }

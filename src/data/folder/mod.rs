@@ -20,19 +20,19 @@ use std::{
 
 /// Image files on disk, `root/class/image.jpg`, as torchvision's `ImageFolder` finds them.
 ///
-/// The folders in the root are the classes, at least two, and the files in the folder of a class, at
-/// any depth, are its images:
+/// The folders in the root are the classes, at least two, and the files in the folder of a class,
+/// at any depth, are its images:
 ///
 /// - **Classes are sorted by name as texts**, as in torchvision, whose weights depend on it: the
 ///   labels of folders `0` to `11` are those of the order 0, 1, 10, 11, 2, ...
 ///   [`ImageFolderOptions::natural_order`] sorts numbers by their value, and
 ///   [`ImageFolderOptions::classes`] gives any order.
 /// - **Images are the files with the extension of a format that is read**, in any case: `.png`,
-///   `.jpg`, `.jpeg`, `.jpe` and `.jfif`, and with the features `webp`, `bmp`, `gif` and `tiff` those
-///   of these formats. [`ImageFolder::ignored_files`] lists the other files. The content of a file
-///   decides how it is read.
-/// - **What systems and programs leave is passed over**: names that begin with `.` or `__`, and names
-///   such as `Thumbs.db`, `desktop.ini`, `@eaDir` and `lost+found`.
+///   `.jpg`, `.jpeg`, `.jpe` and `.jfif`, and with the features `webp`, `bmp`, `gif` and `tiff`
+///   those of these formats. [`ImageFolder::ignored_files`] lists the other files. The content of a
+///   file decides how it is read.
+/// - **What systems and programs leave is passed over**: names that begin with `.` or `__`, and
+///   names such as `Thumbs.db`, `desktop.ini`, `@eaDir` and `lost+found`.
 /// - **Links are followed**, and every file is listed once.
 /// - **Parts** such as `train` and `val` are no classes: [`ImageFolderOptions::open_parts`] opens
 ///   them.

@@ -99,8 +99,8 @@ impl ImageFolderOptions {
         ImageFolderOptions { limits, ..self }
     }
 
-    /// Sets how [`ImageFolderOptions::open_parts`] splits images that are not in parts: the fraction
-    /// of each class that is trained on, in (0, 1), and a seed. The default is 0.8 and 0.
+    /// Sets how [`ImageFolderOptions::open_parts`] splits images that are not in parts: the
+    /// fraction of each class that is trained on, in (0, 1), and a seed. The default is 0.8 and 0.
     #[must_use]
     pub fn split(self, train_fraction: f32, split_seed: u64) -> ImageFolderOptions {
         ImageFolderOptions { train_fraction, split_seed, ..self }
@@ -111,8 +111,8 @@ impl ImageFolderOptions {
     /// # Errors
     /// - [`Error::Io`] if a folder cannot be read.
     /// - [`Error::Malformed`] if there are no folders of classes, or only one; if the folders are
-    ///   parts such as `train` and `val`, which [`ImageFolderOptions::open_parts`] opens; if they are
-    ///   not those of [`ImageFolderOptions::classes`]; or if a class has no image.
+    ///   parts such as `train` and `val`, which [`ImageFolderOptions::open_parts`] opens; if they
+    ///   are not those of [`ImageFolderOptions::classes`]; or if a class has no image.
     /// - [`Error::Argument`] if the size is 0 or larger than the size after resizing, the number of
     ///   channels is neither 1 nor 3, or a class is listed twice.
     pub fn open(&self, root: impl AsRef<Path>) -> Result<ImageFolder> {

@@ -9,7 +9,8 @@ use super::{
 use crate::{Error, Result, Rng};
 use std::path::{Path, PathBuf};
 
-/// The parts of a dataset, which [`ImageFolderOptions::open_parts`] opens. All have the same classes.
+/// The parts of a dataset, which [`ImageFolderOptions::open_parts`] opens. All have the same
+/// classes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImageFolderParts {
@@ -23,8 +24,8 @@ pub struct ImageFolderParts {
     /// Whether the images were split into [`train`](Self::train) and [`test`](Self::test), since no
     /// other images were there to evaluate with.
     pub is_split: bool,
-    /// The images of a part for testing that are in no folders of classes, as those of competitions.
-    /// They are for prediction; no part has them.
+    /// The images of a part for testing that are in no folders of classes, as those of
+    /// competitions. They are for prediction; no part has them.
     pub unlabeled: Vec<PathBuf>,
     /// What was found and how it was taken, a sentence each, for a person to read.
     pub notes: Vec<String>,
@@ -45,15 +46,15 @@ impl ImageFolderOptions {
     /// The parts have one of their usual names, in any case: `train` or `training`; `val`, `valid`,
     /// `validation` or `dev`; `test`, `testing` or `eval`; also with an ending, as in `train_set`.
     /// If there is no part to evaluate with, or if the folders in `root` are classes instead of
-    /// parts, the images are split at random ([`ImageFolderOptions::split`]). If the images of a part
-    /// for testing are not in folders of classes, they are listed as unlabeled. All this is logged,
-    /// and [`ImageFolderParts::notes`] says it.
+    /// parts, the images are split at random ([`ImageFolderOptions::split`]). If the images of a
+    /// part for testing are not in folders of classes, they are listed as unlabeled. All this is
+    /// logged, and [`ImageFolderParts::notes`] says it.
     ///
     /// # Errors
-    /// The errors of [`ImageFolderOptions::open`] for each part; [`Error::Malformed`] if there is no
-    /// part for training but another one, if there are two for one purpose, or if a part has other
-    /// classes than the part for training; and [`Error::Argument`] if the images are to be split and
-    /// the fraction leaves nothing to evaluate with.
+    /// The errors of [`ImageFolderOptions::open`] for each part; [`Error::Malformed`] if there is
+    /// no part for training but another one, if there are two for one purpose, or if a part has
+    /// other classes than the part for training; and [`Error::Argument`] if the images are to be
+    /// split and the fraction leaves nothing to evaluate with.
     ///
     /// ```
     /// use skipgrad::data::ImageFolderOptions;

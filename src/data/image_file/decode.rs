@@ -129,8 +129,8 @@ fn lacks_rows(bytes: &[u8]) -> bool {
     has_header && matches!(compression, 0 | 3 | 6) && len > bytes.len() as u64
 }
 
-/// How many other bytes are tried after a JPEG file without the mark of its end. A few may decode to
-/// the same pixels by chance.
+/// How many other bytes are tried after a JPEG file without the mark of its end. A few may decode
+/// to the same pixels by chance.
 const TRIALS: usize = 8;
 
 /// Decodes a JPEG file that does not have the mark of its end, if all pixels are there.

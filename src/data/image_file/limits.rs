@@ -54,8 +54,8 @@ impl ImageLimits {
     /// Reads an image within these limits, as [`open_image`](super::open_image) does.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, and [`Error::Malformed`] if its format is not known,
-    /// or if it is truncated, damaged or larger than the limits.
+    /// [`Error::Io`] if the file cannot be read, and [`Error::Malformed`] if its format is not
+    /// known, or if it is truncated, damaged or larger than the limits.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<DynamicImage> {
         let path = path.as_ref();
         self.open_noting(path, &mut |note| log::warn!("{}: {note}", path.display()))

@@ -17,17 +17,17 @@ use std::path::Path;
 /// Reads an image from a file and rotates it upright if the camera stored an orientation. The
 /// format follows from the content of the file, not from its name.
 ///
-/// PNG and JPEG files are read, and with the features `webp`, `bmp`, `gif` and `tiff` those of these
-/// formats; of an animation and of several pages, the first image. As other programs do, it reads
-/// files without the mark of their end if all pixels are there, and logs a warning.
+/// PNG and JPEG files are read, and with the features `webp`, `bmp`, `gif` and `tiff` those of
+/// these formats; of an animation and of several pages, the first image. As other programs do, it
+/// reads files without the mark of their end if all pixels are there, and logs a warning.
 ///
 /// An image has at most 16,384 pixels a side and 256 MiB; [`ImageLimits::open`] has other limits.
 /// The size that a file declares is compared with them before memory is allocated, and for PNG and
 /// JPEG with the size of the file.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, and [`Error::Malformed`] if its format is not known, or
-/// if it is truncated, damaged or too large.
+/// [`Error::Io`] if the file cannot be read, and [`Error::Malformed`] if its format is not known,
+/// or if it is truncated, damaged or too large.
 ///
 /// ```
 /// # let path = std::env::temp_dir().join(format!("skipgrad-open-{}.png", std::process::id()));

@@ -4,7 +4,8 @@
 pub(super) struct Header {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// Bits of a pixel as they are packed: 1 for a mask, 64 for colors of 16 bits with transparency.
+    /// Bits of a pixel as they are packed: 1 for a mask, 64 for colors of 16 bits with
+    /// transparency.
     bits: u64,
 }
 
