@@ -210,7 +210,8 @@ fn bytes_between_the_segments_of_a_jpeg_are_passed_over() {
     for name in ["photo.jpg", "progressive.jpg", "grey.jpg"] {
         let whole = fs::read(image_file(name)).unwrap();
         let expected = open_bytes("whole.jpg", &whole).unwrap();
-        for at in segments(&whole) {
+        // The format is known by the mark of the first segment, so that nothing can precede it.
+        for &at in &segments(&whole)[1..] {
             for junk in [&[0][..], &[1, 2, 3, 4, 5], &[0xff], &[0xff, 0xff, 0xff], &[0xfe, 0xff, 0, 7]] {
                 let bytes = [&whole[..at], junk, &whole[at..]].concat();
                 let read = open_bytes("junk.jpg", &bytes).unwrap_or_else(|e| panic!("{name} at {at}: {e}"));
