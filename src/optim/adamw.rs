@@ -1,8 +1,9 @@
 //! Adam with decoupled weight decay.
 
 use super::{
-    Group, Optimizer, apply, check,
+    Group, NamedSettings, Optimizer, apply, check,
     groups::Groups,
+    named,
     param_state::{ParamState, STEP},
     setting,
 };
@@ -91,22 +92,31 @@ impl AdamW {
         self.groups.add(predicate, group);
         self
     }
+}
 
-    fn check_settings(&self) -> Result<()> {
+impl Optimizer for AdamW {
+    fn check(&self, model: &dyn State) -> Result<()> {
         setting("adamw", "lr", self.lr, 0.0..f32::INFINITY)?;
         setting("adamw", "beta1", self.betas[0], 0.0..1.0)?;
         setting("adamw", "beta2", self.betas[1], 0.0..1.0)?;
         setting("adamw", "eps", self.eps, 0.0..f32::INFINITY)?;
         setting("adamw", "weight_decay", self.weight_decay, 0.0..f32::INFINITY)?;
-        self.groups.check("adamw")
+        self.groups.check("adamw", model)?;
+        self.state.check(model)
     }
-}
 
-impl Optimizer for AdamW {
+    fn settings(&self, model: &dyn State) -> NamedSettings {
+        let settings = [
+            ("betas", format!("{:?}", self.betas)),
+            ("eps", self.eps.to_string()),
+            ("weight_decay", self.weight_decay.to_string()),
+        ];
+        named("adamw", settings, &self.groups, model)
+    }
+
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()> {
-        self.check_settings()?;
+        self.check(model)?;
         check(model, &updates)?;
-        self.state.check(model)?;
         let [beta1, beta2] = self.betas.map(f64::from);
         apply(model, updates, |name, param, gradient| {
             let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);

@@ -34,6 +34,10 @@ use crate::{
     At, Error, Result, Tensor,
     autograd::{NamedTensors, Param, State, StateMut, StateRef, Updates},
 };
+use std::collections::BTreeMap;
+
+/// The settings of an optimizer by name, as text; see [`Optimizer::settings`].
+pub type NamedSettings = BTreeMap<String, String>;
 
 /// An algorithm that updates the parameters of a model from the gradients of a loss.
 pub trait Optimizer {
@@ -45,10 +49,34 @@ pub trait Optimizer {
     /// step.
     ///
     /// # Errors
-    /// [`Error::NoGradient`] for a trainable parameter without a gradient; [`Error::Argument`] for
-    /// settings out of range, and for an observed value or a tensor of the optimizer's state whose
-    /// shape is not that of the model. The model and the optimizer are unchanged then.
+    /// The errors of [`Optimizer::check`]; [`Error::NoGradient`] for a trainable parameter without a
+    /// gradient; [`Error::ShapeMismatch`] for an observed value whose shape is not that of the
+    /// model's buffer. The model and the optimizer are unchanged then.
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()>;
+
+    /// Checks what can be known before a step of this model: that the settings are in range, that
+    /// every parameter group has parameters, and that the state fits. The default implementation
+    /// checks nothing.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a setting out of range and for a group without parameters;
+    /// [`Error::ShapeMismatch`] for a tensor of the optimizer's state whose shape is not that of its
+    /// parameter.
+    fn check(&self, _model: &dyn State) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the settings apart from the learning rate, by which a checkpoint tells whether a
+    /// training is resumed with the same ones. The default implementation returns none.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Param, optim::{Optimizer, Sgd}};
+    /// let settings = Sgd::new(0.1).momentum(0.9).settings(&Param::new(Tensor::scalar(1.0)));
+    /// assert_eq!((&*settings["optimizer"], &*settings["momentum"]), ("sgd", "0.9"));
+    /// ```
+    fn settings(&self, _model: &dyn State) -> NamedSettings {
+        NamedSettings::new()
+    }
 
     /// Returns the learning rate.
     fn lr(&self) -> f32;
@@ -107,6 +135,19 @@ fn setting(op: &'static str, argument: &'static str, value: f32, range: std::ops
         end => format!("at least {} and below {end}", range.start),
     };
     Err(Error::argument(op, argument, expected, value))
+}
+
+/// Returns the settings of an optimizer by name, and its groups as the last one.
+fn named<const N: usize>(
+    optimizer: &str,
+    settings: [(&str, String); N],
+    groups: &groups::Groups,
+    model: &dyn State,
+) -> NamedSettings {
+    let settings = settings.into_iter().map(|(name, value)| (name.to_string(), value));
+    let kind = ("optimizer".to_string(), optimizer.to_string());
+    let groups = ("groups".to_string(), groups.describe(model).join("; "));
+    settings.chain([kind, groups]).collect()
 }
 
 /// Calls `update` with every trainable parameter and its gradient, and sets every buffer to its
