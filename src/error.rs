@@ -67,21 +67,29 @@ pub enum Error {
         /// The size of the allocation that failed.
         bytes: usize,
     },
-    /// Training produced a value that is not finite; the model is as it was before that step.
+    /// Training produced a value that is not finite, which no checkpoint has.
     ///
-    /// A smaller learning rate, a longer warmup or clipped gradients are the usual remedies.
+    /// If that was found before a step (the loss, the norm of gradients, running statistics), the
+    /// model is as it was before that step. A smaller learning rate, a longer warmup or clipped
+    /// gradients are the usual remedies; see also
+    /// [`OnDivergence`](crate::train::OnDivergence).
     #[error(
-        "train: {what} is not finite in epoch {epoch}, batch {batch}, at a learning rate of {learning_rate}"
+        "train: {what} is not finite in epoch {epoch}, batch {batch}, at a learning rate of \
+         {learning_rate}; {}",
+        good(checkpoint.as_deref())
     )]
     Diverged {
         /// The epoch, counted from 1 as in [`Step`](crate::train::Step).
         epoch: usize,
-        /// The batch of that epoch, counted from 1.
+        /// The batch of that epoch, counted from 1; the last one if an evaluation found it.
         batch: usize,
-        /// The quantity that is not finite, and its value: `loss (NaN)`, `gradient norm (inf)`.
+        /// The quantity that is not finite, and its value: `loss (NaN)`, `gradient norm (inf)`,
+        /// `bn1.running_var (inf)`, `test loss (NaN)`.
         what: String,
         /// The learning rate of the step.
         learning_rate: f32,
+        /// The last good checkpoint, if there is one.
+        checkpoint: Option<PathBuf>,
     },
     /// `backward` found nothing to differentiate: the recording was consumed before, or the value
     /// does not depend on any parameter.
@@ -243,6 +251,16 @@ fn truncated(mut text: String) -> String {
         text.push_str("...");
     }
     text
+}
+
+/// Says which checkpoint can be resumed from.
+fn good(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => {
+            format!("the last good checkpoint is {}; resume from it at a lower learning rate", path.display())
+        }
+        None => "no checkpoint was written; begin again at a lower learning rate".to_string(),
+    }
 }
 
 fn listed(faults: &[Error]) -> String {

@@ -124,6 +124,26 @@ impl Loader {
         if self.drop_last { self.num_batches() * self.batch_size } else { self.dataset.len() }
     }
 
+    /// Returns whether the images are shuffled.
+    pub(crate) fn is_shuffled(&self) -> bool {
+        self.shuffle
+    }
+
+    /// Returns the seed of the order and of the random transforms.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Returns whether a last batch that is smaller than the others is dropped.
+    pub(crate) fn drops_last(&self) -> bool {
+        self.drop_last
+    }
+
+    /// Returns the transforms that are applied to every image.
+    pub(crate) fn transforms(&self) -> &Compose {
+        &self.transform
+    }
+
     /// Starts an epoch and returns the iterator over its batches.
     ///
     /// Images that the dataset skips ([`Dataset::should_skip`]) are missing from their batch, as

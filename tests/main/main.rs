@@ -7,9 +7,11 @@
 mod common;
 
 mod architecture;
+mod before_training;
 mod checkpoint;
 mod data;
 mod determinism;
+mod divergence;
 mod empty_inputs;
 mod errors;
 mod feature_maps;
