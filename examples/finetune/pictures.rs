@@ -9,20 +9,20 @@ use skipgrad::{
 use std::{error::Error, fs, path::Path};
 
 /// Opens the training and the test pictures.
-pub(crate) fn open(options: &Options) -> Result<(ImageFolder, ImageFolder), Box<dyn Error>> {
+pub(crate) fn open(options: &Options, seed: u64) -> Result<(ImageFolder, ImageFolder), Box<dyn Error>> {
     let root = match &options.data {
         Some(root) => root.clone(),
         None => {
             let root = options.out.join("pictures");
             println!("no folder named: drawing pictures into {}", root.display());
-            draw(&root, options.seed)?;
+            draw(&root, seed)?;
             root
         }
     };
     let open = |folder: &Path| ImageFolderOptions::new(options.size).strict(options.strict).open(folder);
     let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|folder| folder.is_dir());
     let Some(test) = test.filter(|_| root.join("train").is_dir()) else {
-        return Ok(open(&root)?.split(options.part, Rng::seed(options.seed))?);
+        return Ok(open(&root)?.split(options.part, Rng::seed(seed))?);
     };
     let (training, evaluation) = (open(&root.join("train"))?, open(&test)?);
     if training.classes() != evaluation.classes() {
