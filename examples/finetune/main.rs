@@ -10,10 +10,11 @@
 //! ```
 //!
 //! The network gets a new head for the folder's classes, which is trained at the full learning
-//! rate. The pretrained layers are trained at a tenth of it. `--head-only` leaves all of them as they
-//! are, running statistics too; `--freeze` freezes some of their parameters. Ctrl-C finishes the
-//! step and writes a checkpoint, and the same command with `--resume` continues. A part of the pictures is used for evaluation only, unless the folder has the
-//! subfolders `train` and `val` or `test`. Pictures that cannot be decoded are listed at the end.
+//! rate. The pretrained layers are trained at a tenth of it. `--head-only` leaves all of them as
+//! they are, running statistics too; `--freeze` freezes some of their parameters. Ctrl-C finishes
+//! the step and writes a checkpoint, and the same command with `--resume` continues. A part of the
+//! pictures is used for evaluation only, unless the folder has the subfolders `train` and `val` or
+//! `test`. Pictures that cannot be decoded are listed at the end.
 //! The folder `--out` receives the weights, the names of the classes, the history and its curves;
 //! the last lines of the output show how to predict with them.
 

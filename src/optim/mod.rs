@@ -49,7 +49,7 @@ pub trait Optimizer {
     /// step.
     ///
     /// # Errors
-    /// The errors of [`Optimizer::check`]; [`Error::NoGradient`] for a trainable parameter without a
+    /// Those of [`Optimizer::check`]; [`Error::NoGradient`] for a trainable parameter without a
     /// gradient; [`Error::ShapeMismatch`] for an observed value whose shape is not that of the
     /// model's buffer. The model and the optimizer are unchanged then.
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()>;
@@ -60,8 +60,8 @@ pub trait Optimizer {
     ///
     /// # Errors
     /// [`Error::Argument`] for a setting out of range and for a group without parameters;
-    /// [`Error::ShapeMismatch`] for a tensor of the optimizer's state whose shape is not that of its
-    /// parameter.
+    /// [`Error::ShapeMismatch`] for a tensor of the optimizer's state whose shape is not that of
+    /// its parameter.
     fn check(&self, _model: &dyn State) -> Result<()> {
         Ok(())
     }

@@ -232,7 +232,7 @@ fn unhide(folder: &Path) {
 enum End {
     Killed,
     Failed(Error),
-    Ended,
+    NoFault,
 }
 
 /// Trains in a folder until a fault ends the run.
@@ -274,7 +274,7 @@ fn run_with(fault: Fault, trainer: Trainer, folder: &Path) -> End {
     match run {
         Err(_) => End::Killed,
         Ok(Err(error)) => End::Failed(error),
-        Ok(Ok(_)) => End::Ended,
+        Ok(Ok(_)) => End::NoFault,
     }
 }
 

@@ -125,8 +125,8 @@ impl Output {
         held.map_err(|e| Error::io(&previous, "create", e))
     }
 
-    /// Replaces [`Trainer::LAST`] by the checkpoint before it, if it is the one of a position, whose
-    /// evaluation failed.
+    /// Replaces [`Trainer::LAST`] by the checkpoint before it, if it is the one of this position,
+    /// whose test loss is not finite.
     pub(super) fn restore_previous(&mut self, position: Position) -> Result<()> {
         let (last, previous) = (self.path(Trainer::LAST), self.path(PREVIOUS));
         if !self.is_last_at(position) {
