@@ -236,8 +236,8 @@ fn plausible_length(head: &[u8], size: u64) -> bool {
 }
 
 #[cfg(feature = "pth")]
-fn pytorch_entries(path: &Path, file: File, size: u64, _kind: FileKind) -> Result<BTreeMap<String, Entry>> {
-    pth::entries(path, file, size)
+fn pytorch_entries(path: &Path, file: File, size: u64, kind: FileKind) -> Result<BTreeMap<String, Entry>> {
+    pth::entries(path, file, size, kind)
 }
 
 #[cfg(not(feature = "pth"))]
