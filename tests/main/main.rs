@@ -12,6 +12,7 @@ mod data;
 mod determinism;
 mod empty_inputs;
 mod errors;
+mod everyday_weights;
 mod feature_maps;
 mod file_kinds;
 mod front_page;

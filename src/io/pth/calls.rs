@@ -132,7 +132,10 @@ pub(super) fn storage(machine: &mut Machine, id: Value) -> Result<Value, Fault> 
             match offset.checked_add(len) {
                 Some(end) if end <= elements => (offset, end),
                 _ => {
-                    return malformed("a view within its storage", format_args!("{len} elements at {offset}"));
+                    return malformed(
+                        "a view within its storage",
+                        format_args!("{len} elements at {offset}"),
+                    );
                 }
             }
         }

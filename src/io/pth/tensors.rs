@@ -108,7 +108,10 @@ impl Walk<'_> {
 
     /// Visits a value below the one that is visited, under this key.
     fn visit_inside(&mut self, key: &str, value: Value, named: bool, depth: u32) -> Result<(), Fault> {
-        let Some(depth) = depth.checked_sub(1) else { return Err(TooMuch::Depth.into()) };
+        let Some(depth) = depth.checked_sub(1) else {
+            // A plain value may contain itself, as in Python.
+            return if self.nodes.holds_tensors(value) { Err(TooMuch::Depth.into()) } else { Ok(()) };
+        };
         let len = self.path.len();
         if len > 0 {
             self.path.push('.');

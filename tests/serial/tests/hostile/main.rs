@@ -12,6 +12,8 @@ use skipgrad::{
     models::{ResNet, ResNetConfig},
 };
 use skipgrad_serial_tests as serial;
+#[cfg(feature = "pth")]
+use std::io::Write as _;
 use std::{
     cell::RefCell,
     convert::Infallible,
@@ -238,6 +240,7 @@ mod pytorch {
             test("pytorch::pickles", pickles),
             test("pytorch::tensors_that_lie", tensors_that_lie),
             test("pytorch::archives", archives),
+            test("pytorch::deflated", deflated),
             test("pytorch::damaged_at_the_end", damaged_at_the_end),
             test("pytorch::small_tensors", small_tensors),
             test("pytorch::large_in_memory", large_in_memory),
@@ -309,7 +312,17 @@ mod pytorch {
             ("a call of os.system", call(b"os\nsystem\n"), "found os.system"),
             ("the same as Python writes it", call(b"posix\nsystem\n"), "found posix.system"),
             ("a call of eval", call(b"builtins\neval\n"), "found builtins.eval"),
-            ("a call by text", b"\x80\x04\x8c\x02os\x8c\x06system\x93.".to_vec(), "protocol 2"),
+            ("a call by text", b"\x80\x04\x8c\x02os\x8c\x06system\x93.".to_vec(), "found os.system"),
+            ("a protocol of the future", b"\x80\x06}.".to_vec(), "protocols 2 to 5"),
+            (
+                "bytes of the whole address space",
+                b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+                "expected",
+            ),
+            ("a text of the same", b"\x80\x05\x8d\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "expected"),
+            ("a list twice in itself", b"\x80\x02}U\x01a]q\x00(h\x00h\x00es.".to_vec(), "twice the file"),
+            ("many objects", of(b"\x80\x02]", b"cm\nn\n)\x81a", 1 << 16, b"."), "twice the file"),
+            ("one again and again", of(b"\x80\x02]", b"2", 1 << 20, b"."), "twice the file"),
             ("a name without end", of(b"\x80\x02c", b"o", 1 << 20, b""), "name of something"),
             ("deep lists", of(b"\x80\x02", b"]", 1000, &b"a".repeat(1000)), "deeper"),
             ("deep tuples", of(b"\x80\x02)", b"\x85", 100_000, b"."), "deeper"),
@@ -345,6 +358,8 @@ mod pytorch {
             [b"\x80\x02}", &text("args")[..], b"cargparse\nNamespace\n)\x81}", &text("lr")[..], b"K\x01sbs."]
                 .concat();
         assert!(place.read("a namespace", &around(&namespace)).unwrap().is_empty());
+        let recursive = b"\x80\x02}U\x01a]q\x00h\x00as.";
+        assert!(place.read("a list in itself", &around(recursive)).unwrap().is_empty());
     }
 
     /// A pickle of one tensor with this description.
@@ -441,8 +456,13 @@ mod pytorch {
         place.refused("more files than there are", &archive(&good, 60_000), "directory");
         place.refused("fewer files than there are", &archive(&good, 1), "side by side");
         place.refused(
-            "compressed",
+            "not what deflate writes",
             &archive(&[Stored("m/data.pkl", &pickle, 8)], 1),
+            "expected",
+        );
+        place.refused(
+            "compressed in another way",
+            &archive(&[Stored("m/data.pkl", &pickle, 12)], 1),
             "compressed or encrypted",
         );
         place.refused("no pickle", &archive(&[Stored("m/data/0", &[0; 64], 0)], 1), "a file data.pkl");
@@ -479,6 +499,56 @@ mod pytorch {
                 assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{answer:?}");
             }
         }
+    }
+
+    /// A packed file may be a thousand times as long once it is unpacked.
+    fn deflated(place: &Place) {
+        let pack = |content: &[u8]| {
+            let mut encoder = flate2::write::DeflateEncoder::new(vec![], flate2::Compression::best());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        };
+        // The lengths before packing are those of the local header and of the directory.
+        let packed = |pickle: &[u8], storage: &[u8], declared: [usize; 2]| {
+            let contents = [pack(pickle), pack(storage)];
+            let names = ["m/data.pkl", "m/data/0"];
+            let files = [0, 1].map(|i| Stored(names[i], &contents[i], 8));
+            let mut bytes = archive(&files, 2);
+            for (name, len) in names.into_iter().zip(declared) {
+                let name = name.as_bytes();
+                let at: Vec<usize> =
+                    (0..bytes.len() - name.len()).filter(|&at| bytes[at..].starts_with(name)).collect();
+                // The length is 8 bytes before the local header's end, and 22 before the directory's.
+                for (at, before) in [(at[0], 8), (at[at.len() - 1], 22)] {
+                    bytes[at - before..][..4].copy_from_slice(&(len as u32).to_le_bytes());
+                }
+            }
+            bytes
+        };
+        let pickle = tensor(16, 0, &[16], &[1]);
+        let good = packed(&pickle, &[0; 64], [pickle.len(), 64]);
+        assert_eq!(place.read("packed", &good).unwrap()["a"].shape(), [16]);
+        for at in 0..good.len() {
+            let answer = place.read(&format!("packed, cut at {at}"), &good[..at]);
+            assert!(matches!(answer, Err(Error::Malformed { .. })), "{answer:?}");
+            let mut changed = good.clone();
+            changed[at] ^= 0x10;
+            let answer = place.read(&format!("packed, byte {at} changed"), &changed);
+            assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{answer:?}");
+        }
+        let many = [&b"\x80\x02"[..], &b"N0".repeat(4 << 20), b"}."].concat();
+        place.refused("a long program", &packed(&many, &[0; 64], [many.len(), 64]), "in proportion");
+        place.refused("one that says it is short", &packed(&many, &[0; 64], [64, 64]), "expected");
+        let zeros = vec![0; 16 << 20];
+        let pickle = tensor(4 << 20, 0, &[4 << 20], &[1]);
+        let lengths = [pickle.len(), zeros.len()];
+        place.refused("many zeros", &packed(&pickle, &zeros, lengths), "in proportion");
+        let pickle = tensor(1 << 18, 0, &[1 << 18], &[1]);
+        let lengths = [pickle.len(), 1 << 20];
+        place.refused("more than the file", &packed(&pickle, &zeros[..1 << 20], lengths), "than the file");
+        let pickle = tensor(16, 0, &[16], &[1]);
+        let lengths = [pickle.len(), 64];
+        place.refused("less than it says", &packed(&pickle, &[0; 60], lengths), "tensor a");
     }
 
     /// Tensors of one element take far more in memory than in the file, and some hundreds of them
