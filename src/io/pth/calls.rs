@@ -1,8 +1,9 @@
 //! What the calls in a pickle make. Nothing is called: a tensor is described by its arguments.
 
 use super::{
+    input::{Fault, malformed},
     names::{Called, Element},
-    pickle::{Fault, Machine, malformed},
+    pickle::Machine,
     value::{Node, Object, Storage, Value, View},
 };
 
@@ -47,7 +48,14 @@ fn nested_call(machine: &mut Machine, class: Value, arguments: Value, depth: u32
 /// those of a `defaultdict`.
 fn dict(machine: &mut Machine, arguments: Value) -> Result<Value, Fault> {
     let nodes = &machine.nodes;
-    let mut pairs = vec![];
+    let len = |argument: &Value| match nodes.get(*argument) {
+        Some(Node::Dict(pairs)) => pairs.len(),
+        Some(Node::List(items)) => items.len(),
+        _ => 0,
+    };
+    let len = nodes.items(arguments).unwrap_or_default().iter().map(len).sum();
+    machine.memory.take(size_of::<[Value; 2]>() as u64 * len as u64)?;
+    let mut pairs = Vec::with_capacity(len);
     for argument in nodes.items(arguments).unwrap_or_default() {
         match nodes.get(*argument) {
             Some(Node::Dict(others)) => pairs.extend_from_slice(others),

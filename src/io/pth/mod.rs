@@ -9,6 +9,7 @@
 mod archive;
 mod calls;
 mod elements;
+mod input;
 mod names;
 mod opcode;
 mod pickle;

@@ -6,19 +6,17 @@
 
 use super::{
     calls,
+    input::{Fault, MAX_NAME_LEN, bytes, line, long, malformed, short, skip},
     names::{self, Called},
     opcode,
-    value::{Class, Memory, Node, Nodes, Storage, TEXT_AT_ONCE, TooMuch, Value},
+    value::{Class, Memory, Node, Nodes, Storage, TEXT_AT_ONCE, Value},
 };
-use crate::{Error, Result};
+use crate::Result;
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, Read},
     path::Path,
 };
-
-/// The longest line with the name of a module, a class or a function.
-const MAX_NAME_LEN: u64 = 256;
 
 /// A pickle after it has run.
 pub(super) struct Pickle {
@@ -34,59 +32,13 @@ pub(super) struct Pickle {
 /// Reads one pickle, which may take `memory` bytes.
 ///
 /// # Errors
-/// [`Error::Malformed`] if it is truncated, has an instruction that `torch.save` does not write,
-/// would do harm in Python, or takes more memory; [`Error::Io`].
+/// [`Error::Malformed`](crate::Error) if it is truncated, has an instruction that `torch.save` does not write,
+/// would do harm in Python, or takes more memory; [`Error::Io`](crate::Error).
 pub(super) fn read(path: &Path, pickle: &mut impl BufRead, memory: u64) -> Result<Pickle> {
     let mut machine = Machine::new(Memory::new(memory));
     machine.run(pickle).map_err(|fault| fault.into_error(path))?;
     let Machine { stack, nodes, storages, memory, .. } = machine;
     Ok(Pickle { root: stack[0], nodes, storages, memory })
-}
-
-/// Why a pickle is not read.
-#[derive(Debug)]
-pub(super) enum Fault {
-    Read(io::Error),
-    TooMuch(TooMuch),
-    Malformed { expected: &'static str, found: String },
-}
-
-impl Fault {
-    pub(super) fn into_error(self, path: &Path) -> Error {
-        let malformed = |expected: &str, found: &str| Error::malformed(path, "pickle", expected, found);
-        match self {
-            Fault::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                malformed("its last instruction", "the end of the file")
-            }
-            // What a decoder says about its input, not the operating system.
-            Fault::Read(error) if error.raw_os_error().is_none() => {
-                malformed("a pickle that can be unpacked", &error.to_string())
-            }
-            Fault::Read(error) => Error::io(path, "read", error),
-            Fault::TooMuch(TooMuch::Memory) => malformed(
-                "what takes at most twice the file and 1 MiB in memory",
-                "more (as safetensors they take less)",
-            ),
-            Fault::TooMuch(TooMuch::Depth) => malformed("values that nest no deeper than 64", "deeper ones"),
-            Fault::Malformed { expected, found } => malformed(expected, &found),
-        }
-    }
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Fault {
-        Fault::Read(error)
-    }
-}
-
-impl From<TooMuch> for Fault {
-    fn from(too_much: TooMuch) -> Fault {
-        Fault::TooMuch(too_much)
-    }
-}
-
-pub(super) fn malformed<T>(expected: &'static str, found: impl ToString) -> Result<T, Fault> {
-    Err(Fault::Malformed { expected, found: found.to_string() })
 }
 
 /// The pickle machine: a stack of values with marks, and a memo.
@@ -231,6 +183,7 @@ impl Machine {
             }
             opcode::DICT => {
                 let values = self.pop_to_mark()?;
+                self.memory.take(size_of_val(&values[..]) as u64)?;
                 self.push_node(Node::Dict(pairs(&values)?.to_vec()))?;
             }
             opcode::APPEND => {
@@ -435,38 +388,5 @@ fn pairs(values: &[Value]) -> Result<&[[Value; 2]], Fault> {
     match values.as_chunks() {
         (pairs, []) => Ok(pairs),
         _ => malformed("a value for every name", values.len()),
-    }
-}
-
-fn bytes<const N: usize>(pickle: &mut impl BufRead) -> Result<[u8; N], Fault> {
-    let mut bytes = [0; N];
-    pickle.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Reads a length or an index of one byte.
-fn short(pickle: &mut impl BufRead) -> Result<u32, Fault> {
-    bytes(pickle).map(|[byte]| u32::from(byte))
-}
-
-/// Reads a length or an index of four bytes.
-fn long(pickle: &mut impl BufRead) -> Result<u32, Fault> {
-    bytes(pickle).map(u32::from_le_bytes)
-}
-
-fn skip(pickle: &mut impl BufRead, len: u64) -> Result<(), Fault> {
-    if io::copy(&mut pickle.take(len), &mut io::sink())? < len {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-    }
-    Ok(())
-}
-
-/// Reads a line of at most [`MAX_NAME_LEN`] bytes, without its end.
-fn line(pickle: &mut impl BufRead) -> Result<String, Fault> {
-    let mut line = vec![];
-    pickle.take(MAX_NAME_LEN).read_until(b'\n', &mut line)?;
-    match String::from_utf8(line) {
-        Ok(text) if text.ends_with('\n') => Ok(text.trim_end().to_string()),
-        _ => malformed("the name of something", "something else"),
     }
 }

@@ -1,7 +1,8 @@
 //! The tensors of a pickle, by the names that lead to them.
 
 use super::{
-    pickle::{Fault, Pickle, malformed},
+    input::{Fault, malformed},
+    pickle::Pickle,
     value::{Memory, Node, Nodes, TooMuch, Value, View},
 };
 use std::collections::BTreeMap;

@@ -169,7 +169,8 @@ impl Nodes {
             Node::Class(class) => (size_of::<Class>() + class.module.len() + class.name.len()) as u64,
             Node::Tuple(items) => values * items.len() as u64,
             Node::List(items) => values * items.capacity() as u64,
-            Node::Dict(pairs) => 2 * values * pairs.capacity() as u64,
+            // Pairs were counted before they were collected.
+            Node::Dict(_) => 0,
             Node::Storage(storage) => (size_of::<Storage>() + storage.key.len()) as u64,
             Node::Tensor(view) => (size_of::<View>() + view.key.len() + 16 * view.shape.len()) as u64,
             Node::Object(object) => (size_of::<Object>() + object.class.len()) as u64,
