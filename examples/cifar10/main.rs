@@ -21,7 +21,10 @@ mod progress;
 use clap::{Parser, ValueEnum};
 use skipgrad::{
     Rng,
-    data::{Cifar10, Compose, Images, Loader, Normalize, RandomCrop, RandomHorizontalFlip, SyntheticShapes},
+    data::{
+        Cifar10, Compose, Images, Loader, Normalize, Preset, RandomCrop, RandomHorizontalFlip,
+        SyntheticShapes,
+    },
     io, models,
     models::ModelOptions,
     optim::{Schedule, Sgd},
@@ -150,6 +153,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let out = &options.out;
     io::save(&model, out.join("weights.safetensors"))?;
     io::write_atomically(out.join("classes.txt"), (test.classes().join("\n") + "\n").as_bytes())?;
+    Preset::cifar10().classes(test.classes()).save(out.join(Preset::FILE_NAME))?;
     curves::curves(trainer.history(), &out.join("curves.svg"))?;
     pictures::samples(&model, &test, &transform, &out.join("samples.svg"))?;
     println!("written to {}: history, curves, samples, checkpoints, weights, classes", out.display());

@@ -26,7 +26,10 @@ use clap::Parser;
 use skipgrad::{
     Rng,
     autograd::State as _,
-    data::{Compose, Dataset as _, ImageFolder, Loader, Normalize, RandomHorizontalFlip, RandomResizedCrop},
+    data::{
+        Compose, Dataset as _, ImageFolder, Loader, Normalize, Preset, RandomHorizontalFlip,
+        RandomResizedCrop,
+    },
     io::{self, LoadOptions},
     models::{self, Model, ModelOptions},
     optim::{Group, Schedule, Sgd},
@@ -214,15 +217,16 @@ fn write(
     let weights = options.out.join("weights.safetensors");
     io::save(model, &weights)?;
     io::write_atomically(options.out.join("classes.txt"), (classes.join("\n") + "\n").as_bytes())?;
+    let preset = if is_small(options) { Preset::cifar10() } else { Preset::imagenet() };
+    let preset = preset.resize_size(options.size).crop_size([options.size; 2]).classes(classes);
+    preset.save(options.out.join(Preset::FILE_NAME))?;
     curves::curves(history, &options.out.join("curves.svg"))?;
-    println!("written to {}: weights, classes, history, curves, checkpoints", options.out.display());
+    println!("written to {}: weights, preset, classes, history, curves, checkpoints", options.out.display());
     println!(
         "to predict: cargo run --release --features image --example predict -- --model {} --weights {} \
-         --preset {} --resize {} PICTURE...",
+         PICTURE...",
         options.model,
-        weights.display(),
-        if is_small(options) { "cifar10" } else { "imagenet" },
-        options.size
+        weights.display()
     );
     Ok(())
 }
