@@ -1,7 +1,10 @@
 //! The one error type of the crate: structured, so that a program can act on it, and worded, so
 //! that a person can.
 
+mod advice;
+
 use crate::{Shape, ShapePattern};
+use advice::{NotInState, how_to_name, suggested};
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -96,6 +99,28 @@ pub enum Error {
         /// The path of the parameter.
         name: String,
     },
+    /// A pass met a trainable parameter, or a buffer with a new value, that the state of the model
+    /// does not name, so that it would be neither trained nor saved.
+    ///
+    /// A field has `#[state(skip)]`, a hand-written `visit` leaves it out, or the pass read a copy,
+    /// which is another parameter.
+    #[error("{op}: {}", NotInState { kind, shape, after: after.as_deref() })]
+    NotInState {
+        /// What it is: `trainable parameter` or `buffer`.
+        kind: &'static str,
+        /// The operation that read it first.
+        op: &'static str,
+        /// The sizes of its axes in memory.
+        shape: Vec<usize>,
+        /// The name of the parameter that was read before it, if that is known and there is one.
+        after: Option<String>,
+    },
+    /// The inputs of an operation are on different tapes.
+    #[error("{op}: the inputs are on different tapes: put all values of a pass on one, that of `x.tape()`")]
+    DifferentTapes {
+        /// The operation that returned the error.
+        op: &'static str,
+    },
     /// Named tensors do not fit a model. Every mismatch is listed, and the model is unchanged.
     #[error("{}", StateMismatch { file, missing, unexpected, misshapen, nearest })]
     State {
@@ -120,7 +145,7 @@ pub enum Error {
         faults: Vec<Error>,
     },
     /// A name that is not in the table where it was looked up.
-    #[error("unknown {kind} {name:?}; known are: {}", known.join(", "))]
+    #[error("unknown {kind} {name:?}{}; known are: {}", suggested(name, known), known.join(", "))]
     UnknownName {
         /// The kind of thing that was looked up: `model`, `schedule`.
         kind: &'static str,
@@ -130,12 +155,15 @@ pub enum Error {
         known: Vec<&'static str>,
     },
     /// A name that no module of a network has, or more than one.
-    #[error("no single module {name:?}; nearest are: {}", nearest.join(", "))]
+    #[error("no single module {name:?}; nearest are: {}{}", nearest.join(", "), how_to_name(*has_state))]
     UnknownModule {
         /// The name that was looked up.
         name: String,
         /// The paths of the modules whose names are most similar.
         nearest: Vec<String>,
+        /// Whether the network has parameters or buffers below this name. Then the module did not
+        /// run, or a hand-written `forward` called it without its name.
+        has_state: bool,
     },
     /// A file whose content is not valid.
     #[error("{}: {at}: expected {expected}, found {found}", path.display())]

@@ -5,5 +5,5 @@ pub use crate::{
     autograd::{Mode, State, Tape, Updates, Var},
     models::{DenseNet, Model, ModelOptions, ResNet},
     nn::{Module, ModuleExt},
-    optim::{AdamW, Optimizer, Schedule, Sgd},
+    optim::{Adam, AdamW, Optimizer, Schedule, Sgd},
 };

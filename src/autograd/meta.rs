@@ -10,6 +10,7 @@ use super::{
     param::StateId,
     saved::Saved,
     tape::{Backward, Node, Tape, Var},
+    unnamed::Met,
 };
 use crate::{Error, Result, Shape, Tensor, tensor::MemoryTracker};
 use std::{
@@ -160,8 +161,10 @@ pub(super) struct Meta {
     tracker: MemoryTracker,
     /// The tag of tensors that no operation made: inputs, gradients, updates.
     tag: usize,
-    operations: RefCell<Vec<Operation>>,
+    pub(super) operations: RefCell<Vec<Operation>>,
     packed: RefCell<Vec<Tensor>>,
+    /// The trainable parameters and the observed buffers, in the order of the pass.
+    pub(super) met: RefCell<Vec<Met>>,
     /// The number of errors that can still be recovered from.
     recoveries: Cell<usize>,
 }
@@ -170,8 +173,8 @@ impl Default for Meta {
     fn default() -> Meta {
         let tracker = MemoryTracker::default();
         let tag = tracker.new_tag();
-        let (operations, packed) = Default::default();
-        Meta { tracker, tag, operations, packed, recoveries: Cell::new(0) }
+        let (operations, packed, met) = Default::default();
+        Meta { tracker, tag, operations, packed, met, recoveries: Cell::new(0) }
     }
 }
 

@@ -29,6 +29,8 @@ mod param;
 mod scope;
 mod state;
 mod tape;
+mod tree;
+mod unnamed;
 mod updates;
 
 pub use check::{GradientCheck, gradient_check};
@@ -44,4 +46,6 @@ pub use skipgrad_derive::State;
 pub use state::rename;
 pub use state::{NamedTensors, State, StateMut, StateRef, join};
 pub use tape::{Mode, Tape, Var};
+pub use tree::Tree;
+pub(crate) use tree::displayed_as_tree;
 pub use updates::Updates;

@@ -26,6 +26,8 @@ enum CaptureTarget {
     Everywhere(Vec<String>),
     /// The modules with these paths, and their latest outputs.
     At(BTreeMap<String, Option<CapturedVar>>),
+    /// No module: only the path is wanted.
+    Nowhere,
 }
 
 impl Capture {
@@ -58,6 +60,7 @@ impl CaptureTarget {
                     *captured = Some(CapturedVar { value, node, id, recompute });
                 }
             }
+            CaptureTarget::Nowhere => {}
         }
     }
 }
@@ -229,6 +232,7 @@ impl Tape {
                 let path = capture.path_of(module);
                 output_paths(&path, &capture.path).any(|path| captured.contains_key(path))
             }
+            CaptureTarget::Nowhere => false,
         })
     }
 
@@ -247,6 +251,7 @@ impl Tape {
                     None => false,
                 })
             }
+            CaptureTarget::Nowhere => false,
         })
     }
 
@@ -254,6 +259,13 @@ impl Tape {
     /// computed as it is defined.
     pub(crate) fn capture_all(self, root: &(impl State + ?Sized)) -> Tape {
         self.capture.replace(Some(Capture::new(root, CaptureTarget::Everywhere(vec![]))));
+        self
+    }
+
+    /// Returns the same tape, which knows the path of the module of `root` that runs, and captures
+    /// nothing.
+    pub(crate) fn track_paths(self, root: &(impl State + ?Sized)) -> Tape {
+        self.capture.replace(Some(Capture::new(root, CaptureTarget::Nowhere)));
         self
     }
 
@@ -283,7 +295,7 @@ impl Tape {
                 let CapturedVar { value, node, id, recompute } = captured.get(path)?.clone()?;
                 Some(Var { value, node, id, recompute, tape: self })
             }
-            CaptureTarget::Everywhere(_) => None,
+            CaptureTarget::Everywhere(_) | CaptureTarget::Nowhere => None,
         };
         Ok(paths.iter().map(captured).collect())
     }

@@ -5,8 +5,9 @@ use super::{
     param::{Buffer, Param, StateId},
     saved::Recompute,
     scope::{Capture, Fault},
+    state::StateRef,
 };
-use crate::{Rng, Shape, Tensor};
+use crate::{Error, Result, Rng, Shape, Tensor};
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -29,7 +30,7 @@ pub(super) type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>
 /// The origin of a value on the tape.
 pub(super) enum Node {
     /// A parameter or a watched input.
-    Leaf(StateId),
+    Leaf { id: StateId, is_param: bool },
     /// Another value, whose gradient is retained.
     RetainGrad { id: StateId, input: usize },
     /// The output of an operation; inputs that need a gradient have a node.
@@ -140,21 +141,24 @@ impl Tape {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn watch(&self, value: Tensor) -> Var<'_> {
-        self.leaf(value, StateId::fresh())
+        self.leaf(value, StateId::fresh(), false)
     }
 
     /// Puts the value of a parameter on the tape. No gradient flows to a parameter that is not
     /// trainable.
     pub fn param(&self, param: &Param) -> Var<'_> {
         if param.is_trainable() {
-            self.leaf(param.value().clone(), param.id())
+            if let Some(meta) = &self.meta {
+                meta.meet(StateRef::Param(param), self.path());
+            }
+            self.leaf(param.value().clone(), param.id(), true)
         } else {
             Var { id: Some(param.id()), ..self.input(param.value().clone()) }
         }
     }
 
-    fn leaf(&self, value: Tensor, id: StateId) -> Var<'_> {
-        let node = self.recording.then(|| self.push(Node::Leaf(id)));
+    fn leaf(&self, value: Tensor, id: StateId, is_param: bool) -> Var<'_> {
+        let node = self.recording.then(|| self.push(Node::Leaf { id, is_param }));
         Var { value, node, id: Some(id), recompute: None, tape: self }
     }
 
@@ -164,7 +168,13 @@ impl Tape {
         if buffer.is_frozen() {
             return;
         }
-        let value = self.meta.as_ref().map_or(value.clone(), |meta| meta.tensor(*value.shape()));
+        let value = match &self.meta {
+            Some(meta) => {
+                meta.meet(StateRef::Buffer(buffer), self.path());
+                meta.tensor(*value.shape())
+            }
+            None => value,
+        };
         self.observed.borrow_mut().push((buffer.id(), value));
     }
 
@@ -247,7 +257,7 @@ impl<'t> Var<'t> {
         let id = StateId::fresh();
         let node = self.tape.recording.then(|| match self.node {
             Some(node) => self.tape.push(Node::RetainGrad { id, input: node }),
-            None => self.tape.push(Node::Leaf(id)),
+            None => self.tape.push(Node::Leaf { id, is_param: false }),
         });
         Var { node, id: Some(id), ..self }
     }
@@ -291,8 +301,8 @@ impl<'t> Var<'t> {
     /// ```
     ///
     /// # Panics
-    /// Panics if `forward` returns a value of another shape, if the inputs are on different tapes,
-    /// or if memory runs out.
+    /// Panics if `forward` returns a value of another shape, if the inputs are on different tapes
+    /// ([`Var::expect_one_tape`] finds that before), or if memory runs out.
     #[track_caller]
     pub fn op<const N: usize, B>(
         name: &'static str,
@@ -307,6 +317,25 @@ impl<'t> Var<'t> {
             let (value, backward) = forward(std::array::from_fn(|i| values[i]));
             (value, |grad: Tensor, needs: &[bool]| backward(grad, std::array::from_fn(|i| needs[i])).into())
         })
+    }
+
+    /// Checks that the inputs of an operation are on one tape, before the operation runs. The
+    /// operations of this crate check it themselves.
+    ///
+    /// # Errors
+    /// [`Error::DifferentTapes`].
+    ///
+    /// ```
+    /// use skipgrad::{Error, Rng, Tensor, autograd::Tape};
+    /// let (train, eval) = (Tape::train(Rng::seed(0)), Tape::eval());
+    /// let (x, y) = (train.input(Tensor::scalar(1.0)), eval.input(Tensor::scalar(2.0)));
+    /// assert!(matches!(x.add(&y), Err(Error::DifferentTapes { op: "add" })));
+    /// ```
+    pub fn expect_one_tape(op: &'static str, inputs: &[&Var<'t>]) -> Result<()> {
+        match inputs.windows(2).all(|pair| std::ptr::eq(pair[0].tape, pair[1].tape)) {
+            true => Ok(()),
+            false => Err(Error::DifferentTapes { op }),
+        }
     }
 
     /// Runs an operation with a number of inputs that is known only at run time, such as a

@@ -35,6 +35,7 @@ mod activation;
 mod batch_norm;
 mod conv;
 mod feature_maps;
+mod from_fn;
 pub mod init;
 mod linear;
 mod plan;
@@ -46,6 +47,7 @@ pub use activation::{Dropout, Flatten, Relu};
 pub(crate) use batch_norm::Fused;
 pub use batch_norm::{BatchNorm2d, BatchNorm2dBuilder};
 pub use conv::{Conv2d, Conv2dBuilder, Pair, conv1x1, conv3x3};
+pub use from_fn::{FromFn, from_fn};
 pub use linear::{Linear, LinearBuilder};
 pub use plan::Plan;
 pub use pool::{AvgPool2d, GlobalAvgPool, MaxPool2d};
@@ -54,18 +56,25 @@ pub use summary::{LayerSummary, Summary};
 
 use crate::{
     Result,
-    autograd::{Mode, State, Var},
+    autograd::{Mode, State, Var, displayed_as_tree},
 };
+
+displayed_as_tree!(Relu, Flatten, Dropout, BatchNorm2d, Conv2d, Linear, MaxPool2d, AvgPool2d, GlobalAvgPool);
+displayed_as_tree!(debug: Sequential, dyn Module);
 
 /// A layer, a block or a network: named state, and a function of a value.
 ///
 /// The tape's mode decides between training and evaluation; see [`Tape`](crate::autograd::Tape).
 /// [`Var::apply`] runs a module so that errors carry its path and [`ModuleExt::feature_maps`] finds
-/// its output. The layers, blocks and models of this crate see to that themselves.
+/// its output. The layers, blocks and models of this crate see to that themselves. A module of your
+/// own needs it where it runs its parts, and where a program runs the module: `x.apply(&net)`
+/// instead of `net.forward(&x)`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a module",
     label = "this has no `forward`",
-    note = "a module of your own derives `State` and implements `Module`"
+    note = "a module of your own derives `State` (`#[derive(State)]`) and implements `Module`, whose \
+            `forward` takes and returns a `Var`",
+    note = "a closure becomes a module by `nn::from_fn(|x| ...)`"
 )]
 pub trait Module: State + Send + Sync {
     /// Returns the output for an input `[N, H, W, C]`, or `[N, C]` after the pooling.
@@ -152,7 +161,8 @@ pub trait ModuleExt: Module {
     /// [`Error::Faults`](crate::Error::Faults), which lists every operation that rejects its
     /// arguments, with the path of its module and both shapes. After a fault, the pass goes on with
     /// the shape that the output would have had. An error that arises outside of operations ends
-    /// the list.
+    /// the list. At its end are the trainable parameters and the observed buffers that the pass met
+    /// and the module does not name ([`Error::NotInState`](crate::Error::NotInState)).
     ///
     /// ```
     /// use skipgrad::{Rng, nn::{conv3x3, Linear, GlobalAvgPool, ModuleExt, Sequential}};
@@ -198,7 +208,9 @@ pub trait ModuleExt: Module {
     /// MiB for every thread, which kernels use while they run.
     ///
     /// # Errors
-    /// Returns those of [`Module::forward`].
+    /// Returns those of [`Module::forward`], and
+    /// [`Error::NotInState`](crate::Error::NotInState) for a trainable parameter that the pass met
+    /// and the module does not name.
     ///
     /// ```
     /// use skipgrad::{Rng, autograd::Mode, models::ResNet, nn::ModuleExt};

@@ -26,7 +26,7 @@ pub struct Plan {
 
 impl Plan {
     /// Returns the peak of a training step with an optimizer that keeps `optimizer` tensors for
-    /// each parameter: 0 for plain SGD, 1 with momentum, 2 for AdamW.
+    /// each parameter: 0 for plain SGD, 1 with momentum, 2 for Adam and AdamW.
     pub fn peak(&self, optimizer: usize) -> usize {
         self.model + optimizer * self.trained + self.pass
     }
@@ -35,15 +35,16 @@ impl Plan {
 /// Finds all errors of a pass: each run recovers from those known and finds one more.
 pub(super) fn check<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result<()> {
     let mut faults = vec![];
-    loop {
-        let tape = Tape::meta(Mode::Train).with_error_recovery(faults.len());
+    let unnamed = loop {
+        let tape = Tape::meta(Mode::Train).with_error_recovery(faults.len()).track_paths(module);
         match tape.placeholder(shape)?.apply(module) {
             // An error that no operation raised cannot be recovered from: it is the last one again.
-            Err(_) if tape.recoveries() > 0 => break,
+            Err(_) if tape.recoveries() > 0 => break tape.unnamed(module),
             Err(fault) => faults.push(fault),
-            Ok(_) => break,
+            Ok(_) => break tape.unnamed(module),
         }
-    }
+    };
+    faults.extend(unnamed);
     if faults.is_empty() { Ok(()) } else { Err(Error::Faults { faults }) }
 }
 
@@ -58,10 +59,11 @@ pub(super) fn plan<M: Module + ?Sized>(module: &M, shape: &[usize], mode: Mode) 
             trained += bytes;
         }
     });
-    let tape = Tape::meta(mode);
+    let tape = Tape::meta(mode).track_paths(module);
     let images = tape.placeholder(shape)?;
     let [before, _] = tape.bytes();
     let y = images.apply(module)?;
+    tape.unnamed(module).into_iter().next().map_or(Ok(()), Err)?;
     let [after, _] = tape.bytes();
     let output = if y.value().is_unique() { y.value().bytes() } else { 0 };
     if y.is_recorded() {

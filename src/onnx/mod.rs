@@ -106,8 +106,8 @@ mod tests {
         autograd::{State, Var},
         blocks::ShortcutKind,
         models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
-        nn::{Conv2d, Linear, MaxPool2d, Relu, Sequential},
-        ops::{BatchNorm, Padding},
+        nn::{Conv2d, Linear, MaxPool2d, Relu, Sequential, conv1x1, from_fn},
+        ops::{BatchNorm, Padding, Pool2dOptions},
     };
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -269,6 +269,26 @@ mod tests {
         assert_eq!((ints(conv, "pads"), ints(conv, "dilations")), (&[2, 0, 2, 0][..], &[2, 1][..]));
         assert_eq!(ints(node(&graph, "1.MaxPool"), "pads"), [0, 0, 0, 1]);
         assert_eq!(sizes(&graph.output[0]), [0, 4, 2, 2]);
+    }
+
+    #[test]
+    fn a_gate_has_an_axis_for_rows_and_one_for_columns() {
+        let net = Sequential::new()
+            .push(conv1x1(3, 4).build(&mut Rng::seed(0)).unwrap())
+            .push(from_fn(|x| x.scale_channels(&x.global_avg_pool()?.sigmoid())))
+            .push(from_fn(|x| x.scale_channels(&x.max_pool2d(&Pool2dOptions::new([7, 6]))?)))
+            .push(MaxPool2d::new(3).stride(2).padding(Padding::Same));
+        let graph = graph(&net, [7, 6, 3]);
+        let counts = counts(&graph);
+        assert_eq!((counts["Mul"], counts["Unsqueeze"], counts["Sigmoid"]), (2, 1, 1));
+        let unsqueeze = graph.node.iter().find(|node| node.op_type == "Unsqueeze").unwrap();
+        let axes = graph.initializer.iter().find(|tensor| tensor.name == unsqueeze.input[1]).unwrap();
+        let axes: Vec<i64> =
+            axes.raw_data.chunks(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect();
+        assert_eq!(axes, [2, 3]);
+        let same = graph.node.iter().rfind(|node| node.op_type == "MaxPool").unwrap();
+        assert_eq!(ints(same, "pads"), [1, 0, 1, 1]);
+        assert_eq!(sizes(&graph.output[0]), [0, 4, 4, 3]);
     }
 
     #[test]

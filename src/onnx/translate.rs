@@ -46,6 +46,7 @@ impl Translator<'_> {
             "add" => self.elementwise("Add"),
             "mul" => self.elementwise("Mul"),
             "scale" => self.scale(),
+            "scale_channels" => self.scale_channels(),
             "softmax" => self.along_channels("Softmax", channel_axis),
             "log_softmax" => self.along_channels("LogSoftmax", channel_axis),
             "concat" => self.along_channels("Concat", channel_axis),
@@ -179,6 +180,16 @@ impl Translator<'_> {
         let x = self.value(0)?;
         let alpha = self.graph.initializer(&self.operation.path, None, &alpha, Layout::Plain)?;
         Ok(self.node("Mul", vec![x, alpha], vec![]))
+    }
+
+    /// Multiplies images by a gate, which gets an axis for the rows and one for the columns.
+    fn scale_channels(&mut self) -> Result<String> {
+        let (x, mut gate) = (self.value(0)?, self.value(1)?);
+        if self.operation.inputs[1].shape().rank() == 2 {
+            let axes = self.graph.integers(&self.operation.path, "axes", &[2, 3]);
+            gate = self.node("Unsqueeze", vec![gate, axes], vec![]);
+        }
+        Ok(self.node("Mul", vec![x, gate], vec![]))
     }
 
     fn slice_channels(&mut self, axis: usize) -> Result<String> {

@@ -24,6 +24,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn add(&self, other: &Var<'t>) -> Result<Var<'t>> {
+        Var::expect_one_tape("add", &[self, other])?;
         if let Err(error) = expect_shape("add", "other", self.shape(), other.shape()) {
             return self.tape().recover(error, Some(*self.shape()));
         }

@@ -24,6 +24,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn concat(inputs: &[&Var<'t>]) -> Result<Var<'t>> {
+        Var::expect_one_tape("concat", inputs)?;
         let shape = output_shape(inputs)?;
         let widths: Vec<usize> = inputs.iter().map(|x| x.shape().num_channels()).collect();
         Ok(Var::op_many("concat", inputs, shape, |values| {

@@ -109,6 +109,7 @@ impl FoldedConv2d {
         residual: Option<&Var<'t>>,
         relu: bool,
     ) -> Result<Var<'t>> {
+        Var::expect_one_tape("conv2d", &[x, residual.unwrap_or(x)])?;
         let sizes = self.weight.sizes(x.shape())?;
         let shape = Shape::new(&[sizes.batch, sizes.out_height(), sizes.out_width(), sizes.out_channels])?;
         if let Some(residual) = residual {

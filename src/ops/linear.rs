@@ -26,6 +26,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn linear(&self, weight: &Var<'t>, bias: Option<&Var<'t>>) -> Result<Var<'t>> {
+        Var::expect_one_tape("linear", &[self, weight, bias.unwrap_or(self)])?;
         let Some((&inputs, outer)) = self.shape().split_last() else {
             return Err(Error::shape("linear", "input", ["...", "in"], self.shape()));
         };

@@ -21,6 +21,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn matmul(&self, other: &Var<'t>) -> Result<Var<'t>> {
+        Var::expect_one_tape("matmul", &[self, other])?;
         let &[m, k] = &self.shape()[..] else {
             return Err(Error::shape("matmul", "input", ["M", "K"], self.shape()));
         };

@@ -23,6 +23,7 @@ mod pool;
 mod relu;
 mod reshape;
 mod scale;
+mod scale_channels;
 mod sigmoid;
 mod slice_channels;
 mod softmax;

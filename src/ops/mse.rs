@@ -24,6 +24,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mse(&self, target: &Var<'t>) -> Result<Var<'t>> {
+        Var::expect_one_tape("mse", &[self, target])?;
         expect_shape("mse", "target", self.shape(), target.shape())?;
         Ok(Var::op("mse", [self, target], Shape::scalar(), |[x, t]| {
             let n = x.shape().num_elements() as f32;

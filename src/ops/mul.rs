@@ -22,6 +22,7 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn mul(&self, other: &Var<'t>) -> Result<Var<'t>> {
+        Var::expect_one_tape("mul", &[self, other])?;
         if let Err(error) = expect_shape("mul", "other", self.shape(), other.shape()) {
             return self.tape().recover(error, Some(*self.shape()));
         }

@@ -1,4 +1,4 @@
-//! Optimizers ([`Sgd`], [`AdamW`]), parameter groups and learning-rate schedules.
+//! Optimizers ([`Sgd`], [`Adam`], [`AdamW`]), parameter groups and learning-rate schedules.
 //!
 //! An optimizer works on named state ([`State`]) and knows no layers. Its own state is keyed by the
 //! names of the parameters, so that it can be saved and loaded for another instance of the model.
@@ -18,12 +18,14 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
+mod adam;
 mod adamw;
 mod groups;
 mod param_state;
 mod schedule;
 mod sgd;
 
+pub use adam::Adam;
 pub use adamw::AdamW;
 pub use groups::Group;
 pub(crate) use schedule::null_as_infinity;
@@ -45,9 +47,11 @@ pub trait Optimizer {
     /// step.
     ///
     /// # Errors
-    /// [`Error::NoGradient`] for a trainable parameter without a gradient; [`Error::Argument`] for
-    /// settings out of range, and for an observed value or a tensor of the optimizer's state whose
-    /// shape is not that of the model. The model and the optimizer are unchanged then.
+    /// [`Error::NoGradient`] for a trainable parameter without a gradient; [`Error::NotInState`]
+    /// for one with a gradient that `model` does not name (see [`Updates::check_named`] for a step
+    /// of a part of a model); [`Error::Argument`] for settings out of range, and for an observed
+    /// value or a tensor of the optimizer's state whose shape is not that of the model. The model
+    /// and the optimizer are unchanged then.
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()>;
 
     /// Returns the learning rate.
@@ -68,8 +72,8 @@ pub trait Optimizer {
     fn import(&mut self, model: &dyn State, tensors: NamedTensors) -> Result<()>;
 }
 
-/// Checks that every trainable parameter has a gradient and that every observed value fits its
-/// buffer.
+/// Checks that every trainable parameter has a gradient, that every observed value fits its buffer,
+/// and that the model names all of them.
 fn check(model: &dyn State, updates: &Updates) -> Result<()> {
     let mut result = Ok(());
     model.visit("", &mut |name, slot| {
@@ -87,7 +91,8 @@ fn check(model: &dyn State, updates: &Updates) -> Result<()> {
         };
         result = found;
     });
-    result
+    result?;
+    updates.check_named(model)
 }
 
 fn same_shape(argument: &'static str, expected: &Tensor, found: &Tensor) -> Result<()> {
@@ -172,7 +177,7 @@ mod tests {
     }
 
     fn optimizers() -> Vec<Box<dyn Optimizer>> {
-        vec![Box::new(Sgd::new(0.1).momentum(0.9)), Box::new(AdamW::new(0.1))]
+        vec![Box::new(Sgd::new(0.1).momentum(0.9)), Box::new(Adam::new(0.1)), Box::new(AdamW::new(0.1))]
     }
 
     #[test]
@@ -211,6 +216,38 @@ mod tests {
             optimizer.step(&mut net, updates).unwrap();
             assert_eq!(net.second.value().data(), [2.0, 2.0]);
             assert!(net.first.value().data()[0] < 1.0);
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_the_model_does_not_name_is_an_error_unless_it_is_frozen() {
+        #[derive(State)]
+        struct Forgetful {
+            first: Param,
+            #[state(skip)]
+            second: Param,
+            seen: Buffer,
+        }
+        for mut optimizer in optimizers() {
+            let Net { first, second, seen } = net();
+            let mut model = Forgetful { first, second, seen };
+            let pass = |model: &Forgetful| {
+                let tape = Tape::train(Rng::seed(0));
+                let second = tape.param(&model.second);
+                tape.param(&model.first).mul(&second).unwrap().sum().backward().unwrap()
+            };
+            let (updates, before) = (pass(&model), model.export());
+            let error = optimizer.step(&mut model, updates).unwrap_err();
+            assert!(matches!(&error, Error::NotInState { op: "mul", .. }), "{error}");
+            assert_eq!((model.export(), optimizer.export().len()), (before, 0));
+
+            let mut updates = pass(&model);
+            let of_second = updates.split_off(&model.second);
+            optimizer.step(&mut model, updates).unwrap();
+            assert_eq!(of_second.grad(&model.second).unwrap().data(), [1.0, 1.0]);
+            model.second.set_trainable(false);
+            let updates = pass(&model);
+            optimizer.step(&mut model, updates).unwrap();
         }
     }
 
@@ -265,6 +302,7 @@ mod tests {
             step_error(Box::new(Sgd::new(0.1).nesterov(true))).contains("sgd: nesterov: expected a momentum")
         );
         assert!(step_error(Box::new(AdamW::new(0.1).betas(0.9, 1.5))).contains("adamw: beta2"));
+        assert!(step_error(Box::new(Adam::new(0.1).eps(-1.0))).contains("adam: eps"));
         let group = Group::new().weight_decay(-1.0);
         assert!(step_error(Box::new(AdamW::new(0.1).group(|_, _| true, group))).contains("weight_decay"));
     }

@@ -7,7 +7,7 @@ use skipgrad::{
     data::{Compose, Loader, RandomCrop, RandomHorizontalFlip, SyntheticShapes},
     io,
     nn::{BatchNorm2d, Dropout, GlobalAvgPool, Linear, Relu, Sequential, conv3x3},
-    optim::{AdamW, Optimizer, Schedule, Sgd},
+    optim::{Adam, AdamW, Optimizer, Schedule, Sgd},
     train::{Checkpoint, Event, Outcome, Position, Trainer},
 };
 use std::{
@@ -127,6 +127,15 @@ fn a_stopped_training_with_adamw_resumes_with_the_same_bits() {
     let expected = uninterrupted(&mut AdamW::new(0.0));
     train_until(10, &folder, &mut AdamW::new(0.0));
     assert!(resume(&folder, &mut AdamW::new(0.0)) == expected);
+}
+
+#[test]
+fn a_stopped_training_with_adam_resumes_with_the_same_bits() {
+    let adam = || Adam::new(0.0).weight_decay(1e-3);
+    let folder = tempfile::tempdir().unwrap();
+    let expected = uninterrupted(&mut adam());
+    train_until(10, &folder, &mut adam());
+    assert!(resume(&folder, &mut adam()) == expected);
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn names_that_are_not_there_are_refused_before_anything_is_computed() -> Result<
     let tape = Tape::eval();
     let x = tape.input(Tensor::zeros([1, 8, 8, 3])?);
     let refused = |name: &str| match model.feature_maps(&x, &[name]).unwrap_err() {
-        Error::UnknownModule { name: of, nearest } if of == name => nearest,
+        Error::UnknownModule { name: of, nearest, .. } if of == name => nearest,
         other => panic!("{other}"),
     };
     assert_eq!(refused("features.denseblok2")[0], "features.denseblock2");

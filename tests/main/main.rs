@@ -26,6 +26,7 @@ mod module_names;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod optimizers;
+mod own_networks;
 #[cfg(feature = "image")]
 mod pictures;
 mod predict;

@@ -229,6 +229,8 @@ impl<'t> Var<'t> {
     /// channel has only one value and the statistics are not fixed (a batch of one image of 1 x 1
     /// pixels, for example): its variance would always be 0.
     pub fn batch_norm(&self, norm: &BatchNorm<'_, 't>) -> Result<(Var<'t>, Moments)> {
+        let residual = norm.residual.unwrap_or(self);
+        Var::expect_one_tape("batch_norm", &[self, norm.gamma, norm.beta, residual])?;
         if let Err(error) = norm.check(self.shape()) {
             let y = self.tape().recover(error, Some(*self.shape()))?;
             return Ok((y, Moments::zeros(*norm.gamma.shape(), self.shape().num_rows())));

@@ -91,6 +91,7 @@ impl<'t> Var<'t> {
         options: &Conv2dOptions,
         take_moments: bool,
     ) -> Result<(Var<'t>, Option<MeanAndVariance>)> {
+        Var::expect_one_tape("conv2d", &[self, weight, bias.unwrap_or(self)])?;
         let sizes = match options.geometry(self.shape(), weight.shape()) {
             Ok(sizes) => sizes,
             Err(error) => {

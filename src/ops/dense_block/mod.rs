@@ -137,6 +137,9 @@ impl<'t> Var<'t> {
         if layers.is_empty() {
             return Ok((self.clone(), DenseBlockMoments { layers: vec![], maps: None }));
         }
+        let mut operands = vec![self];
+        layers.iter().for_each(|layer| operands.extend(layer.operands()));
+        Var::expect_one_tape("dense_block", &operands)?;
         let [batch, height, width, inputs] = expect_images("dense_block", self.shape())?;
         if inputs == 0 {
             return Err(Error::argument("dense_block", "input", "at least one channel", self.shape()));
@@ -157,8 +160,6 @@ impl<'t> Var<'t> {
                 drops_elements.then(|| (layer.dropout, tape.rng().bits()))
             })
             .collect();
-        let mut operands = vec![self];
-        layers.iter().for_each(|layer| operands.extend(layer.operands()));
         let recorded = operands.iter().any(|operand| operand.is_recorded());
         let mut moments = DenseBlockMoments { layers: vec![], maps: None };
         let y = Var::op_many("dense_block", &operands, shape, |values| {

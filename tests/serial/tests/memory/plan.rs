@@ -7,7 +7,7 @@ use skipgrad::{
     memory,
     models::{self, Model, ModelOptions},
     nn::{BatchNorm2d, Conv2d, Linear, Module, ModuleExt, conv3x3},
-    ops::{Pool2dOptions, Targets},
+    ops::{Padding, Pool2dOptions, Targets},
     optim::{Optimizer, Sgd},
 };
 use skipgrad_serial_tests as serial;
@@ -165,6 +165,7 @@ fn operations() -> Vec<Trial> {
         operation!(add, MAPS, |x| x.add(&x.relu())),
         operation!(add_to_itself, MAPS, |x| x.add(x)),
         operation!(mul, MAPS, |x| x.mul(&x.sigmoid())),
+        operation!(scale_channels, MAPS, |x| x.scale_channels(&x.global_avg_pool()?.sigmoid())),
         operation!(sum, MAPS, |x| Ok(x.sum())),
         operation!(mean, MAPS, |x| Ok(x.mean())),
         operation!(mse, MAPS, |x| x.mse(&x.relu())),
@@ -177,6 +178,7 @@ fn operations() -> Vec<Trial> {
         operation!(dropout, MAPS, |x| x.relu().dropout(0.5)),
         operation!(drop_path, MAPS, |x| x.relu().drop_path(0.5)),
         operation!(max_pool2d, MAPS, |x| x.max_pool2d(&Pool2dOptions::default())),
+        operation!(max_pool2d_same, MAPS, |x| x.max_pool2d(&Pool2dOptions::new(3).padding(Padding::Same))),
         operation!(avg_pool2d, MAPS, |x| x.avg_pool2d(&Pool2dOptions::default())),
         operation!(global_avg_pool, MAPS, |x| x.global_avg_pool()),
         operation!(matmul, MATRIX, |x| x.matmul(x)),
