@@ -207,21 +207,21 @@ fn preset(options: &Options, weights: Option<&Path>) -> Result<Preset, Box<dyn E
 enum Picture {
     File(PathBuf),
     /// A synthetic picture, and what it shows.
-    Drawn(String, DynamicImage),
+    Synthetic(String, DynamicImage),
 }
 
 impl Picture {
     fn name(&self) -> String {
         match self {
             Picture::File(path) => path.display().to_string(),
-            Picture::Drawn(name, _) => name.clone(),
+            Picture::Synthetic(name, _) => name.clone(),
         }
     }
 
     fn open(&self) -> skipgrad::Result<DynamicImage> {
         match self {
             Picture::File(path) => open_image(path),
-            Picture::Drawn(_, picture) => Ok(picture.clone()),
+            Picture::Synthetic(_, picture) => Ok(picture.clone()),
         }
     }
 }
@@ -241,7 +241,7 @@ fn drawn(count: usize) -> Result<Vec<Picture>, Box<dyn Error>> {
         let bytes = images.images(i..i + 1)?.data().iter().map(|x| (x * 255.0).round() as u8).collect();
         let picture = RgbImage::from_raw(32, 32, bytes).ok_or("a synthetic image is 32 x 32")?;
         let class = &images.classes()[images.labels(i..i + 1)?[0]];
-        Ok(Picture::Drawn(format!("a synthetic {class}"), DynamicImage::ImageRgb8(picture)))
+        Ok(Picture::Synthetic(format!("a synthetic {class}"), DynamicImage::ImageRgb8(picture)))
     };
     (0..count).map(picture).collect()
 }

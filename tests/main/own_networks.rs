@@ -316,7 +316,7 @@ fn a_block_of_ones_own_takes_part_in_everything() -> Result<()> {
         assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
     }
     model.check(&[4, 8, 8, 3])?;
-    assert!(model.tree().to_string().contains("\n    fc1: "), "{model}");
+    assert!(model.tree().to_string().contains("\n      fc1: "), "{model}");
 
     let x = Tensor::normal([4, 8, 8, 3], 1.0, &mut Rng::seed(1))?;
     let copy = model.clone();
