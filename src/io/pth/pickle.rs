@@ -232,7 +232,7 @@ impl Machine {
             }
             opcode::BINPERSID => {
                 let id = self.pop()?;
-                calls::storage(self, id)?
+                calls::persistent(self, id)?
             }
             _ => return Ok(false),
         };
