@@ -136,7 +136,8 @@ impl Memory {
 
     /// Counts a text before it is read.
     pub(super) fn take_text(&mut self, len: u64) -> Result<(), TooMuch> {
-        self.take(if len > TEXT_AT_ONCE { GROWTH.saturating_mul(len) } else { len } + ALLOCATION)
+        let growth = if len > TEXT_AT_ONCE { GROWTH } else { 1 };
+        self.take(len.saturating_mul(growth).saturating_add(ALLOCATION))
     }
 
     pub(super) fn take_step(&mut self) -> Result<(), TooMuch> {

@@ -632,8 +632,8 @@ mod pytorch {
             }
         }
         // What the object takes is not granted to the keys after it once more.
-        let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 1000, b"u.");
-        let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 1500, b"e.");
+        let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 2000, b"u.");
+        let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 6000, b"e.");
         let whole = in_stream(&object);
         let stream = [&whole[..whole.len() - 4], &keys].concat();
         place.refused("an object and keys", &stream, "twice the file");
