@@ -45,7 +45,7 @@ pub(super) fn read(
         return Err(Error::malformed(path, "version", VERSION, "another"));
     }
     check_machine(path, &pickle::read(path, &mut stream, HEADER)?)?;
-    let object = pickle::read(path, &mut stream, budget)?;
+    let mut object = pickle::read(path, &mut stream, budget)?;
     let rest = budget.saturating_sub(object.memory.taken());
     let keys = pickle::read(path, &mut stream, rest)?;
     let mut begin = stream.stream_position().map_err(read_error)?;
@@ -61,13 +61,15 @@ pub(super) fn read(
             _ => return Err(Error::malformed(path, "pickle", "the key of a storage", "something else")),
         };
         let at = format!("storage {key}");
-        let Some(storage) = object.storages.get(key.as_str()) else {
+        let Some(storage) = object.storages.get(key.as_str()).cloned() else {
             return Err(Error::malformed(path, at, "a storage of the object", "another"));
         };
-        let Some(left) = rest.checked_sub(PLACE + key.len() as u64) else {
-            return Err(Error::malformed(path, at, "keys in proportion to the file", "more"));
+        // The place of a storage exists beside the keys now, and beside the object's tensors later.
+        let taken = PLACE + key.len() as u64;
+        rest = match (rest.checked_sub(taken), object.memory.take(taken)) {
+            (Some(rest), Ok(())) => rest,
+            _ => return Err(Error::malformed(path, at, "keys in proportion to the file", "more")),
         };
-        rest = left;
         let mut count = [0; COUNT as usize];
         let len = storage.end * storage.element.size as u64;
         if size.saturating_sub(begin) < COUNT.saturating_add(len) {
