@@ -234,13 +234,13 @@ impl Archive<'_> {
         Ok(memory)
     }
 
-    /// Whether the record that ends an archive is somewhere near the end of the file.
+    /// Whether the whole record that ends an archive is somewhere near the end of the file.
     fn has_end_record(&mut self) -> Result<bool> {
         /// The longest comment after the record.
         const COMMENT: u64 = 1 << 16;
         let len = self.size.min(END + COMMENT);
         let bytes = self.read(self.size - len, len as usize)?;
-        Ok(bytes.windows(4).any(|four| four == b"PK\x05\x06"))
+        Ok(bytes.windows(END as usize).any(|record| record.starts_with(b"PK\x05\x06")))
     }
 
     /// Returns the entries of the directory, whose bytes these are, by the names of the files.

@@ -303,8 +303,10 @@ mod pytorch {
         };
         let shared = |count: u8| -> Vec<u8> {
             let twice = (0..count).flat_map(|i| [b'h', i, b'h', i, 0x86, b'q', i + 1]);
-            [b"\x80\x02}".to_vec(), text("a"), b"K\x01\x85q\x00".to_vec(), twice.collect(), b"s.".to_vec()]
-                .concat()
+            let begin = [b"\x80\x02}".to_vec(), text("a"), b"K\x01\x85q\x00".to_vec()].concat();
+            // All but the dictionary and the key are popped, and the last is taken from the memo.
+            let pops = b"0".repeat(usize::from(count) + 1);
+            [begin, twice.collect(), pops, [b'h', count].to_vec(), b"s.".to_vec()].concat()
         };
         let of =
             |begin: &[u8], many: &[u8], count: usize, end: &[u8]| [begin, &many.repeat(count), end].concat();
