@@ -32,8 +32,8 @@ pub(super) struct Pickle {
 /// Reads one pickle, which may take `memory` bytes.
 ///
 /// # Errors
-/// [`Error::Malformed`](crate::Error) if it is truncated, has an instruction that `torch.save` does not write,
-/// would do harm in Python, or takes more memory; [`Error::Io`](crate::Error).
+/// [`Error::Malformed`](crate::Error) if it is truncated, has an instruction that `torch.save` does
+/// not write, would do harm in Python, or takes more memory; [`Error::Io`](crate::Error).
 pub(super) fn read(path: &Path, pickle: &mut impl BufRead, memory: u64) -> Result<Pickle> {
     let mut machine = Machine::new(Memory::new(memory));
     machine.run(pickle).map_err(|fault| fault.into_error(path))?;

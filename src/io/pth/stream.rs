@@ -48,12 +48,25 @@ pub(super) fn read(
     let mut object = pickle::read(path, &mut stream, budget)?;
     let rest = budget.saturating_sub(object.memory.taken());
     let keys = pickle::read(path, &mut stream, rest)?;
-    let mut begin = stream.stream_position().map_err(read_error)?;
+    let storages = storages(path, &mut stream, size, &mut object, &keys, rest)?;
+    Ok((object, storages))
+}
 
+/// Finds the storages that follow the list of their keys, for which `memory` bytes are left.
+fn storages(
+    path: &Path,
+    stream: &mut BufReader<&mut File>,
+    size: u64,
+    object: &mut Pickle,
+    keys: &Pickle,
+    memory: u64,
+) -> Result<BTreeMap<Box<str>, Location>> {
+    let read_error = |error| Error::io(path, "read", error);
+    let mut begin = stream.stream_position().map_err(read_error)?;
     let Some(Node::List(items)) = keys.nodes.get(keys.root) else {
         return Err(Error::malformed(path, "pickle", "the list of the storages' keys", "something else"));
     };
-    let (mut storages, mut rest) = (BTreeMap::new(), rest.saturating_sub(keys.memory.taken()));
+    let (mut storages, mut rest) = (BTreeMap::new(), memory.saturating_sub(keys.memory.taken()));
     for item in items {
         let key = match (keys.nodes.text(*item), item) {
             (Some(key), _) => key.to_string(),
@@ -91,7 +104,7 @@ pub(super) fn read(
         }
         begin += COUNT + len;
     }
-    Ok((object, storages))
+    Ok(storages)
 }
 
 /// Checks the description of the machine that wrote the file.

@@ -520,7 +520,7 @@ mod pytorch {
                 let name = name.as_bytes();
                 let at: Vec<usize> =
                     (0..bytes.len() - name.len()).filter(|&at| bytes[at..].starts_with(name)).collect();
-                // The length is 8 bytes before the local header's end, and 22 before the directory's.
+                // The length is 8 bytes before the name in a local header, 22 in the directory.
                 for (at, before) in [(at[0], 8), (at[at.len() - 1], 22)] {
                     bytes[at - before..][..4].copy_from_slice(&(len as u32).to_le_bytes());
                 }
