@@ -33,7 +33,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// assert_eq!(read_class_names(&path)?, ["cat", "great dane"]);
 /// std::fs::write(&path, "cat\n\ndog\n").unwrap();
 /// let error = read_class_names(&path).unwrap_err().to_string();
-/// assert!(error.ends_with("line 2: expected the name of a class, found an empty line"), "{error}");
+/// assert!(error.ends_with("line 2: expected the name of a class, found an empty line"));
 /// # std::fs::remove_file(&path).unwrap();
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -59,7 +59,7 @@ pub fn read_class_names(path: impl AsRef<Path>) -> Result<Vec<String>> {
 /// output of the classifier in `weights`.
 ///
 /// # Errors
-/// As [`read_class_names`]; [`Error::Malformed`] about the file of names if there are more or fewer.
+/// As [`read_class_names`]; [`Error::Malformed`] about the file of names if it has more or fewer.
 /// Weights whose classifier has no usual name ([`WeightsFile::num_classes`]) fit any number.
 ///
 /// ```
@@ -128,7 +128,7 @@ pub fn write_class_names(path: impl AsRef<Path>, names: &[impl AsRef<str>]) -> R
 /// Reads a text file of at most `max_len` bytes, without its byte order mark.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] if it is not UTF-8 text, larger, or not of an `allowed` kind.
+/// [`Error::Io`]; [`Error::Malformed`] if it is not UTF-8, larger, or not of an `allowed` kind.
 pub(super) fn read_text(
     path: &Path,
     max_len: u64,

@@ -86,8 +86,8 @@ impl Preset {
     /// Reads a preset from a file that [`Preset::save`] wrote.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it is not a preset, is of a
-    /// later version, or has values that do not fit each other. A file that is something else is
+    /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it is not a preset, is of
+    /// a later version, or has values that do not fit each other. A file that is something else is
     /// named by its [`FileKind`].
     pub fn load(path: impl AsRef<Path>) -> Result<Preset> {
         let path = path.as_ref();
@@ -129,8 +129,8 @@ impl Preset {
     /// Returns the preset that belongs to a file of weights.
     ///
     /// That is the one of [`FILE_NAME`](Preset::FILE_NAME) in its folder. Without such a file it
-    /// follows from the number of outputs of the classifier ([`WeightsFile::num_classes`]): 1000 are
-    /// ImageNet's, 10 and 100 those of CIFAR. The names of the classes are then those of
+    /// follows from the number of outputs of the classifier ([`WeightsFile::num_classes`]): 1000
+    /// are ImageNet's, 10 and 100 those of CIFAR. The names of the classes are then those of
     /// `classes.txt` in the folder, if there is one; with it, any other number of outputs has the
     /// preprocessing of ImageNet.
     ///

@@ -46,7 +46,7 @@ impl WeightsFile {
     /// The classifier is told by its name: those of torchvision, timm, transformers, Keras and
     /// others are known (`fc`, `classifier`, `head.fc`, `predictions`), also below a prefix. It may
     /// be a linear layer, a 1x1 convolution, or a sequence of layers, of which the last counts
-    /// (`fc.1`). If no tensor has such a name, a file with a single matrix has the classifier in it.
+    /// (`fc.1`). If no tensor has such a name, a single matrix in the file is the classifier.
     /// Otherwise the number is not known.
     ///
     /// ```

@@ -220,11 +220,11 @@ fn stem(entries: &[StateEntry]) -> Result<&str> {
 /// classifier, where the model's has the path `head`.
 fn is_in_old_head(key: &str, head: &str) -> bool {
     let around = head.rsplit_once('.').map_or("", |(around, _)| around);
-    let in_same_place = |name: &&str| match around {
+    let in_same_place = |name: &str| match around {
         "" => is_below(key, name),
         around => is_below(key, &format!("{around}.{name}")),
     };
-    is_below(key, head) || CLASSIFIERS.iter().any(|name| in_same_place(&name))
+    is_below(key, head) || CLASSIFIERS.iter().any(|name| in_same_place(name))
 }
 
 /// Whether a tensor belongs to the module at `path`, or to a module in it. At the empty path that

@@ -17,9 +17,9 @@ pub(crate) fn open_regular_file(path: &Path) -> Result<(File, u64)> {
         let found = match () {
             () if !metadata.is_dir() => "not a regular file",
             () if path.join("saved_model.pb").exists() => {
-                "a folder with a TensorFlow SavedModel: save its weights as safetensors in TensorFlow"
+                "not a regular file, but a TensorFlow SavedModel: save its weights as safetensors there"
             }
-            () => "a folder, not a file: name a file in it",
+            () => "not a regular file, but a folder: name a file in it",
         };
         return Err(read_error(io::Error::new(io::ErrorKind::InvalidInput, found)));
     }

@@ -3,7 +3,7 @@
     pip install torch numpy
     python tests/golden/company.py         # a second
 
-Made with torch 2.13.0, numpy 2.4.6, Python 3.11. Each file has the same tensors below `state_dict`, which are small and
+Made with torch 2.15.0, numpy 2.4.6, Python 3.11. Each file has the same tensors below `state_dict`, which are small and
 exact: `weight` [2, 3] counts from 1, `bias` is 0.5 and -0.5.
 """
 import argparse
@@ -77,7 +77,7 @@ def company():
         "numbers": [1 + 2j, 1 << 70, -(1 << 40), 1.5, Decimal("0.1"), fractions.Fraction(1, 3), range(3), slice(1, 2)],
         "bytes": [b"", b"abc\xff", b"x" * 300, bytearray(b"abc"), "é\u20ac\U0001f600", "\ud800"],
         "objects": [argparse.Namespace(lr=0.1, name="run"), Color.RED, config, Settings(), Slots(), Color, len],
-        "torch": [torch.Size([1, 2]), torch.float16, torch.device("cpu"), torch.contiguous_format],
+        "torch": [torch.Size([1, 2]), torch.float16, torch.device("cpu")],
         "loss": torch.nn.CrossEntropyLoss(label_smoothing=0.1),
         "recursive": recursive,
     }

@@ -266,7 +266,9 @@ fn names_of_other_formats_are_refused() -> Result<()> {
 fn the_classifier_is_told_from_other_matrices() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("head.safetensors");
-    let cases: [(&[(&str, &[usize])], Option<usize>); 12] = [
+    /// Tensors by name and shape, and the number of classes.
+    type Case<'a> = (&'a [(&'a str, &'a [usize])], Option<usize>);
+    let cases: [Case<'_>; 12] = [
         (&[("fc.weight", &[1000, 8]), ("fc.bias", &[1000])], Some(1000)),
         (&[("head.fc.weight", &[1000, 8, 1, 1]), ("stem.conv.weight", &[8, 3, 1, 1])], Some(1000)),
         (&[("module.linear.weight", &[10, 8])], Some(10)),

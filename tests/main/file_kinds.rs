@@ -170,7 +170,7 @@ fn weights_are_told_from_what_begins_like_them() {
 fn folders_are_told_from_files() {
     let folder = tempfile::tempdir().unwrap();
     let error = io::read(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("a folder, not a file"), "{error}");
+    assert!(error.contains("not a regular file, but a folder"), "{error}");
     fs::write(folder.path().join("saved_model.pb"), b"\x08\x01").unwrap();
     let error = io::read(folder.path()).unwrap_err().to_string();
     assert!(error.contains("a TensorFlow SavedModel"), "{error}");

@@ -360,7 +360,7 @@ mod pytorch {
         Ok(())
     }
 
-    /// Checkpoints of every protocol, packed again, and in the old stream, with values of every kind
+    /// Checkpoints of every protocol, packed again, and in the old stream, with all kinds of values
     /// beside the weights: see `tests/golden/company.py`.
     #[test]
     fn company_is_passed_over() -> Result<()> {

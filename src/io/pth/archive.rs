@@ -119,17 +119,26 @@ impl Entry {
 
     /// Reads `len` bytes from `begin` on. If that is the whole file, its checksum is compared.
     pub(super) fn read(&self, file: &mut File, begin: u64, len: u64) -> io::Result<Vec<u8>> {
+        let bytes = self.unpack(file, begin, len).map_err(|error| match error.raw_os_error() {
+            Some(_) => error,
+            // What the decoder says is about the file, whatever kind it gives it.
+            None => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+        })?;
+        if len == self.len {
+            let mut checksum = Crc::new();
+            checksum.update(&bytes);
+            self.check(checksum.sum())?;
+        }
+        Ok(bytes)
+    }
+
+    fn unpack(&self, file: &mut File, begin: u64, len: u64) -> io::Result<Vec<u8>> {
         let mut unpacked = self.open(file)?;
         io::copy(&mut (&mut unpacked).take(begin), &mut io::sink())?;
         let mut bytes = Vec::with_capacity(len as usize);
         unpacked.take(len).read_to_end(&mut bytes)?;
         if (bytes.len() as u64) < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if len == self.len {
-            let mut checksum = Crc::new();
-            checksum.update(&bytes);
-            self.check(checksum.sum())?;
         }
         Ok(bytes)
     }
@@ -225,13 +234,13 @@ impl Archive<'_> {
         Ok(memory)
     }
 
-    /// Whether the record that ends an archive is somewhere near the end of the file.
+    /// Whether the whole record that ends an archive is somewhere near the end of the file.
     fn has_end_record(&mut self) -> Result<bool> {
         /// The longest comment after the record.
         const COMMENT: u64 = 1 << 16;
         let len = self.size.min(END + COMMENT);
         let bytes = self.read(self.size - len, len as usize)?;
-        Ok(bytes.windows(4).any(|four| four == b"PK\x05\x06"))
+        Ok(bytes.windows(END as usize).any(|record| record.starts_with(b"PK\x05\x06")))
     }
 
     /// Returns the entries of the directory, whose bytes these are, by the names of the files.

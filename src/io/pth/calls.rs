@@ -109,8 +109,17 @@ pub(super) fn build(machine: &mut Machine, object: Value, state: Value) -> Resul
     Ok(())
 }
 
+/// Makes what a persistent id stands for: a storage, or in a stream the class of a module, whose
+/// source code is stored with it.
+pub(super) fn persistent(machine: &mut Machine, id: Value) -> Result<Value, Fault> {
+    match machine.nodes.items(id) {
+        Some([tag, class, ..]) if machine.nodes.text(*tag) == Some("module") => Ok(*class),
+        _ => storage(machine, id),
+    }
+}
+
 /// Makes a storage of its persistent id: `("storage", class, key, location, elements, view)`.
-pub(super) fn storage(machine: &mut Machine, id: Value) -> Result<Value, Fault> {
+fn storage(machine: &mut Machine, id: Value) -> Result<Value, Fault> {
     let nodes = &machine.nodes;
     let Some([tag, class, key, _location, elements, rest @ ..]) = nodes.items(id) else {
         return malformed("the id of a storage", "something else");

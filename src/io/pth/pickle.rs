@@ -9,7 +9,7 @@ use super::{
     input::{Fault, MAX_NAME_LEN, bytes, line, long, malformed, short, skip},
     names::{self, Called},
     opcode,
-    value::{Class, Memory, Node, Nodes, Storage, TEXT_AT_ONCE, Value},
+    value::{Class, Memory, Node, Nodes, Storage, TEXT_AT_ONCE, TooMuch, Value},
 };
 use crate::Result;
 use std::{
@@ -32,8 +32,8 @@ pub(super) struct Pickle {
 /// Reads one pickle, which may take `memory` bytes.
 ///
 /// # Errors
-/// [`Error::Malformed`](crate::Error) if it is truncated, has an instruction that `torch.save` does not write,
-/// would do harm in Python, or takes more memory; [`Error::Io`](crate::Error).
+/// [`Error::Malformed`](crate::Error) if it is truncated, has an instruction that `torch.save` does
+/// not write, would do harm in Python, or takes more memory; [`Error::Io`](crate::Error).
 pub(super) fn read(path: &Path, pickle: &mut impl BufRead, memory: u64) -> Result<Pickle> {
     let mut machine = Machine::new(Memory::new(memory));
     machine.run(pickle).map_err(|fault| fault.into_error(path))?;
@@ -232,7 +232,7 @@ impl Machine {
             }
             opcode::BINPERSID => {
                 let id = self.pop()?;
-                calls::storage(self, id)?
+                calls::persistent(self, id)?
             }
             _ => return Ok(false),
         };
@@ -315,12 +315,16 @@ impl Machine {
 
     /// Pushes a text, or nothing but its place if it is no UTF-8: bytes of Python 2.
     fn text(&mut self, pickle: &mut impl BufRead, len: u64) -> Result<(), Fault> {
-        self.memory.take_text(len)?;
-        let mut text = Vec::with_capacity(len.min(TEXT_AT_ONCE) as usize);
-        pickle.take(len).read_to_end(&mut text)?;
-        if (text.len() as u64) < len {
+        let readable = len.min(self.memory.longest_text());
+        let mut text = Vec::with_capacity(readable.min(TEXT_AT_ONCE) as usize);
+        pickle.take(readable).read_to_end(&mut text)?;
+        if (text.len() as u64) < readable {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        if readable < len {
+            return Err(TooMuch::Memory.into());
+        }
+        self.memory.take_text(len)?;
         match String::from_utf8(text) {
             Ok(text) => self.push_node(Node::Text(text.into())),
             Err(_) => self.push(Value::Plain),

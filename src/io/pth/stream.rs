@@ -45,15 +45,28 @@ pub(super) fn read(
         return Err(Error::malformed(path, "version", VERSION, "another"));
     }
     check_machine(path, &pickle::read(path, &mut stream, HEADER)?)?;
-    let object = pickle::read(path, &mut stream, budget)?;
+    let mut object = pickle::read(path, &mut stream, budget)?;
     let rest = budget.saturating_sub(object.memory.taken());
     let keys = pickle::read(path, &mut stream, rest)?;
-    let mut begin = stream.stream_position().map_err(read_error)?;
+    let storages = storages(path, &mut stream, size, &mut object, &keys, rest)?;
+    Ok((object, storages))
+}
 
+/// Finds the storages that follow the list of their keys, for which `memory` bytes are left.
+fn storages(
+    path: &Path,
+    stream: &mut BufReader<&mut File>,
+    size: u64,
+    object: &mut Pickle,
+    keys: &Pickle,
+    memory: u64,
+) -> Result<BTreeMap<Box<str>, Location>> {
+    let read_error = |error| Error::io(path, "read", error);
+    let mut begin = stream.stream_position().map_err(read_error)?;
     let Some(Node::List(items)) = keys.nodes.get(keys.root) else {
         return Err(Error::malformed(path, "pickle", "the list of the storages' keys", "something else"));
     };
-    let (mut storages, mut rest) = (BTreeMap::new(), rest.saturating_sub(keys.memory.taken()));
+    let (mut storages, mut rest) = (BTreeMap::new(), memory.saturating_sub(keys.memory.taken()));
     for item in items {
         let key = match (keys.nodes.text(*item), item) {
             (Some(key), _) => key.to_string(),
@@ -61,13 +74,15 @@ pub(super) fn read(
             _ => return Err(Error::malformed(path, "pickle", "the key of a storage", "something else")),
         };
         let at = format!("storage {key}");
-        let Some(storage) = object.storages.get(key.as_str()) else {
+        let Some(storage) = object.storages.get(key.as_str()).cloned() else {
             return Err(Error::malformed(path, at, "a storage of the object", "another"));
         };
-        let Some(left) = rest.checked_sub(PLACE + key.len() as u64) else {
-            return Err(Error::malformed(path, at, "keys in proportion to the file", "more"));
+        // The place of a storage exists beside the keys now, and beside the object's tensors later.
+        let taken = PLACE + key.len() as u64;
+        rest = match (rest.checked_sub(taken), object.memory.take(taken)) {
+            (Some(rest), Ok(())) => rest,
+            _ => return Err(Error::malformed(path, at, "keys in proportion to the file", "more")),
         };
-        rest = left;
         let mut count = [0; COUNT as usize];
         let len = storage.end * storage.element.size as u64;
         if size.saturating_sub(begin) < COUNT.saturating_add(len) {
@@ -89,7 +104,7 @@ pub(super) fn read(
         }
         begin += COUNT + len;
     }
-    Ok((object, storages))
+    Ok(storages)
 }
 
 /// Checks the description of the machine that wrote the file.

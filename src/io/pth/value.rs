@@ -134,9 +134,15 @@ impl Memory {
         self.take(MEMO_PLACE)
     }
 
-    /// Counts a text before it is read.
+    /// Returns the length of the longest text that may be read.
+    pub(super) fn longest_text(&self) -> u64 {
+        self.max.saturating_sub(self.taken) / GROWTH
+    }
+
+    /// Counts a text that was read.
     pub(super) fn take_text(&mut self, len: u64) -> Result<(), TooMuch> {
-        self.take(if len > TEXT_AT_ONCE { GROWTH.saturating_mul(len) } else { len } + ALLOCATION)
+        let growth = if len > TEXT_AT_ONCE { GROWTH } else { 1 };
+        self.take(len.saturating_mul(growth).saturating_add(ALLOCATION))
     }
 
     pub(super) fn take_step(&mut self) -> Result<(), TooMuch> {
@@ -164,7 +170,7 @@ impl Nodes {
         let values = size_of::<Value>() as u64;
         memory.take(GROWTH * size_of::<Place>() as u64)?;
         memory.take(match &node {
-            // The text itself was counted before it was read.
+            // The text itself was counted when it was read.
             Node::Text(_) => 0,
             Node::Class(class) => (size_of::<Class>() + class.module.len() + class.name.len()) as u64,
             Node::Tuple(items) => values * items.len() as u64,

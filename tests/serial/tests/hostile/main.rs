@@ -303,8 +303,10 @@ mod pytorch {
         };
         let shared = |count: u8| -> Vec<u8> {
             let twice = (0..count).flat_map(|i| [b'h', i, b'h', i, 0x86, b'q', i + 1]);
-            [b"\x80\x02}".to_vec(), text("a"), b"K\x01\x85q\x00".to_vec(), twice.collect(), b"s.".to_vec()]
-                .concat()
+            let begin = [b"\x80\x02}".to_vec(), text("a"), b"K\x01\x85q\x00".to_vec()].concat();
+            // All but the dictionary and the key are popped, and the last is taken from the memo.
+            let pops = b"0".repeat(usize::from(count) + 1);
+            [begin, twice.collect(), pops, [b'h', count].to_vec(), b"s.".to_vec()].concat()
         };
         let of =
             |begin: &[u8], many: &[u8], count: usize, end: &[u8]| [begin, &many.repeat(count), end].concat();
@@ -518,7 +520,7 @@ mod pytorch {
                 let name = name.as_bytes();
                 let at: Vec<usize> =
                     (0..bytes.len() - name.len()).filter(|&at| bytes[at..].starts_with(name)).collect();
-                // The length is 8 bytes before the local header's end, and 22 before the directory's.
+                // The length is 8 bytes before the name in a local header, 22 in the directory.
                 for (at, before) in [(at[0], 8), (at[at.len() - 1], 22)] {
                     bytes[at - before..][..4].copy_from_slice(&(len as u32).to_le_bytes());
                 }
@@ -632,8 +634,8 @@ mod pytorch {
             }
         }
         // What the object takes is not granted to the keys after it once more.
-        let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 1000, b"u.");
-        let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 1500, b"e.");
+        let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 2000, b"u.");
+        let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 6000, b"e.");
         let whole = in_stream(&object);
         let stream = [&whole[..whole.len() - 4], &keys].concat();
         place.refused("an object and keys", &stream, "twice the file");
