@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! # Without arguments it explains the weights that the example cifar10 wrote, if there are any,
-//! # and otherwise trains on synthetic images first, for a minute or two.
+//! # and otherwise trains on synthetic images first, for two or three minutes.
 //! cargo run --release --example grad_cam
 //! cargo run --release --example grad_cam -- --model resnet18_cifar --layer layer4 \
 //!     --weights resnet18.safetensors --data cifar-10-batches-bin
@@ -45,7 +45,7 @@ struct Options {
     #[arg(long, env = "SKIPGRAD_CIFAR10")]
     data: Option<PathBuf>,
     /// Number of epochs of the training.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 6)]
     epochs: u64,
     /// Seed of the training's random numbers.
     #[arg(long, default_value_t = 0)]

@@ -74,7 +74,7 @@ mod tests {
         let normalize = Normalize::cifar10();
         for seed in 0..5 {
             let mut model = models::build("resnet20", &ModelOptions::classes(10), &mut Rng::seed(seed))?;
-            train(&mut model, data.train(), &normalize, [4, seed])?;
+            train(&mut model, data.train(), &normalize, [6, seed])?;
             let accuracy = report(&model, &data.test(), &normalize)?;
             println!("{}, seed {seed}: {accuracy:.3}", Isa::active().name());
             assert!(accuracy >= 0.9, "{}, seed {seed}: {accuracy}", Isa::active().name());
