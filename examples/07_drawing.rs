@@ -1,7 +1,7 @@
 //! Draws networks: a ResNet's shortcuts and a DenseNet's connections.
 //!
-//! `cargo run --release --example 07_drawing` writes `resnet18.svg` and `densenet.svg` to the folder
-//! for temporary files, or to the one that is given.
+//! `cargo run --release --example 07_drawing` writes `resnet18.svg` and `densenet.svg` to the
+//! folder for temporary files, or to the one that is given.
 
 use skipgrad::{
     Result, Rng,

@@ -3,7 +3,8 @@
 //! ```sh
 //! cargo run --release --example evaluate -- \
 //!     --model resnet20 --weights weights.safetensors --data cifar-10-batches-bin
-//! # Weights of PyTorch, with the normalization that they were published with:
+//! # Weights of PyTorch, with the normalization that they were published with; without these
+//! # options it is that of `preset.json` beside the weights, or else CIFAR-10's:
 //! cargo run --release --features pth --example evaluate -- \
 //!     --model resnet20 --weights resnet20.th --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 //! ```
@@ -12,7 +13,7 @@ use clap::Parser;
 use skipgrad::{
     Rng,
     autograd::Tape,
-    data::{Cifar10, Compose, Loader, Normalize, SyntheticShapes},
+    data::{Cifar10, Compose, Loader, Normalize, Preset, SyntheticShapes},
     io,
     models::{self, ModelOptions},
     nn::Module,
@@ -33,10 +34,10 @@ struct Options {
     #[arg(long, env = "SKIPGRAD_CIFAR10")]
     data: Option<PathBuf>,
     /// Means of red, green and blue, subtracted from pixels in [0, 1].
-    #[arg(long, value_delimiter = ',', default_values_t = [0.4914, 0.4822, 0.4465])]
+    #[arg(long, value_delimiter = ',', requires = "std")]
     mean: Vec<f32>,
     /// Standard deviations of red, green and blue.
-    #[arg(long, value_delimiter = ',', default_values_t = [0.2470, 0.2435, 0.2616])]
+    #[arg(long, value_delimiter = ',', requires = "mean")]
     std: Vec<f32>,
     /// Print the logits of the first image, too.
     #[arg(long)]
@@ -60,7 +61,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
     io::load(&mut model, &options.weights)?;
-    let normalize = Normalize::new(&options.mean[..], &options.std[..]);
+    let normalize = normalize(options)?;
     let loader = Loader::new(images, 250).transform(Compose::new().then(normalize)).num_workers(1);
 
     if options.logits
@@ -74,4 +75,16 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     println!("top5 {}/{}", metrics.top5, metrics.images);
     println!("loss {:.6}", metrics.loss());
     Ok(())
+}
+
+/// Returns the normalization of the options, of the preset beside the weights, or CIFAR-10's.
+fn normalize(options: &Options) -> Result<Normalize, Box<dyn Error>> {
+    let preset = options.weights.with_file_name(Preset::FILE_NAME);
+    Ok(if !options.mean.is_empty() {
+        Normalize::new(&options.mean[..], &options.std[..])
+    } else if preset.exists() {
+        Preset::load(&preset)?.normalize
+    } else {
+        Normalize::cifar10()
+    })
 }

@@ -1,7 +1,10 @@
 //! The one error type of the crate: structured, so that a program can act on it, and worded, so
 //! that a person can.
 
+mod advice;
+
 use crate::{Shape, ShapePattern};
+use advice::{NotInState, how_to_name, suggested};
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -67,21 +70,29 @@ pub enum Error {
         /// The size of the allocation that failed.
         bytes: usize,
     },
-    /// Training produced a value that is not finite; the model is as it was before that step.
+    /// Training produced a value that is not finite, which no checkpoint has.
     ///
-    /// A smaller learning rate, a longer warmup or clipped gradients are the usual remedies.
+    /// If that was found before a step (the loss, the norm of gradients, running statistics), the
+    /// model is as it was before that step. A smaller learning rate, a longer warmup or clipped
+    /// gradients are the usual remedies; see also
+    /// [`OnDivergence`](crate::train::OnDivergence).
     #[error(
-        "train: {what} is not finite in epoch {epoch}, batch {batch}, at a learning rate of {learning_rate}"
+        "train: {what} is not finite in epoch {epoch}, batch {batch}, at a learning rate of \
+         {learning_rate}; {}",
+        good(checkpoint.as_deref())
     )]
     Diverged {
         /// The epoch, counted from 1 as in [`Step`](crate::train::Step).
         epoch: usize,
-        /// The batch of that epoch, counted from 1.
+        /// The batch of that epoch, counted from 1; the last one if an evaluation found it.
         batch: usize,
-        /// The quantity that is not finite, and its value: `loss (NaN)`, `gradient norm (inf)`.
+        /// The quantity that is not finite, and its value: `loss (NaN)`, `gradient norm (inf)`,
+        /// `bn1.running_var (inf)`, `test loss (NaN)`.
         what: String,
         /// The learning rate of the step.
         learning_rate: f32,
+        /// The last good checkpoint, if there is one.
+        checkpoint: Option<PathBuf>,
     },
     /// `backward` found nothing to differentiate: the recording was consumed before, or the value
     /// does not depend on any parameter.
@@ -95,6 +106,28 @@ pub enum Error {
     NoGradient {
         /// The path of the parameter.
         name: String,
+    },
+    /// A pass met a trainable parameter, or a buffer with a new value, that the state of the model
+    /// does not name, so that it would be neither trained nor saved.
+    ///
+    /// A field has `#[state(skip)]`, a hand-written `visit` leaves it out, or the pass read a copy,
+    /// which is another parameter.
+    #[error("{op}: {}", NotInState { kind, shape, after: after.as_deref() })]
+    NotInState {
+        /// What it is: `trainable parameter` or `buffer`.
+        kind: &'static str,
+        /// The operation that read it first.
+        op: &'static str,
+        /// The sizes of its axes in memory.
+        shape: Vec<usize>,
+        /// The name of the parameter that was read before it, if that is known and there is one.
+        after: Option<String>,
+    },
+    /// The inputs of an operation are on different tapes.
+    #[error("{op}: the inputs are on different tapes: put all values of a pass on one, that of `x.tape()`")]
+    DifferentTapes {
+        /// The operation that returned the error.
+        op: &'static str,
     },
     /// Named tensors do not fit a model. Every mismatch is listed, and the model is unchanged.
     #[error("{}", StateMismatch { file, missing, unexpected, misshapen, nearest })]
@@ -120,7 +153,7 @@ pub enum Error {
         faults: Vec<Error>,
     },
     /// A name that is not in the table where it was looked up.
-    #[error("unknown {kind} {name:?}; known are: {}", known.join(", "))]
+    #[error("unknown {kind} {name:?}{}; known are: {}", suggested(name, known), known.join(", "))]
     UnknownName {
         /// The kind of thing that was looked up: `model`, `schedule`.
         kind: &'static str,
@@ -130,12 +163,15 @@ pub enum Error {
         known: Vec<&'static str>,
     },
     /// A name that no module of a network has, or more than one.
-    #[error("no single module {name:?}; nearest are: {}", nearest.join(", "))]
+    #[error("no single module {name:?}; nearest are: {}{}", nearest.join(", "), how_to_name(*has_state))]
     UnknownModule {
         /// The name that was looked up.
         name: String,
         /// The paths of the modules whose names are most similar.
         nearest: Vec<String>,
+        /// Whether the network has parameters or buffers below this name. Then the module did not
+        /// run, or a hand-written `forward` called it without its name.
+        has_state: bool,
     },
     /// A file whose content is not valid.
     #[error("{}: {at}: expected {expected}, found {found}", path.display())]
@@ -253,6 +289,16 @@ fn truncated(mut text: String) -> String {
         text.push_str("...");
     }
     text
+}
+
+/// Says which checkpoint can be resumed from.
+fn good(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => {
+            format!("the last good checkpoint is {}; resume from it at a lower learning rate", path.display())
+        }
+        None => "no checkpoint was written; begin again at a lower learning rate".to_string(),
+    }
 }
 
 fn listed(faults: &[Error]) -> String {

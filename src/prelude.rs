@@ -6,5 +6,5 @@ pub use crate::{
     graph::ModuleExt,
     models::{DenseNet, Model, ModelOptions, ResNet},
     nn::Module,
-    optim::{AdamW, Optimizer, Schedule, Sgd},
+    optim::{Adam, AdamW, Optimizer, Schedule, Sgd},
 };

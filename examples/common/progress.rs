@@ -26,8 +26,13 @@ impl Progress {
     /// Shows a step.
     pub(crate) fn step(&mut self, step: &Step) {
         let numbers = format!(
-            "{:.0} images/s, loss {:.4}, accuracy {:.4}, lr {:.5}",
-            step.images_per_second, step.mean_loss, step.accuracy, step.lr
+            "{:.0} images/s, loss {:.4}, accuracy {:.4}, lr {:.5}, left: {} of the epoch, {} in all",
+            step.images_per_second,
+            step.mean_loss,
+            step.accuracy,
+            step.lr,
+            time(step.eta),
+            time(step.total_eta)
         );
         if self.terminal {
             let bar = self.bar.get_or_insert_with(|| {
@@ -37,18 +42,12 @@ impl Progress {
                 ProgressBar::new(step.batches as u64).with_style(style.progress_chars("=> "))
             });
             bar.set_prefix(format!("epoch {}/{}", step.epoch, step.epochs));
-            bar.set_message(format!("{numbers}, {} s left", step.eta.as_secs()));
+            bar.set_message(numbers);
             bar.set_position(step.batch as u64);
         } else if self.last.elapsed() >= PAUSE {
             self.last = Instant::now();
-            println!(
-                "epoch {}/{} batch {}/{}: {numbers}, {} s left",
-                step.epoch,
-                step.epochs,
-                step.batch,
-                step.batches,
-                step.eta.as_secs()
-            );
+            let Step { epoch, epochs, batch, batches, .. } = step;
+            println!("epoch {epoch}/{epochs} batch {batch}/{batches}: {numbers}");
         }
     }
 
@@ -71,5 +70,16 @@ impl Progress {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Formats a duration as `12 s`, `3:05` or `1:02:30`.
+fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest} s"),
+        (0, _) => format!("{minutes}:{rest:02}"),
+        _ => format!("{hours}:{minutes:02}:{rest:02}"),
     }
 }

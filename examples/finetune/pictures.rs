@@ -2,35 +2,43 @@
 
 use crate::Options;
 use image::RgbImage;
-use skipgrad::{
-    Rng,
-    data::{ImageFolder, ImageFolderOptions, SyntheticShapes},
-};
-use std::{error::Error, fs, path::Path};
+use skipgrad::data::{ImageFolder, ImageFolderOptions, SyntheticShapes};
+use std::{collections::BTreeMap, error::Error, fs, path::Path};
 
-/// Opens the training and the test pictures.
-pub(crate) fn open(options: &Options) -> Result<(ImageFolder, ImageFolder), Box<dyn Error>> {
+/// Opens the training and the test pictures, and prints how the folder was taken.
+pub(crate) fn open(options: &Options, seed: u64) -> Result<(ImageFolder, ImageFolder), Box<dyn Error>> {
     let root = match &options.data {
         Some(root) => root.clone(),
         None => {
             let root = options.out.join("pictures");
             println!("no folder named: drawing pictures into {}", root.display());
-            draw(&root, options.seed)?;
+            draw(&root, seed)?;
             root
         }
     };
-    let open = |folder: &Path| ImageFolderOptions::new(options.size).strict(options.strict).open(folder);
-    let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|folder| folder.is_dir());
-    let Some(test) = test.filter(|_| root.join("train").is_dir()) else {
-        return Ok(open(&root)?.split(options.part, Rng::seed(options.seed))?);
-    };
-    let (training, evaluation) = (open(&root.join("train"))?, open(&test)?);
-    if training.classes() != evaluation.classes() {
-        let train = root.join("train");
-        return Err(format!("{} has other classes than {}", test.display(), train.display()).into());
+    let folder = ImageFolderOptions::new(options.size)
+        .strict(options.strict)
+        .natural_order(options.natural_order)
+        .split(options.part, seed);
+    let parts = folder.open_parts(&root)?;
+    for note in &parts.notes {
+        println!("{}: {note}", root.display());
     }
-    Ok((training, evaluation))
+    let ignored = parts.train.ignored_files().iter().chain(parts.evaluation().ignored_files());
+    // The two parts of a split share the list.
+    let ignored: BTreeMap<_, _> = ignored.map(|(path, reason)| (path, reason)).collect();
+    for (path, reason) in ignored.iter().take(LISTED) {
+        println!("ignored: {}: {reason}", path.display());
+    }
+    if ignored.len() > LISTED {
+        println!("ignored: {} files more", ignored.len() - LISTED);
+    }
+    let evaluation = parts.evaluation().clone();
+    Ok((parts.train, evaluation))
 }
+
+/// Most ignored files that are printed.
+const LISTED: usize = 10;
 
 /// The classes of the synthetic folder, and the number of pictures of each class.
 const CLASSES: [usize; 4] = [0, 3, 5, 8];

@@ -2,30 +2,27 @@
 //! al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization").
 //!
 //! ```sh
-//! # Without arguments it first trains on synthetic images, for a minute or two.
+//! # Without arguments it explains the weights that the example cifar10 wrote, if there are any,
+//! # and otherwise trains on synthetic images first, for two or three minutes.
 //! cargo run --release --example grad_cam
-//! # Or train longer first, and explain those weights:
-//! cargo run --release --example cifar10
-//! cargo run --release --example grad_cam -- \
-//!     --model resnet20 --weights runs/cifar10/weights.safetensors
+//! cargo run --release --example grad_cam -- --model resnet18_cifar --layer layer4 \
+//!     --weights resnet18.safetensors --data cifar-10-batches-bin
 //! ```
 //!
 //! For each of the first test images it writes a picture to `--out`: the image, and next to it the
 //! image under the heat map of the predicted class, from blue (no influence) to red. It also
 //! measures whether the maps are faithful: the probability of the predicted class should fall more
-//! when the hottest quarter of the pixels is painted over than when the coldest quarter is.
+//! when the hottest quarter of the pixels is painted over than when the coldest quarter is. Before
+//! that it measures whether the network has learned, since nothing explains one that guesses.
 
 mod picture;
+mod training;
 
 use clap::Parser;
 use skipgrad::{
     autograd::{State, StateMut},
-    data::{
-        Cifar10, Compose, Images, Loader, Normalize, RandomCrop, RandomHorizontalFlip, SyntheticShapes,
-        Transform,
-    },
+    data::{Cifar10, Normalize, Preset, SyntheticShapes, Transform},
     io, models,
-    optim::Schedule,
     prelude::*,
 };
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -36,15 +33,23 @@ struct Options {
     /// Name of the network.
     #[arg(long, default_value = "resnet20")]
     model: String,
-    /// Weights; without them the network is trained first.
+    /// Weights; by default those that the example cifar10 wrote for a ResNet-20 and the same
+    /// classes, if there are any.
+    /// Without weights the network is trained first.
     #[arg(long)]
     weights: Option<PathBuf>,
+    /// Train the network first, even if there are weights.
+    #[arg(long, conflicts_with = "weights")]
+    train: bool,
     /// Folder of CIFAR-10's binary version; by default synthetic images are used.
     #[arg(long, env = "SKIPGRAD_CIFAR10")]
     data: Option<PathBuf>,
-    /// Number of training steps.
-    #[arg(long, default_value_t = 250)]
-    steps: usize,
+    /// Number of epochs of the training.
+    #[arg(long, default_value_t = 6)]
+    epochs: u64,
+    /// Seed of the training's random numbers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Module whose feature maps are weighted, usually the last one before the pooling. Earlier
     /// ones have more pixels and less specific features.
     #[arg(long, default_value = "layer3")]
@@ -79,11 +84,11 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let normalize = Normalize::cifar10();
-    let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(0))?;
-    match &options.weights {
-        Some(path) => drop(io::load(&mut model, path)?),
-        None => train_model(&mut model, train, &normalize, options.steps)?,
+    let mut model = models::build(&options.model, &ModelOptions::classes(10), &mut Rng::seed(options.seed))?;
+    if !load(options, &mut model, test.classes())? {
+        training::train(&mut model, train, &normalize, [options.epochs, options.seed])?;
     }
+    training::report(&model, &test, &normalize)?;
     // With all parameters frozen, the tape records only from the captured feature maps on.
     model.visit_mut("", &mut |_, slot| {
         if let StateMut::Param(param) = slot {
@@ -96,7 +101,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let [height, width, channels] = test.image_shape();
     let images = normalized(&pixels, &normalize)?;
     let maps = grad_cam(&model, &images, &options.layer)?;
-    fs::create_dir_all(&options.out)?;
+    fs::create_dir_all(&options.out).map_err(|error| Error::io(&options.out, "create", error))?;
     let (labels, names) = (test.labels(0..test.len())?, test.classes());
     let size = height * width * channels;
     for (i, (map, image)) in maps.iter().zip(pixels.data().chunks(size)).enumerate() {
@@ -119,30 +124,37 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Trains for a number of steps.
-fn train_model(model: &mut Box<dyn Model>, train: Images, normalize: &Normalize, steps: usize) -> Result<()> {
-    println!("no --weights: {steps} steps of training");
-    let augment =
-        Compose::new().then(RandomCrop::with_padding(4)).then(RandomHorizontalFlip).then(normalize.clone());
-    let loader = Loader::new(train, 64).shuffle(0).transform(augment).drop_last(true);
-    let schedule = Schedule::one_cycle(0.2, steps);
-    let mut sgd = Sgd::new(0.2).momentum(0.9).weight_decay(5e-4).no_decay_on_norms_and_biases();
-    let (mut step, mut epoch) = (0, 0);
-    while step < steps {
-        for batch in loader.epoch(epoch)?.take(steps - step) {
-            let batch = batch?;
-            sgd.set_lr(schedule.lr(step));
-            let tape = Tape::train(Rng::seed(step as u64));
-            let loss = model.forward(&tape.input(batch.images))?.cross_entropy(&batch.labels)?;
-            if step % 25 == 0 {
-                println!("step {step}: loss {:.3}", loss.item());
+/// The weights that the example cifar10 writes by default, of a ResNet-20.
+const TRAINED: &str = "runs/cifar10/weights.safetensors";
+
+/// Loads the weights that the options name, or those of the example cifar10 if they are for the
+/// same classes; returns whether there are any.
+fn load(options: &Options, model: &mut Box<dyn Model>, classes: &[String]) -> Result<bool> {
+    let path = match &options.weights {
+        Some(path) => path.clone(),
+        None => {
+            let written = PathBuf::from(TRAINED);
+            let fits = !options.train
+                && options.model == "resnet20"
+                && written.exists()
+                && Preset::for_weights(&written).is_ok_and(|preset| preset.classes == classes);
+            if !fits {
+                return Ok(false);
             }
-            sgd.step(model, loss.backward()?)?;
-            step += 1;
+            written
         }
-        epoch += 1;
+    };
+    match io::load(model, &path) {
+        Ok(_) => {
+            println!("{} with the weights of {}", options.model, path.display());
+            Ok(true)
+        }
+        Err(error) if options.weights.is_none() => {
+            println!("training, because these weights do not fit: {error}");
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 /// The heat map of one image for its predicted class.

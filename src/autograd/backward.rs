@@ -2,9 +2,11 @@
 
 use super::{
     tape::{Node, Var},
+    unnamed::Reader,
     updates::Updates,
 };
 use crate::{Error, Result, Tensor};
+use std::collections::BTreeMap;
 
 impl Var<'_> {
     /// Computes the gradients of this value, a loss of one element, with respect to every parameter
@@ -50,10 +52,17 @@ impl Var<'_> {
         let mut gradients: Vec<Option<Tensor>> = vec![None; nodes.len()];
         gradients[root] = Some(gradient);
         let mut updates = Updates::of(self.tape.observed.take());
+        let mut readers: BTreeMap<usize, &'static str> = BTreeMap::new();
         while let Some(node) = nodes.pop() {
             let Some(gradient) = gradients.pop().flatten() else { continue };
             match node {
-                Node::Leaf(id) => updates.add_gradient(id, gradient),
+                Node::Leaf { id, is_param } => {
+                    updates.add_gradient(id, gradient);
+                    if is_param {
+                        let operation = readers.remove(&nodes.len()).unwrap_or("param");
+                        updates.readers.insert(id, Reader { operation, node: nodes.len() });
+                    }
+                }
                 Node::RetainGrad { id, input } => {
                     updates.add_gradient(id, gradient.clone());
                     add(&mut gradients[input], gradient);
@@ -65,6 +74,10 @@ impl Var<'_> {
                         let (Some((id, shape)), Some(result)) = (input, result) else { continue };
                         if *result.shape() != shape {
                             return Err(Error::shape(name, "gradient", &shape, result.shape()));
+                        }
+                        // The sweep meets the first operation that read a parameter last.
+                        if matches!(nodes[id], Node::Leaf { is_param: true, .. }) {
+                            readers.insert(id, name);
                         }
                         add(&mut gradients[id], result);
                     }

@@ -75,7 +75,7 @@ impl<'t> Var<'t> {
     /// the inputs and the output are saved.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the inputs are on different tapes.
+    /// [`Error::DifferentTapes`](crate::Error::DifferentTapes).
     ///
     /// # Panics
     /// Panics if `forward` returns a value of another shape, or if memory runs out.

@@ -45,6 +45,8 @@ pub enum Kind {
     Mul,
     /// A product with a constant.
     Scale(f32),
+    /// A product of each channel of images with a factor; the inputs are the images and the gate.
+    ScaleChannels,
     /// A rectified linear unit.
     Relu,
     /// A logistic function.

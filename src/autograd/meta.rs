@@ -12,6 +12,7 @@ use super::{
     param::StateId,
     saved::{Recompute, Saved},
     tape::{Backward, Node, Tape, Var},
+    unnamed::Met,
 };
 use crate::{Error, Result, Shape, Tensor, tensor::MemoryTracker};
 use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
@@ -163,7 +164,9 @@ pub(super) struct Meta {
     tracker: MemoryTracker,
     /// The tag of tensors that no operation made: inputs, gradients, updates.
     tag: usize,
-    operations: RefCell<Vec<Operation>>,
+    pub(super) operations: RefCell<Vec<Operation>>,
+    /// The trainable parameters and the observed buffers, in the order of the pass.
+    pub(super) met: RefCell<Vec<Met>>,
     /// The faults so far, if the pass collects them instead of ending at the first.
     faults: Option<RefCell<Vec<Error>>>,
     /// The values whose shape is not known since a fault; what is computed from them is not either.
@@ -174,8 +177,8 @@ impl Default for Meta {
     fn default() -> Meta {
         let tracker = MemoryTracker::default();
         let tag = tracker.new_tag();
-        let (operations, unknown) = Default::default();
-        Meta { tracker, tag, operations, faults: None, unknown }
+        let (operations, met, unknown) = Default::default();
+        Meta { tracker, tag, operations, met, faults: None, unknown }
     }
 }
 
@@ -215,7 +218,7 @@ impl Meta {
     /// Goes on after a fault, if the pass collects them. What does not fit a value of unknown shape
     /// is no fault of its own.
     fn recover<'t>(&self, fault: Fault, from_unknown: bool, input: &Var<'t>) -> Result<Var<'t>> {
-        let Fault { error, inferred_shape } = fault;
+        let (error, inferred_shape) = fault.into_parts();
         let Some(faults) = &self.faults else { return Err(error) };
         if !from_unknown {
             faults.borrow_mut().push(error.in_module(input.tape.path()));

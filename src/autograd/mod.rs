@@ -1,8 +1,8 @@
 //! Reverse-mode differentiation on a tape that is a value.
 //!
 //! A [`Tape`] is one pass through a network, and [`Var`]s are the values computed on it. Each
-//! operation is an [`Op`], applied to values: it computes a value and, while the tape records, keeps
-//! what its backward needs. [`Var::backward`] consumes the recording, from the loss to the
+//! operation is an [`Op`], applied to values: it computes a value and, while the tape records,
+//! keeps what its backward needs. [`Var::backward`] consumes the recording, from the loss to the
 //! parameters: each backward function runs once and is freed with the activations it saved. The
 //! result, [`Updates`], has the gradients of [`Param`]s and the new values of [`Buffer`]s, by
 //! identity, for an optimizer to apply. A module does not change while it runs, so threads can
@@ -32,6 +32,8 @@ mod saved;
 mod scope;
 mod state;
 mod tape;
+mod tree;
+mod unnamed;
 mod updates;
 
 pub use check::{GradientCheck, gradient_check};
@@ -49,4 +51,6 @@ pub use skipgrad_derive::State;
 pub use state::rename;
 pub use state::{NamedTensors, State, StateMut, StateRef, join};
 pub use tape::{Mode, Tape, Var};
+pub use tree::Tree;
+pub(crate) use tree::displayed_as_tree;
 pub use updates::Updates;

@@ -29,7 +29,9 @@ use std::ptr;
 /// impl Op for LeakyRelu {
 ///     type Context = Tensor;
 ///     fn name(&self) -> &'static str { "leaky_relu" }
-///     fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> { Ok(*inputs[0].shape()) }
+///     fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
+///         Ok(*inputs[0].shape())
+///     }
 ///     fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Tensor) {
 ///         let x = inputs[0].value();
 ///         let y = Tensor::build(shape, |y| {
@@ -90,7 +92,7 @@ pub trait Op: Send + Sync + 'static {
     /// Runs the operation on the tape of the inputs.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no input, or if the inputs are on different tapes; what
+    /// [`Error::Argument`] if there is no input; [`Error::DifferentTapes`]; what
     /// [`Op::output_shape`] returns.
     ///
     /// # Panics
@@ -147,19 +149,18 @@ impl<'a> From<&'a Tensor> for Input<'a> {
 
 /// What does not fit, and the shape that the output would have if it did.
 #[derive(Debug)]
-#[non_exhaustive]
-pub struct Fault {
-    /// What does not fit.
-    pub error: Error,
-    /// The shape that the output would have, if it is known. A pass that collects faults goes on
-    /// with it.
-    pub inferred_shape: Option<Shape>,
-}
+pub struct Fault(Box<(Error, Option<Shape>)>);
 
 impl Fault {
-    /// Makes a fault after which a pass that collects faults goes on with this shape.
+    /// Makes a fault after which a pass that collects faults goes on with this shape, if it is
+    /// known.
     pub fn new(error: Error, inferred_shape: impl Into<Option<Shape>>) -> Fault {
-        Fault { error, inferred_shape: inferred_shape.into() }
+        Fault(Box::new((error, inferred_shape.into())))
+    }
+
+    /// Returns what does not fit, and the shape that the output would have.
+    pub fn into_parts(self) -> (Error, Option<Shape>) {
+        *self.0
     }
 }
 
@@ -188,7 +189,7 @@ impl<O: Op> AnyOp for O {
     }
 
     fn compute(&self, inputs: &[Input<'_>]) -> Result<Tensor> {
-        let shape = Op::output_shape(self, inputs).map_err(|fault| fault.error)?;
+        let shape = Op::output_shape(self, inputs).map_err(|fault| fault.into_parts().0)?;
         Ok(self.forward(inputs, shape).0)
     }
 
@@ -209,13 +210,13 @@ pub(crate) fn apply_with<'t, O: Op, A>(
         return Err(Error::argument(name, "inputs", "at least one", "none"));
     };
     if inputs.iter().any(|input| !ptr::eq(input.tape, tape)) {
-        return Err(Error::argument(name, "inputs", "values on one tape", "values on different tapes"));
+        return Err(Error::DifferentTapes { op: name });
     }
     if let Some(meta) = &tape.meta {
         return meta.apply(op, inputs).map(|y| (y, None));
     }
     let operands: Vec<Input<'_>> = inputs.iter().map(|input| Input::of(input)).collect();
-    let shape = Op::output_shape(&op, &operands).map_err(|fault| fault.error)?;
+    let shape = Op::output_shape(&op, &operands).map_err(|fault| fault.into_parts().0)?;
     let (value, context) = op.forward(&operands, shape);
     assert_eq!(*value.shape(), shape, "{name}: forward made another shape than it announced");
     let observed = observe(&context);

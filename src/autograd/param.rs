@@ -1,7 +1,10 @@
 //! The tensors of a model: parameters, which are trained, and buffers, which are not.
 
 use crate::{Result, Shape, Tensor};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// The identity of a parameter or a buffer, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,7 +76,6 @@ impl Layout {
 }
 
 /// A parameter: a tensor of a model that is trained.
-#[derive(Debug)]
 pub struct Param {
     id: StateId,
     value: Tensor,
@@ -157,8 +159,14 @@ impl Clone for Param {
     }
 }
 
+/// Shows the shape and the first elements, and whether the parameter is frozen.
+impl fmt::Debug for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Param({:?}{})", self.value, if self.trainable { "" } else { ", frozen" })
+    }
+}
+
 /// A buffer: a tensor of a model that is not trained, such as a running mean.
-#[derive(Debug)]
 pub struct Buffer {
     id: StateId,
     value: Tensor,
@@ -201,6 +209,13 @@ impl Buffer {
     /// Sets whether training leaves the buffer unchanged.
     pub fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
+    }
+}
+
+/// Shows the shape and the first elements, and whether the buffer is frozen.
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({:?}{})", self.value, if self.frozen { ", frozen" } else { "" })
     }
 }
 

@@ -253,8 +253,9 @@ impl Tape {
         self
     }
 
-    /// Returns the same tape, whose operations know the paths of modules of `root`.
-    pub(crate) fn name_paths(self, root: &(impl State + ?Sized)) -> Tape {
+    /// Returns the same tape, which knows the path of the module of `root` that runs, and captures
+    /// nothing.
+    pub(crate) fn track_paths(self, root: &(impl State + ?Sized)) -> Tape {
         self.capture.replace(Some(Capture::new(root, CaptureTarget::Nowhere)));
         self
     }

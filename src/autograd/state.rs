@@ -3,6 +3,7 @@
 use super::{
     Buffer, Layout, Param, StateId, Version,
     freeze::{self, Kind},
+    tree::Tree,
 };
 use crate::{Error, Result, Shape, Tensor};
 use std::{
@@ -149,7 +150,8 @@ pub type NamedTensors = BTreeMap<String, Tensor>;
     message = "`{Self}` is not state",
     label = "this is not state",
     note = "derive it for a type of your own with `#[derive(State)]`",
-    note = "mark a field that carries no parameters with `#[state(skip)]`"
+    note = "mark a field that carries no parameters with `#[state(skip)]`",
+    note = "a tensor of a model is a `Param`, which is trained, or a `Buffer`, which is not"
 )]
 pub trait State {
     /// Shows every parameter and buffer to `f`, with its name below `path`.
@@ -182,6 +184,27 @@ pub trait State {
             tensors.insert(name.to_string(), value);
         });
         tensors
+    }
+
+    /// Returns the modules and tensors by name, to be displayed. The models, blocks and layers of
+    /// this crate display themselves so. Shapes are those of a file, as in [`State::fits`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, autograd::State, blocks::ResBlock};
+    /// let stage = ResBlock::basic(8, 8, 2).build(&mut Rng::seed(0))?;
+    /// let tree = "\
+    /// ResBlock of 2368 parameters
+    ///   0 to 1, 2 times
+    ///     conv1: weight [8, 8, 3, 3]
+    ///     bn1: weight, bias, running_mean, running_var [8]
+    ///     conv2: weight [8, 8, 3, 3]
+    ///     bn2: weight, bias, running_mean, running_var [8]";
+    /// assert_eq!(stage.tree().to_string(), tree);
+    /// assert_eq!(stage.to_string(), tree);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    fn tree(&self) -> Tree {
+        Tree::of(self)
     }
 
     /// Checks whether tensors of these names and shapes are the state of the model, neither more
@@ -325,6 +348,9 @@ impl<T: State + ?Sized> State for Box<T> {
     }
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, StateMut<'_>)) {
         (**self).visit_mut(path, f);
+    }
+    fn tree(&self) -> Tree {
+        (**self).tree()
     }
 }
 

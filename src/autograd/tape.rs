@@ -5,6 +5,7 @@ use super::{
     param::{Buffer, Param, StateId},
     saved::Recompute,
     scope::{Capture, FaultSite},
+    state::StateRef,
 };
 use crate::{Rng, Shape, Tensor};
 use std::{
@@ -29,7 +30,7 @@ pub(super) type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>
 /// The origin of a value on the tape.
 pub(super) enum Node {
     /// A parameter or a watched input.
-    Leaf(StateId),
+    Leaf { id: StateId, is_param: bool },
     /// Another value, whose gradient is retained.
     RetainGrad { id: StateId, input: usize },
     /// The output of an operation; inputs that need a gradient have a node.
@@ -140,21 +141,24 @@ impl Tape {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn watch(&self, value: Tensor) -> Var<'_> {
-        self.leaf(value, StateId::fresh())
+        self.leaf(value, StateId::fresh(), false)
     }
 
     /// Puts the value of a parameter on the tape. No gradient flows to a parameter that is not
     /// trainable.
     pub fn param(&self, param: &Param) -> Var<'_> {
         if param.is_trainable() {
-            self.leaf(param.value().clone(), param.id())
+            if let Some(meta) = &self.meta {
+                meta.meet(StateRef::Param(param), self.path());
+            }
+            self.leaf(param.value().clone(), param.id(), true)
         } else {
             Var { id: Some(param.id()), ..self.input(param.value().clone()) }
         }
     }
 
-    fn leaf(&self, value: Tensor, id: StateId) -> Var<'_> {
-        let node = self.recording.then(|| self.push(Node::Leaf(id)));
+    fn leaf(&self, value: Tensor, id: StateId, is_param: bool) -> Var<'_> {
+        let node = self.recording.then(|| self.push(Node::Leaf { id, is_param }));
         Var { value, node, id: Some(id), recompute: None, tape: self }
     }
 
@@ -169,7 +173,13 @@ impl Tape {
         if buffer.is_frozen() {
             return;
         }
-        let value = self.meta.as_ref().map_or(value.clone(), |meta| meta.tensor(*value.shape()));
+        let value = match &self.meta {
+            Some(meta) => {
+                meta.meet(StateRef::Buffer(buffer), self.path());
+                meta.tensor(*value.shape())
+            }
+            None => value,
+        };
         self.observed.borrow_mut().push((buffer.id(), value));
     }
 
@@ -255,7 +265,7 @@ impl<'t> Var<'t> {
         let id = StateId::fresh();
         let node = self.tape.recording.then(|| match self.node {
             Some(node) => self.tape.push(Node::RetainGrad { id, input: node }),
-            None => self.tape.push(Node::Leaf(id)),
+            None => self.tape.push(Node::Leaf { id, is_param: false }),
         });
         Var { node, id: Some(id), ..self }
     }

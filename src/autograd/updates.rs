@@ -3,6 +3,7 @@
 use super::{
     param::{Buffer, Param, StateId},
     tape::Var,
+    unnamed::Reader,
 };
 use crate::Tensor;
 use std::collections::BTreeMap;
@@ -30,15 +31,18 @@ use std::collections::BTreeMap;
 /// ```
 #[derive(Debug, Default)]
 pub struct Updates {
-    gradients: BTreeMap<StateId, Tensor>,
-    observed: BTreeMap<StateId, Tensor>,
-    passes: usize,
+    pub(super) gradients: BTreeMap<StateId, Tensor>,
+    pub(super) observed: BTreeMap<StateId, Tensor>,
+    /// For each gradient of a parameter the operation that read it; other gradients are those of
+    /// watched and retained values.
+    pub(super) readers: BTreeMap<StateId, Reader>,
+    pub(super) passes: usize,
 }
 
 impl Updates {
     /// Makes the updates of one pass; a buffer that was observed twice gets the later value.
     pub(super) fn of(observed: Vec<(StateId, Tensor)>) -> Updates {
-        Updates { gradients: BTreeMap::new(), observed: observed.into_iter().collect(), passes: 1 }
+        Updates { observed: observed.into_iter().collect(), passes: 1, ..Updates::default() }
     }
 
     pub(super) fn add_gradient(&mut self, id: StateId, gradient: Tensor) {
@@ -94,6 +98,9 @@ impl Updates {
     pub fn accumulate(&mut self, other: Updates) {
         for (id, gradient) in other.gradients {
             add(&mut self.gradients, id, gradient);
+        }
+        for (id, reader) in other.readers {
+            self.readers.entry(id).or_insert(reader);
         }
         let passes = self.passes + other.passes;
         let weight = other.passes as f32 / passes.max(1) as f32;

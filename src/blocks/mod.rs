@@ -36,8 +36,10 @@
 //! ```
 
 mod conv_norm;
+mod custom;
 mod dense;
 mod dense_layer;
+mod norms;
 mod preact;
 mod res_block;
 mod residual;
@@ -45,10 +47,18 @@ mod shortcut;
 mod stem;
 
 pub use conv_norm::{ConvNorm, NormConv};
+pub use custom::{BlockFactory, BlockSettings, CustomBlock};
 pub use dense::{DenseBlock, DenseBlockBuilder, Transition};
 pub use dense_layer::{DenseLayer, DenseLayerBuilder};
+pub(crate) use norms::Norms;
 pub use preact::{PreActBlock, PreActBlockBuilder};
 pub use res_block::{BlockKind, ResBlock, ResBlockBuilder, ResidualUnit};
 pub use residual::{BasicBlock, BasicBlockBuilder, Bottleneck, BottleneckBuilder};
 pub use shortcut::{Shortcut, ShortcutKind};
 pub use stem::{Stem, StemBuilder, StemKind, StemLayer, StemLayers};
+
+use crate::autograd::displayed_as_tree;
+
+displayed_as_tree!(ConvNorm, NormConv, BasicBlock, Bottleneck, PreActBlock, ResidualUnit, ResBlock, Shortcut);
+displayed_as_tree!(debug: CustomBlock);
+displayed_as_tree!(Stem, DenseLayer, DenseBlock, Transition);

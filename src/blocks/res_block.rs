@@ -1,7 +1,7 @@
 //! A stage of a residual network.
 
 use super::{
-    BasicBlock, Bottleneck, PreActBlock, ShortcutKind,
+    BasicBlock, BlockFactory, BlockSettings, Bottleneck, CustomBlock, PreActBlock, ShortcutKind,
     residual::{BlockOptions, bottleneck_setters, residual_setters, shortcut_setter},
 };
 use crate::{
@@ -50,6 +50,8 @@ pub enum ResidualUnit {
     Bottleneck(Box<Bottleneck>),
     /// A block of [`BlockKind::PreActBasic`] or [`BlockKind::PreActBottleneck`].
     PreAct(Box<PreActBlock>),
+    /// A block of [`ResBlockBuilder::block`].
+    Custom(CustomBlock),
 }
 
 impl ResidualUnit {
@@ -81,6 +83,7 @@ impl Module for ResidualUnit {
             ResidualUnit::Basic(block) => block.forward(x),
             ResidualUnit::Bottleneck(block) => block.forward(x),
             ResidualUnit::PreAct(block) => block.forward(x),
+            ResidualUnit::Custom(block) => block.forward(x),
         }
     }
 }
@@ -131,7 +134,8 @@ impl ResBlock {
         num_blocks: usize,
     ) -> ResBlockBuilder {
         let options = BlockOptions::default();
-        ResBlockBuilder { kind, in_channels, out_channels, num_blocks, options, drop_path: [0.0; 2] }
+        let drop_path = [0.0; 2];
+        ResBlockBuilder { kind, in_channels, out_channels, num_blocks, options, drop_path, block: None }
     }
 }
 
@@ -145,6 +149,7 @@ pub struct ResBlockBuilder {
     num_blocks: usize,
     options: BlockOptions,
     drop_path: [f32; 2],
+    block: Option<BlockFactory>,
 }
 
 impl ResBlockBuilder {
@@ -156,6 +161,61 @@ impl ResBlockBuilder {
     /// sample, and that it skips the last; in between they rise in equal steps.
     pub fn drop_path(mut self, first: f32, last: f32) -> Self {
         self.drop_path = [first, last];
+        self
+    }
+
+    /// Sets a function that makes the blocks, in place of those of the stage's kind. It gets the
+    /// settings of each block, and returns any module that can be cloned and that has the output
+    /// channels and the stride that they say.
+    ///
+    /// ```
+    /// use skipgrad::{Result, Rng, Tensor};
+    /// use skipgrad::autograd::{State, Tape, Var};
+    /// use skipgrad::blocks::{BlockSettings, ConvNorm, ResBlock, Shortcut};
+    /// use skipgrad::nn::{Linear, Module, conv3x3};
+    ///
+    /// /// A convolution whose channels are gated, and a shortcut.
+    /// #[derive(Clone, State)]
+    /// struct GatedBlock { conv: ConvNorm, gate: Linear, downsample: Shortcut }
+    ///
+    /// impl GatedBlock {
+    ///     fn new(settings: BlockSettings, rng: &mut Rng) -> Result<GatedBlock> {
+    ///         let BlockSettings { in_channels, out_channels, stride, fan, .. } = settings;
+    ///         let (ends, kind) = ([in_channels, out_channels], settings.shortcut);
+    ///         Ok(GatedBlock {
+    ///             conv: ConvNorm::new(conv3x3(in_channels, out_channels).stride(stride), rng)?,
+    ///             gate: Linear::new(out_channels, out_channels, rng)?,
+    ///             downsample: Shortcut::new(kind, ends, stride, fan, rng)?,
+    ///         })
+    ///     }
+    /// }
+    ///
+    /// impl Module for GatedBlock {
+    ///     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+    ///         let y = x.apply(&self.conv)?;
+    ///         let gate = y.global_avg_pool()?.apply(&self.gate)?.sigmoid();
+    ///         Ok(y.scale_channels(&gate)?.add(&x.apply(&self.downsample)?)?.relu())
+    ///     }
+    /// }
+    ///
+    /// let mut rng = Rng::seed(0);
+    /// let stage = ResBlock::basic(8, 16, 2).stride(2).block(GatedBlock::new).build(&mut rng)?;
+    /// assert!(stage.export().contains_key("1.gate.weight"));
+    /// let tape = Tape::eval();
+    /// assert_eq!(tape.input(Tensor::zeros([1, 6, 6, 8])?).apply(&stage)?.shape(), [1, 3, 3, 16]);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn block<M: Module + Clone + 'static>(
+        self,
+        make: impl Fn(BlockSettings, &mut Rng) -> Result<M> + Send + Sync + 'static,
+    ) -> Self {
+        self.block_factory(Some(BlockFactory::new(make)))
+    }
+
+    /// Sets the function that makes the blocks; see [`ResBlockBuilder::block`]. Without one, the
+    /// blocks are those of the stage's kind.
+    pub fn block_factory(mut self, block: Option<BlockFactory>) -> Self {
+        self.block = block;
         self
     }
 
@@ -175,7 +235,14 @@ impl ResBlockBuilder {
             let (in_channels, stride) =
                 if i == 0 { (self.in_channels, self.options.stride) } else { (self.out_channels, 1) };
             let options = BlockOptions { stride, drop_path, ..self.options };
-            ResidualUnit::new(self.kind, [in_channels, self.out_channels], &options, rng).at(i)
+            let channels = [in_channels, self.out_channels];
+            let unit = match &self.block {
+                Some(make) => {
+                    make.make(BlockSettings::new(channels, &options), rng).map(ResidualUnit::Custom)
+                }
+                None => ResidualUnit::new(self.kind, channels, &options, rng),
+            };
+            unit.at(i)
         };
         Ok(ResBlock { blocks: (0..self.num_blocks).map(block).collect::<Result<_>>()? })
     }

@@ -1,7 +1,7 @@
 //! What a loader reads, and what it gives.
 
 use crate::{Error, Result, Tensor};
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 /// Labeled images of one size, which are read by index, possibly by several threads at once.
 ///
@@ -55,10 +55,16 @@ pub trait Dataset: Send + Sync {
 
     /// Returns whether an image is skipped because [`Dataset::read`] returned this error for it.
     ///
-    /// The batch of a skipped image is smaller by one, and the epoch goes on. The default
-    /// implementation skips no image.
+    /// The batch of a skipped image is smaller by one, and the epoch goes on; see
+    /// [`Epoch`](super::Epoch). The default implementation skips no image.
     fn should_skip(&self, _error: &Error) -> bool {
         false
+    }
+
+    /// Returns the path and the error of each image that could not be read so far, every image
+    /// once. The default implementation returns none.
+    fn unreadable(&self) -> Vec<(PathBuf, String)> {
+        vec![]
     }
 }
 
@@ -81,6 +87,10 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
 
     fn should_skip(&self, error: &Error) -> bool {
         (**self).should_skip(error)
+    }
+
+    fn unreadable(&self) -> Vec<(PathBuf, String)> {
+        (**self).unreadable()
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
 use crate::{Error, Result, Rng, Shape};
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -103,7 +104,14 @@ impl Loader {
         self.batch_size
     }
 
-    /// Returns the number of batches in an epoch.
+    /// Returns the path and the error of each image that could not be read so far, every image once
+    /// ([`Dataset::unreadable`]). Loaders of the same dataset share the list.
+    pub fn unreadable(&self) -> Vec<(PathBuf, String)> {
+        self.dataset.unreadable()
+    }
+
+    /// Returns the number of planned batches in an epoch. Images that cannot be read may leave
+    /// fewer; see [`Epoch`].
     pub fn num_batches(&self) -> usize {
         let len = self.dataset.len();
         let full = len.checked_div(self.batch_size).unwrap_or(0);
@@ -111,15 +119,35 @@ impl Loader {
         if self.drop_last { full } else { full + usize::from(partial) }
     }
 
-    /// Returns the number of images in an epoch.
+    /// Returns the number of images in an epoch, whether or not they can be read.
     pub fn num_samples(&self) -> usize {
         if self.drop_last { self.num_batches() * self.batch_size } else { self.dataset.len() }
     }
 
+    /// Returns whether the images are shuffled.
+    pub(crate) fn is_shuffled(&self) -> bool {
+        self.shuffle
+    }
+
+    /// Returns the seed of the order and of the random transforms.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Returns whether a last batch that is smaller than the others is dropped.
+    pub(crate) fn drops_last(&self) -> bool {
+        self.drop_last
+    }
+
+    /// Returns the transforms that are applied to every image.
+    pub(crate) fn transforms(&self) -> &Compose {
+        &self.transform
+    }
+
     /// Starts an epoch and returns the iterator over its batches.
     ///
-    /// Images that the dataset skips ([`Dataset::should_skip`]) are missing from their batch; a
-    /// batch whose images are all skipped is an error. The iterator ends after its first error.
+    /// Images that the dataset skips ([`Dataset::should_skip`]) are missing from their batch, as
+    /// [`Epoch`] describes. The iterator ends after its first error.
     ///
     /// # Errors
     /// [`Error::Argument`] if the dataset has no images, its images have no pixels, the batch size
@@ -133,8 +161,8 @@ impl Loader {
         self.epoch_from(epoch, 0)
     }
 
-    /// Resumes an epoch at batch `first`, with the same bits as an epoch that was run from its
-    /// start.
+    /// Resumes an epoch at planned batch `first`, with the same bits as an epoch that was run from
+    /// its start and whose [`Epoch::position`] is `first`.
     ///
     /// # Errors
     /// The errors of [`Loader::epoch`], and [`Error::Argument`] if the epoch has fewer than `first`

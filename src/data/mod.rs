@@ -2,7 +2,8 @@
 //!
 //! [`Cifar10`], [`Cifar100`] and [`SyntheticShapes`] have a training and a test split, each of type
 //! [`Images`], a dataset in memory. [`Images::new`] makes such a dataset of a tensor and its
-//! labels. With the feature `image`, `ImageFolder` reads PNG and JPEG files.
+//! labels. With the feature `image`, `ImageFolder` reads folders of PNG and JPEG files, and with
+//! `webp`, `bmp`, `gif` and `tiff` those of these formats.
 //!
 //! [`Images::batches`] is the shortest way to batches. A [`Loader`] does more: it reads any
 //! [`Dataset`], applies the transforms of a [`Compose`], prepares batches on worker threads, and
@@ -23,6 +24,7 @@
 //! ```
 
 mod cifar;
+mod class_names;
 mod cutout;
 mod dataset;
 mod epoch;
@@ -34,7 +36,9 @@ mod imagenet;
 mod loader;
 mod memory;
 mod normalize;
+mod planned;
 mod preset;
+mod preset_file;
 mod random_crop;
 mod random_flip;
 mod random_resized_crop;
@@ -44,13 +48,14 @@ mod synthetic_shapes;
 mod transform;
 
 pub use cifar::{Cifar10, Cifar100};
+pub use class_names::{read_class_names, read_class_names_for, write_class_names};
 pub use cutout::Cutout;
 pub use dataset::{Batch, Dataset};
 pub use epoch::Epoch;
 #[cfg(feature = "image")]
-pub use folder::{ImageFolder, ImageFolderOptions};
+pub use folder::{ImageFolder, ImageFolderOptions, ImageFolderParts};
 #[cfg(feature = "image")]
-pub use image_file::open_image;
+pub use image_file::{ImageLimits, open_image};
 pub use imagenet::IMAGENET_CLASSES;
 pub use loader::Loader;
 pub use memory::{Batches, Images};

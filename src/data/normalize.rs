@@ -17,9 +17,10 @@ use crate::{Error, Result, Rng, Shape};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Normalize {
-    /// Mean of each channel, `C` finite values.
+    /// Mean of each channel, `C` values from -1 to 2, since pixels are in [0, 1]. Values for bytes
+    /// (123.675) are to be divided by 255.
     pub mean: Vec<f32>,
-    /// Standard deviation of each channel, `C` finite values above 0.
+    /// Standard deviation of each channel, `C` values above 0 and at most 2.
     pub std: Vec<f32>,
 }
 
@@ -122,10 +123,18 @@ impl Transform for Normalize {
         if let Some(mean) = self.mean.iter().find(|x| !x.is_finite()) {
             return Err(Error::argument("normalize", "mean", "finite values", mean));
         }
-        match self.std.iter().find(|&&x| !(x.is_finite() && x > 0.0)) {
-            Some(std) => Err(Error::argument("normalize", "std", "finite values above 0", std)),
-            None => Ok(()),
+        if let Some(std) = self.std.iter().find(|&&x| !(x.is_finite() && x > 0.0)) {
+            return Err(Error::argument("normalize", "std", "finite values above 0", std));
         }
+        let for_bytes = |argument, found: Option<&f32>| match found {
+            Some(found) => {
+                let expected = "a value for pixels in [0, 1] (divide one for bytes by 255)";
+                Err(Error::argument("normalize", argument, expected, found))
+            }
+            None => Ok(()),
+        };
+        for_bytes("mean", self.mean.iter().find(|mean| !(-1.0..=2.0).contains(*mean)))?;
+        for_bytes("std", self.std.iter().find(|&&std| std > 2.0))
     }
 }
 
@@ -158,5 +167,22 @@ mod tests {
         assert!(check(&[0.0; 3], &[1.0; 4]).contains("std: expected 3 values"));
         assert!(check(&[0.0; 3], &[1.0, 0.0, 1.0]).contains("finite values above 0, found 0"));
         assert!(check(&[f32::NAN; 3], &[1.0; 3]).contains("finite values, found NaN"));
+        assert_eq!(
+            check(&[123.675, 116.28, 103.53], &[58.395, 57.12, 57.375]),
+            "normalize: mean: expected a value for pixels in [0, 1] (divide one for bytes by 255), found 123.675"
+        );
+        assert!(
+            check(&[0.485, 0.456, 0.406], &[58.395, 57.12, 57.375]).contains("std: expected a value for")
+        );
+        assert!(check(&[-127.5; 3], &[1.0; 3]).contains("mean: expected a value for"));
+    }
+
+    #[test]
+    fn what_other_conventions_give_in_0_to_1_is_accepted() {
+        // Identity; Keras' [-1, 1]; Caffe's bytes minus the mean; bytes.
+        let settings = [(0.0, 1.0), (0.5, 0.5), (0.4076, 1.0 / 255.0), (0.0, 1.0 / 255.0), (1.0, 2.0)];
+        for (mean, std) in settings {
+            Normalize::new([mean; 3], [std; 3]).check([8, 6, 3]).unwrap();
+        }
     }
 }

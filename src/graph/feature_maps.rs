@@ -17,21 +17,27 @@ pub(super) fn feature_maps<'t, M: Module + ?Sized>(
     let meta = Tape::meta(x.tape().mode()).capture_all(module);
     meta.placeholder(x.shape())?.apply(module)?;
     let module_paths = meta.module_paths();
-    let paths = names.iter().map(|name| path(name, &module_paths)).collect::<Result<Vec<_>>>()?;
+    let path = |name: &&str| {
+        path(name, &module_paths).map_err(|nearest| unknown(name, nearest, has_state(module, name)))
+    };
+    let paths = names.iter().map(path).collect::<Result<Vec<_>>>()?;
     let mut whole = None;
     let found = x.tape().capture_outputs(module, &paths, || {
         whole = Some(x.apply(module)?);
         Ok(())
     })?;
     let of_path = |(var, path): (Option<Var<'t>>, &String)| match path.is_empty() {
-        true => whole.clone().ok_or_else(|| unknown(path, vec![])),
-        false => var.ok_or_else(|| unknown(path, vec![])),
+        true => whole.clone().ok_or_else(|| unknown(path, vec![], false)),
+        false => var.ok_or_else(|| unknown(path, vec![], false)),
     };
     found.into_iter().zip(&paths).map(of_path).collect()
 }
 
 /// Returns the path of this name, or the one path that ends with it.
-fn path(name: &str, module_paths: &[String]) -> Result<String> {
+///
+/// # Errors
+/// The names to suggest.
+fn path(name: &str, module_paths: &[String]) -> Result<String, Vec<String>> {
     if name.is_empty() || module_paths.iter().any(|path| path == name) {
         return Ok(name.to_string());
     }
@@ -40,8 +46,8 @@ fn path(name: &str, module_paths: &[String]) -> Result<String> {
     ending.dedup();
     match ending[..] {
         [path] => Ok(path.clone()),
-        [] => Err(unknown(name, nearest(name, module_paths))),
-        _ => Err(unknown(name, ending.into_iter().take(SUGGESTED).cloned().collect())),
+        [] => Err(nearest(name, module_paths)),
+        _ => Err(ending.into_iter().take(SUGGESTED).cloned().collect()),
     }
 }
 
@@ -59,6 +65,15 @@ fn nearest(name: &str, module_paths: &[String]) -> Vec<String> {
     distances.into_iter().take(SUGGESTED).map(|(_, path)| path.clone()).collect()
 }
 
-fn unknown(name: &str, nearest: Vec<String>) -> Error {
-    Error::UnknownModule { name: name.to_string(), nearest }
+/// Returns whether a module has a parameter or a buffer below this name.
+fn has_state<M: Module + ?Sized>(module: &M, name: &str) -> bool {
+    let mut has_state = false;
+    module.visit("", &mut |path, _| {
+        has_state |= path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    });
+    has_state
+}
+
+fn unknown(name: &str, nearest: Vec<String>, has_state: bool) -> Error {
+    Error::UnknownModule { name: name.to_string(), nearest, has_state }
 }

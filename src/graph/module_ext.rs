@@ -56,7 +56,8 @@ pub trait ModuleExt: Module {
     /// [`Error::Faults`](crate::Error::Faults), which lists every operation that rejects its
     /// arguments, with the path of its module and both shapes. After a fault, the pass goes on with
     /// the shape that the output would have had. An error that arises outside of operations ends
-    /// the list.
+    /// the list. At its end are the trainable parameters and the observed buffers that the pass met
+    /// and the module does not name ([`Error::NotInState`](crate::Error::NotInState)).
     ///
     /// ```
     /// use skipgrad::{Rng, graph::ModuleExt, nn::{conv3x3, Linear, GlobalAvgPool, Sequential}};
@@ -104,7 +105,9 @@ pub trait ModuleExt: Module {
     /// compiled network.
     ///
     /// # Errors
-    /// Returns those of [`Module::forward`].
+    /// Returns those of [`Module::forward`], and
+    /// [`Error::NotInState`](crate::Error::NotInState) for a trainable parameter that the pass met
+    /// and the module does not name.
     ///
     /// ```
     /// use skipgrad::{Rng, autograd::Mode, models::ResNet, graph::ModuleExt};

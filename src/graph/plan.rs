@@ -24,7 +24,7 @@ pub struct Plan {
 
 impl Plan {
     /// Returns the peak of a training step with an optimizer that keeps `optimizer` tensors for
-    /// each parameter: 0 for plain SGD, 1 with momentum, 2 for AdamW.
+    /// each parameter: 0 for plain SGD, 1 with momentum, 2 for Adam and AdamW.
     pub fn peak(&self, optimizer: usize) -> usize {
         self.model + optimizer * self.trained + self.pass
     }
@@ -32,10 +32,11 @@ impl Plan {
 
 /// Finds all errors of a training pass: after each, the pass goes on.
 pub(super) fn check<M: Module + ?Sized>(module: &M, shape: &[usize]) -> Result<()> {
-    let tape = Tape::meta(Mode::Train).collect_faults().name_paths(module);
+    let tape = Tape::meta(Mode::Train).collect_faults().track_paths(module);
     let result = tape.placeholder(shape)?.apply(module);
     // An error that no operation raised ends the pass.
-    let faults: Vec<Error> = tape.faults().into_iter().chain(result.err()).collect();
+    let faults = tape.faults().into_iter().chain(result.err()).chain(tape.unnamed(module));
+    let faults: Vec<Error> = faults.collect();
     if faults.is_empty() { Ok(()) } else { Err(Error::Faults { faults }) }
 }
 
@@ -50,10 +51,11 @@ pub(super) fn plan<M: Module + ?Sized>(module: &M, shape: &[usize], mode: Mode) 
             trained += bytes;
         }
     });
-    let tape = Tape::meta(mode);
+    let tape = Tape::meta(mode).track_paths(module);
     let images = tape.placeholder(shape)?;
     let [before, _] = tape.bytes();
     let y = images.apply(module)?;
+    tape.unnamed(module).into_iter().next().map_or(Ok(()), Err)?;
     let [after, _] = tape.bytes();
     let output = if y.value().is_unique() { y.value().bytes() } else { 0 };
     if y.is_recorded() {

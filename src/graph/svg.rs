@@ -32,7 +32,7 @@ impl Graph {
     /// use skipgrad::{Rng, graph::Graph, models::ResNet};
     /// let model = ResNet::imagenet(18, 1000, &mut Rng::seed(0))?;
     /// let svg = Graph::trace(&model, &[1, 224, 224, 3])?.to_svg(3);
-    /// assert!(svg.starts_with("<svg") && svg.contains(">layer4.1<") && svg.contains("1 x 1000"));
+    /// assert!(svg.starts_with("<svg") && svg.contains(">layer4<") && svg.contains("1 x 1000"));
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn to_svg(&self, depth: usize) -> String {
@@ -117,10 +117,12 @@ impl<'g> Drawing<'g> {
         let parts: Vec<&str> = node.path().split('.').take(self.depth).collect();
         let is_folded = node.path().split('.').count() >= self.depth && !node.path().is_empty();
         let path = parts.join(".");
-        let continues = is_folded && self.rows[last].path == path && last > 0;
+        let is_in_row = is_folded && self.rows[last].path == path && last > 0;
+        // What only rectifies or reshapes the box before is no box of its own.
         let is_minor = matches!(node.kind(), Kind::Relu | Kind::Flatten | Kind::Reshape);
         let follows = matches!(node.inputs()[0], Source::Node(read) if self.row_of[read] == last);
-        if !continues && !(is_minor && follows) {
+        let is_joined = is_in_row || (is_minor && follows);
+        if !is_joined {
             let (operations, style) = (vec![], Style::Other);
             self.rows.push(Row { path, operations, style, shape: *node.shape() });
         }
@@ -160,10 +162,10 @@ impl<'g> Drawing<'g> {
 
     fn to_svg(&self) -> String {
         let height = TOP + self.rows.len() as f64 * ROW + 10.0;
-        let width = RIGHT + ARC + 130.0;
+        let width = RIGHT + ARC + 146.0;
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
-             height=\"{height}\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+             width=\"{width}\" height=\"{height}\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
         );
         self.heading(&mut svg);
@@ -194,7 +196,7 @@ impl<'g> Drawing<'g> {
                 if let Some(name) = prefix.filter(|_| count > 1) {
                     let inset = 8.0 * level as f64;
                     let (x, y) = (inset, center(begin) - ROW / 2.0 + 1.0 + level as f64);
-                    let width = RIGHT + ARC + 122.0 - 2.0 * inset;
+                    let width = RIGHT + ARC + 138.0 - 2.0 * inset;
                     let height = count as f64 * ROW - 2.0 - 2.0 * level as f64;
                     let label = center(begin) + 4.0 + 14.0 * (level - 1) as f64;
                     let _ = writeln!(
@@ -203,7 +205,7 @@ impl<'g> Drawing<'g> {
                          fill=\"#00306010\" stroke=\"#00306030\"/>\n<text x=\"{}\" y=\"{label}\" \
                          fill=\"#345\">{}</text>",
                         x + 6.0,
-                        escaped(name),
+                        escaped(self.short_name(name, level - 1)),
                     );
                 }
                 begin += count;
@@ -227,18 +229,18 @@ impl<'g> Drawing<'g> {
                 continue;
             }
             let bulge = RIGHT + ARC * ((to - from) as f64 / longest.max(4) as f64).sqrt();
-            let (color, opacity) = if through_concat { ("#3b6ea5", 0.55) } else { ("#b8413d", 0.9) };
+            let (color, opacity) = match (through_concat, self.rows[to].style) {
+                (true, _) => ("#3b6ea5", 0.55),
+                (false, Style::Sum) => ("#b8413d", 0.9),
+                _ => ("#777777", 0.9),
+            };
+            let [(_, leave), (_, enter)] = [from, to].map(|row| self.edges_of(row));
+            let (begin, end) = (begin + 5.0, end - 5.0);
             let _ = writeln!(
                 svg,
-                "<path d=\"M{RIGHT} {} C{bulge} {begin} {bulge} {end} {RIGHT} {}\" stroke=\"{color}\" \
-                 stroke-opacity=\"{opacity}\" stroke-width=\"1.6\" fill=\"none\"/>",
-                begin + 5.0,
-                end - 5.0,
-            );
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{RIGHT} {0} l7 -4 v8 z\" fill=\"{color}\" fill-opacity=\"{opacity}\"/>",
-                end - 5.0,
+                "<path d=\"M{leave} {begin} C{bulge} {begin} {bulge} {end} {enter} {end}\" stroke=\"{color}\" \
+                 stroke-opacity=\"{opacity}\" stroke-width=\"1.6\" fill=\"none\"/>\n\
+                 <path d=\"M{enter} {end} l7 -4 v8 z\" fill=\"{color}\" fill-opacity=\"{opacity}\"/>",
             );
         }
     }
@@ -258,8 +260,8 @@ impl<'g> Drawing<'g> {
             .collect();
         let label = operations.join(", ");
         let label = if label.len() > 46 { format!("{}…", &label[..45]) } else { label };
-        let name = self.short_name(row, is_operation);
-        let text = [name, label].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ");
+        let name = self.short_name(&row.path, self.depth - 1);
+        let text = [name, &label].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         let _ = writeln!(
             svg,
             "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{BOX}\" rx=\"{radius}\" fill=\"{fill}\" \
@@ -267,30 +269,33 @@ impl<'g> Drawing<'g> {
              <text x=\"{}\" y=\"{middle}\" fill=\"#666\" font-size=\"11\" text-anchor=\"end\">{}</text>",
             (LEFT + RIGHT) / 2.0,
             escaped(&text),
-            RIGHT + ARC + 110.0,
+            RIGHT + ARC + 108.0,
             size(&row.shape),
         );
     }
 
-    /// Returns the name of a row below the frames around it.
-    fn short_name(&self, row: &Row, is_operation: bool) -> String {
-        if is_operation && row.path != "input" {
-            return String::new();
-        }
-        let mut name = &row.path[..];
-        for level in (1..self.depth).rev() {
-            if let Some(frame) = prefix(&row.path, level)
-                && self.rows.iter().filter(|other| prefix(&other.path, level) == Some(frame)).count() > 1
-            {
-                name = row.path[frame.len()..].trim_start_matches('.');
-                break;
-            }
-        }
-        name.to_string()
+    /// Returns the left and the right edge of a row: those of a single operation are narrower.
+    fn edges_of(&self, row: usize) -> (f64, f64) {
+        let row = &self.rows[row];
+        let is_operation = row.path.split('.').count() < self.depth && row.operations.len() == 1;
+        let inset = if is_operation { 60.0 } else { 0.0 };
+        (LEFT + inset, RIGHT - inset)
+    }
+
+    /// Returns the name of a module inside of the innermost frame around it, of those of at most
+    /// `levels` segments.
+    fn short_name<'a>(&self, path: &'a str, levels: usize) -> &'a str {
+        let frame = (1..=levels).rev().filter_map(|level| prefix(path, level)).find(|frame| {
+            let is_inside = |row: &&Row| {
+                row.path.strip_prefix(frame).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            self.rows.iter().filter(is_inside).count() > 1
+        });
+        frame.map_or(path, |frame| path[frame.len()..].trim_start_matches('.'))
     }
 }
 
-/// Returns the first segments of a path, if it has so many.
+/// Returns the first segments of a path, if it has as many.
 fn prefix(path: &str, segments: usize) -> Option<&str> {
     let mut ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
     ends.nth(segments - 1).map(|end| &path[..end])

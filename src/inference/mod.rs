@@ -13,7 +13,8 @@
 //! use skipgrad::{Rng, Tensor, models::ResNet};
 //! use skipgrad::inference::{InferenceModel, InferenceOptions};
 //! let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
-//! let compiled = InferenceModel::compile(&model, &InferenceOptions::new([32, 32, 3]).batch_size(4))?;
+//! let options = InferenceOptions::new([32, 32, 3]).batch_size(4);
+//! let compiled = InferenceModel::compile(&model, &options)?;
 //! let images = Tensor::uniform([4, 32, 32, 3], 0.0, 1.0, &mut Rng::seed(1))?;
 //! assert_eq!(compiled.run(&images)?.shape(), [4, 10]);
 //! compiled.verify(&model, &images, 1e-5)?;
@@ -144,6 +145,15 @@ impl InferenceModel {
         output
     }
 
+    /// Returns whether the module does the same with an input of a shape as with that which it was
+    /// compiled for. Whether such an input fits its operations is not checked.
+    pub fn fits(&self, shape: &Shape) -> bool {
+        let compiled = self.graph.input();
+        let differs = |axis: usize| compiled.get(axis) != shape.get(axis);
+        let is_other_image = (1..compiled.rank().max(shape.rank())).any(differs);
+        (!differs(0) || self.fits_other_batches) && (!is_other_image || self.fits_other_images)
+    }
+
     /// Compares the output with what the module computes by its definition, on a tape.
     ///
     /// # Errors
@@ -189,19 +199,6 @@ impl InferenceModel {
         InferenceMemory { weights, arena: arenas.iter().map(Arena::bytes).max().unwrap_or(0).max(planned) }
     }
 
-    /// Checks that the operations are those for an input of another size than it was compiled for.
-    fn check_size(&self, shape: &Shape) -> Result<()> {
-        let compiled = self.graph.input();
-        let differs = |axis: usize| compiled.get(axis) != shape.get(axis);
-        let is_other_batch = differs(0) && !self.fits_other_batches;
-        let is_other_image = (1..compiled.rank().max(shape.rank())).any(differs) && !self.fits_other_images;
-        if !is_other_batch && !is_other_image {
-            return Ok(());
-        }
-        let expected = format!("{compiled}, since what the module computes depends on the size");
-        Err(Error::argument("inference", "input", expected, shape))
-    }
-
     /// Returns the plan for inputs of a shape.
     fn program(&self, shape: &Shape) -> Result<Arc<Program>> {
         let mut programs = lock(&self.programs);
@@ -210,7 +207,11 @@ impl InferenceModel {
             programs.push(program.clone());
             return Ok(program);
         }
-        self.check_size(shape)?;
+        if !self.fits(shape) {
+            let compiled = self.graph.input();
+            let expected = format!("{compiled}, since what the module computes depends on the size");
+            return Err(Error::argument("inference", "input", expected, shape));
+        }
         let graph = self.graph.resized(*shape)?;
         let program = Arc::new(Program::new(graph, &self.stages, &self.weights)?);
         log::debug!("planned a compiled network for inputs {shape}");

@@ -5,6 +5,7 @@
 //! are about text only. Reading applies one only if the model has the key that results, so that no
 //! rule needs to know the model.
 
+use super::classifier::CLASSIFIERS;
 use crate::{Error, Result};
 use std::fmt::Write as _;
 
@@ -187,7 +188,6 @@ fn torchvision_keys(key: &str, style: KeyStyle) -> impl Iterator<Item = String> 
 
 /// Returns the key of a classifier under the other names that libraries give it.
 fn classifier_keys(key: &str) -> impl Iterator<Item = String> {
-    const CLASSIFIERS: [&str; 5] = ["fc", "linear", "classifier", "head", "head.fc"];
     let split = key.rsplit_once('.').filter(|(module, _)| CLASSIFIERS.contains(module));
     split.into_iter().flat_map(|(_, parameter)| CLASSIFIERS.map(|other| format!("{other}.{parameter}")))
 }

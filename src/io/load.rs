@@ -1,18 +1,14 @@
 //! Loading a model's state from a weights file.
 
 use super::{
-    key_map::{Candidate, candidate_keys},
-    source::{Source, differing_channels},
+    load_plan::{LoadPlan, state_entries},
     weights_file::WeightsFile,
 };
 use crate::{
-    Error, Result, Shape,
-    autograd::{Layout, NamedTensors, State, matches},
+    Error, Result, Tensor,
+    autograd::{NamedTensors, State, matches},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 /// Options for loading a model from a weights file.
 ///
@@ -43,11 +39,12 @@ use std::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    strict: bool,
-    prefix: Option<String>,
+    pub(super) strict: bool,
+    finite: bool,
+    pub(super) prefix: Option<String>,
     ignore: Vec<String>,
-    new_head: bool,
-    adapt_channels: bool,
+    pub(super) new_head: bool,
+    pub(super) adapt_channels: bool,
 }
 
 /// The keys of a model and of a weights file after loading, in PyTorch's words.
@@ -68,7 +65,14 @@ pub struct LoadReport {
 
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
-        LoadOptions { strict: true, prefix: None, ignore: vec![], new_head: false, adapt_channels: false }
+        LoadOptions {
+            strict: true,
+            finite: true,
+            prefix: None,
+            ignore: vec![],
+            new_head: false,
+            adapt_channels: false,
+        }
     }
 }
 
@@ -84,6 +88,13 @@ impl LoadOptions {
         LoadOptions { strict, ..self }
     }
 
+    /// Sets whether every element that is loaded must be finite, which is the default. Weights with
+    /// NaN or infinity are usually those of a training that diverged, and a model with one such
+    /// element usually answers NaN to every input. Running statistics are checked too.
+    pub fn finite(self, finite: bool) -> LoadOptions {
+        LoadOptions { finite, ..self }
+    }
+
     /// Sets the path below which the file has the model's tensors, such as `state_dict_ema`. It is
     /// needed only if the file has them more than once.
     pub fn prefix(self, path: impl Into<String>) -> LoadOptions {
@@ -97,8 +108,10 @@ impl LoadOptions {
         self
     }
 
-    /// Leaves the classifier, which is the model's last linear layer, as it is initialized: for
-    /// other classes than the file's.
+    /// Leaves the classifier as it is initialized, and the file's classifier out: for other classes
+    /// than the file's. It is the model's last linear layer, with the layers before it in the same
+    /// sequence (`fc.0`, `fc.3`); the file's may have other layers and another of the usual names
+    /// (`fc`, `classifier`, `head.fc`).
     pub fn new_head(self) -> LoadOptions {
         LoadOptions { new_head: true, ..self }
     }
@@ -116,7 +129,8 @@ impl LoadOptions {
     ///
     /// # Errors
     /// As [`WeightsFile::open`] and [`WeightsFile::read_all`]; [`Error::State`] that lists every
-    /// tensor that does not fit, by the model's key where it is known; [`Error::Argument`] if the
+    /// tensor that does not fit, by the model's key where it is known; [`Error::Malformed`] that
+    /// names the tensors with elements that are not finite; [`Error::Argument`] if the
     /// file has the model's tensors more than once, or if the model has no linear layer for
     /// [`new_head`](LoadOptions::new_head) or no convolution for
     /// [`adapt_channels`](LoadOptions::adapt_channels). After an error the model is unchanged.
@@ -124,12 +138,16 @@ impl LoadOptions {
         let path = path.as_ref();
         let file = WeightsFile::open(path)?;
         let entries = state_entries(model);
-        let plan = self.plan(&file, &entries)?;
+        let plan = LoadPlan::new(self, &file, &entries)?;
         model.fits(&plan.shapes(&file, &entries)).map_err(|error| error.with_file(Some(path)))?;
 
         let keys: Vec<&str> = plan.sources.values().map(|source| source.key).collect();
         let mut tensors = NamedTensors::new();
-        for ((key, source), tensor) in plan.sources.iter().zip(file.read_several(&keys)?) {
+        let read = file.read_several(&keys)?;
+        if self.finite {
+            check_finite(path, plan.sources.keys().copied().zip(&read))?;
+        }
+        for ((key, source), tensor) in plan.sources.iter().zip(read) {
             tensors.insert(key.to_string(), source.convert(tensor)?);
         }
         model.visit("", &mut |key, state| {
@@ -153,197 +171,37 @@ impl LoadOptions {
         Ok(report)
     }
 
-    /// Decides which tensor of the file each tensor of the model is loaded from.
-    fn plan<'a>(&self, file: &'a WeightsFile, entries: &'a [StateEntry]) -> Result<LoadPlan<'a>> {
-        let head = self.head(entries)?;
-        let stem = self.stem(entries)?;
-        let by_key: ByKey<'a> = entries.iter().map(|entry| (entry.key.as_str(), entry)).collect();
-        let prefix = match &self.prefix {
-            Some(path) if !path.is_empty() => format!("{path}."),
-            Some(_) => String::new(),
-            None => common_prefix(file, &by_key)?,
-        };
-        let mut plan = LoadPlan { prefix, ..LoadPlan::default() };
-        let left_out = |entry: &&StateEntry| self.ignores(&entry.key) || head == Some(parent(&entry.key));
-        plan.missing = entries.iter().filter(left_out).map(|entry| entry.key.as_str()).collect();
-
-        let below_prefix = |(key, _)| Some((key, str::strip_prefix(key, &plan.prefix)?));
-        let keys: Vec<(&str, &str)> = file.iter().filter_map(below_prefix).collect();
-        // A tensor under the model's own key precedes one under another library's name for it.
-        let (own, others): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|(_, short)| by_key.contains_key(short));
-        for (key, short) in own.into_iter().chain(others) {
-            if short.ends_with("num_batches_tracked") {
-                continue;
-            }
-            let resolved = resolve_key(short, &by_key)
-                .filter(|(entry, _)| !plan.sources.contains_key(entry.key.as_str()));
-            let ignored = self.ignores(key)
-                || self.ignores(short)
-                || resolved.is_some_and(|(entry, _)| plan.missing.contains(entry.key.as_str()));
-            match resolved {
-                _ if ignored => plan.skipped.push(key),
-                None => plan.unexpected.push(key),
-                Some((entry, keras_layout)) => {
-                    let layout = entry.layout;
-                    let mut source = Source { key, keras_layout, layout, adapted_channels: None };
-                    if stem == Some(entry.key.as_str()) {
-                        let found = source.shape(file);
-                        source.adapted_channels =
-                            found.and_then(|found| differing_channels(&found, &entry.shape));
-                    }
-                    plan.sources.insert(&entry.key, source);
-                }
-            }
-        }
-        if !self.strict {
-            plan.skip_unmatched(entries);
-        }
-        Ok(plan)
-    }
-
-    fn ignores(&self, key: &str) -> bool {
+    pub(super) fn ignores(&self, key: &str) -> bool {
         self.ignore.iter().any(|pattern| matches(pattern, key))
     }
-
-    /// Returns the path of the classifier, if it is to keep its values.
-    fn head<'a>(&self, entries: &'a [StateEntry]) -> Result<Option<&'a str>> {
-        let last = entries.iter().rfind(|entry| entry.layout == Layout::Linear);
-        match last {
-            _ if !self.new_head => Ok(None),
-            Some(entry) => Ok(Some(parent(&entry.key))),
-            None => Err(Error::argument("load", "new_head", "a model with a linear layer", "none")),
-        }
-    }
-
-    /// Returns the key of the weight whose input channels may differ, if channels are adapted.
-    fn stem<'a>(&self, entries: &'a [StateEntry]) -> Result<Option<&'a str>> {
-        let first = entries.iter().find(|entry| entry.layout == Layout::Conv);
-        match first {
-            _ if !self.adapt_channels => Ok(None),
-            Some(entry) => Ok(Some(&entry.key)),
-            None => Err(Error::argument("load", "adapt_channels", "a model with a convolution", "none")),
-        }
-    }
 }
 
-/// The description of a parameter or a buffer of the model.
-struct StateEntry {
-    key: String,
-    /// The shape in torchvision's layout.
-    shape: Shape,
-    layout: Layout,
-}
+/// The most tensors that the error about elements that are not finite names.
+const MAX_NAMED: usize = 4;
 
-type ByKey<'a> = BTreeMap<&'a str, &'a StateEntry>;
-
-fn state_entries(model: &(impl State + ?Sized)) -> Vec<StateEntry> {
-    let mut entries = vec![];
-    model.visit("", &mut |key, state| {
-        let layout = state.layout();
-        let shape = layout.shape_in_file(state.value().shape());
-        entries.push(StateEntry { key: key.to_string(), shape, layout });
-    });
-    entries
-}
-
-/// Returns the entry of the model that a file's key stands for, and whether the file has it in
-/// Keras' layout.
-fn resolve_key<'a>(key: &str, by_key: &ByKey<'a>) -> Option<(&'a StateEntry, bool)> {
-    if let Some(entry) = by_key.get(key) {
-        return Some((entry, false));
-    }
-    candidate_keys(key)
-        .find_map(|Candidate { key, keras_layout }| Some((*by_key.get(key.as_str())?, keras_layout)))
-}
-
-/// The largest number of dots in a prefix and the longest key that are searched for one.
-const MAX_PREFIX_DEPTH: usize = 8;
-const MAX_KEY_LEN: usize = 512;
-
-/// Returns the prefix, with its dot, below which the file has most of the model's tensors.
+/// Checks that every element of the tensors, each with its name, is finite.
 ///
 /// # Errors
-/// [`Error::Argument`] if there is more than one.
-fn common_prefix(file: &WeightsFile, by_key: &ByKey<'_>) -> Result<String> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (key, _) in file.iter().filter(|(key, _)| key.len() <= MAX_KEY_LEN) {
-        let dots = key.match_indices('.').map(|(at, _)| at + 1);
-        for at in [0].into_iter().chain(dots).take(MAX_PREFIX_DEPTH) {
-            let (prefix, short) = key.split_at(at);
-            if resolve_key(short, by_key).is_some() {
-                *counts.entry(prefix).or_default() += 1;
-            }
-        }
-    }
-    let most = counts.values().copied().max().unwrap_or(0);
-    let best: Vec<&str> =
-        counts.into_iter().filter(|(_, count)| *count == most).map(|(prefix, _)| prefix).collect();
-    match best[..] {
-        [] | ["", ..] => Ok(String::new()),
-        [one] => Ok(one.to_string()),
-        _ => {
-            let paths: Vec<&str> = best.iter().map(|prefix| prefix.trim_end_matches('.')).collect();
-            let expected = "the path below which the tensors are, since the file has them more than once";
-            Err(Error::argument("load", "prefix", expected, paths.join(" and ")))
-        }
-    }
-}
-
-/// The keys of a model and of a file, matched. A hostile file may have very many keys, so that they
-/// are borrowed, not copied.
-#[derive(Default)]
-struct LoadPlan<'a> {
-    /// The prefix of the file's keys, with its dot.
-    prefix: String,
-    /// The tensor of the file for each key of the model.
-    sources: BTreeMap<&'a str, Source<'a>>,
-    /// Keys of the model that keep their values.
-    missing: BTreeSet<&'a str>,
-    /// Keys of the file that are left out.
-    skipped: Vec<&'a str>,
-    /// Keys of the file that the model does not have, which is an error.
-    unexpected: Vec<&'a str>,
-}
-
-impl<'a> LoadPlan<'a> {
-    /// Leaves out every key that only the file or only the model has.
-    fn skip_unmatched(&mut self, entries: &'a [StateEntry]) {
-        self.skipped.append(&mut self.unexpected);
-        let keys = entries.iter().map(|entry| entry.key.as_str());
-        self.missing.extend(keys.filter(|key| !self.sources.contains_key(key)));
-    }
-
-    /// Returns the shapes that the model's state would have.
-    fn shapes(&self, file: &WeightsFile, entries: &'a [StateEntry]) -> BTreeMap<&'a str, Shape> {
-        let unexpected =
-            self.unexpected.iter().filter_map(|&key| Some((&key[self.prefix.len()..], *file.shape(key)?)));
-        let own = entries.iter().filter_map(|entry| {
-            let key = entry.key.as_str();
-            let shape = match self.sources.get(key) {
-                Some(source) if source.adapted_channels.is_none() => source.shape(file)?,
-                None if !self.missing.contains(key) => return None,
-                _ => entry.shape,
-            };
-            Some((key, shape))
+/// [`Error::Malformed`] that names the tensors which have others.
+fn check_finite<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<()> {
+    let mut described = tensors.filter_map(|(name, tensor)| {
+        let others = tensor.data().iter().filter(|x| !x.is_finite());
+        let (nan, infinite) = others.fold((0, 0), |(nan, infinite), x| match x.is_nan() {
+            true => (nan + 1, infinite),
+            false => (nan, infinite + 1),
         });
-        unexpected.chain(own).collect()
+        let kinds = [(nan, "NaN"), (infinite, "infinity")].into_iter().filter(|(count, _)| *count > 0);
+        let kinds: Vec<String> = kinds.map(|(count, kind)| format!("{count} times {kind}")).collect();
+        (!kinds.is_empty()).then(|| format!("{name} ({} in {})", kinds.join(", "), tensor.data().len()))
+    });
+    let named: Vec<String> = described.by_ref().take(MAX_NAMED).collect();
+    if named.is_empty() {
+        return Ok(());
     }
-
-    fn report(self, entries: &[StateEntry]) -> LoadReport {
-        let missing = entries.iter().filter(|entry| self.missing.contains(entry.key.as_str()));
-        let renamed = self.sources.iter().filter(|(key, source)| source.key[self.prefix.len()..] != ***key);
-        LoadReport {
-            renamed_keys: renamed.map(|(key, source)| (key.to_string(), source.key.to_string())).collect(),
-            missing_keys: missing.map(|entry| entry.key.clone()).collect(),
-            adapted_channels: self.sources.values().find_map(|source| source.adapted_channels),
-            prefix: self.prefix.trim_end_matches('.').to_string(),
-            unexpected_keys: self.skipped.into_iter().map(str::to_string).collect(),
-        }
-    }
-}
-
-/// Returns the path of the module that a tensor belongs to.
-fn parent(key: &str) -> &str {
-    key.rsplit_once('.').map_or("", |(parent, _)| parent)
+    let more = match described.count() {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    let expected = "finite elements (`LoadOptions::finite(false)` loads any)";
+    Err(Error::malformed(path, "tensors", expected, named.join(", ") + &more))
 }

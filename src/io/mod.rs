@@ -25,27 +25,33 @@
 //! ```
 
 mod atomic;
+mod classifier;
 mod dtype;
 mod entry;
 mod half;
 mod key_map;
+mod kind;
 mod load;
+mod load_plan;
 #[cfg(feature = "pth")]
 mod pth;
 mod regular_file;
 mod safetensors;
 mod save;
+mod shards;
 mod source;
 mod weights_file;
 
 pub use atomic::write_atomically;
 pub use entry::Metadata;
 pub use key_map::KeyStyle;
+pub use kind::FileKind;
 pub use load::{LoadOptions, LoadReport};
 pub use safetensors::write;
 pub use save::{save, save_as};
 pub use weights_file::WeightsFile;
 
+pub(crate) use kind::head;
 pub(crate) use regular_file::open_regular_file;
 
 use crate::{

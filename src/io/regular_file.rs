@@ -14,7 +14,14 @@ pub(crate) fn open_regular_file(path: &Path) -> Result<(File, u64)> {
     let read_error = |error| Error::io(path, "read", error);
     let metadata = fs::metadata(path).map_err(read_error)?;
     if !metadata.is_file() {
-        return Err(read_error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        let found = match () {
+            () if !metadata.is_dir() => "not a regular file",
+            () if path.join("saved_model.pb").exists() => {
+                "not a regular file, but a TensorFlow SavedModel: save its weights as safetensors there"
+            }
+            () => "not a regular file, but a folder: name a file in it",
+        };
+        return Err(read_error(io::Error::new(io::ErrorKind::InvalidInput, found)));
     }
     Ok((File::open(path).map_err(read_error)?, metadata.len()))
 }

@@ -34,12 +34,32 @@ const BYTES_PER_ITEM: u64 = 64;
 ///
 /// # Errors
 /// [`Error::Io`] if the folder does not exist, cannot be written or is full; [`Error::Argument`] if
-/// the names and the metadata need a header of more than 100 MB.
+/// the names and the metadata need a header of more than 100 MB, or if the name of the file is that
+/// of another format, such as `.pth`, in which other programs would then misread it.
 pub fn write(path: impl AsRef<Path>, tensors: &NamedTensors, metadata: &Metadata) -> Result<()> {
+    let path = path.as_ref();
+    check_extension(path)?;
     let metadata = (!metadata.is_empty()).then(|| metadata.clone().into_iter().collect());
     let bytes = safetensors::serialize(tensors.iter().map(|(name, t)| (name, TensorView(t))), metadata)
         .map_err(|e| Error::argument("write", "tensors", "names and metadata that fit a header", e))?;
     write_atomically(path, &bytes)
+}
+
+/// Ends of file names by which other programs recognize other formats.
+const OTHER_FORMATS: [&str; 18] = [
+    "pth", "pt", "th", "bin", "ckpt", "pkl", "pickle", "h5", "hdf5", "keras", "pb", "tflite", "onnx", "npy",
+    "npz", "gguf", "msgpack", "zip",
+];
+
+/// Checks that a name does not promise another format.
+fn check_extension(path: &Path) -> Result<()> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if OTHER_FORMATS.contains(&extension.as_str()) {
+        let name = path.with_extension("safetensors");
+        let expected = format!("a name that says the format, {}", name.display());
+        return Err(Error::argument("save", "path", expected, path.display()));
+    }
+    Ok(())
 }
 
 /// Reads the header of an open file of `size` bytes: its tensors and its metadata.

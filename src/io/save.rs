@@ -10,8 +10,11 @@ use std::path::Path;
 /// Writes all state of a model to a safetensors file, atomically: see
 /// [`write_atomically`](super::write_atomically).
 ///
+/// The name of the file ends with `.safetensors`, or at least not like one of another format.
+///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) if the folder does not exist, cannot be written or is full.
+/// [`Error::Io`](crate::Error::Io) if the folder does not exist, cannot be written or is full;
+/// [`Error::Argument`](crate::Error::Argument) if the name ends with `.pth` or as another format's.
 pub fn save(model: &(impl State + ?Sized), path: impl AsRef<Path>) -> Result<()> {
     save_as(model, path, KeyStyle::Torchvision)
 }

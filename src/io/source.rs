@@ -1,6 +1,6 @@
 //! The tensor of a file that one of the model's is loaded from, and its conversion.
 
-use super::weights_file::WeightsFile;
+use super::{load_plan::StateEntry, weights_file::WeightsFile};
 use crate::{Result, Shape, Tensor, autograd::Layout};
 
 /// A tensor of a file and how it differs from the model's.
@@ -15,7 +15,23 @@ pub(super) struct Source<'a> {
     pub(super) adapted_channels: Option<[usize; 2]>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// A tensor of the file whose channels are the model's.
+    pub(super) fn new(key: &'a str, keras_layout: bool, layout: Layout) -> Source<'a> {
+        Source { key, keras_layout, layout, adapted_channels: None }
+    }
+
+    /// Returns the same source, with the channels to adapt if it is for the weight `stem` and the
+    /// file has another number of them.
+    pub(super) fn adapted(self, file: &WeightsFile, entry: &StateEntry, stem: Option<&str>) -> Source<'a> {
+        if stem != Some(entry.key.as_str()) {
+            return self;
+        }
+        let found = self.shape(file);
+        let adapted_channels = found.and_then(|found| differing_channels(&found, &entry.shape));
+        Source { adapted_channels, ..self }
+    }
+
     /// Returns the shape of the file's tensor in torchvision's layout.
     pub(super) fn shape(&self, file: &WeightsFile) -> Option<Shape> {
         let shape = file.shape(self.key)?;
@@ -54,7 +70,7 @@ impl Source<'_> {
 
 /// Returns the numbers of input channels found and expected, if the shapes of two convolutions'
 /// weights differ in nothing else.
-pub(super) fn differing_channels(found: &Shape, expected: &Shape) -> Option<[usize; 2]> {
+fn differing_channels(found: &Shape, expected: &Shape) -> Option<[usize; 2]> {
     match (&found[..], &expected[..]) {
         (&[a, from, b, c], &[d, to, e, f]) if [a, b, c] == [d, e, f] && from != to && from > 0 => {
             Some([from, to])

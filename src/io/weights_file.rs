@@ -5,14 +5,15 @@ use super::pth;
 use super::{
     dtype::DType,
     entry::{Entry, Metadata},
+    kind::{self, FileKind},
     regular_file::open_regular_file,
-    safetensors,
+    safetensors, shards,
 };
 use crate::{Error, Result, Shape, Tensor, autograd::NamedTensors};
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,10 @@ use std::{
 /// `pth` PyTorch's own (`.pt`, `.pth`, `.th`, `.bin`; the zip archive of PyTorch 1.6 and later, and
 /// the pickle stream before it). In a PyTorch file that holds nested dictionaries, a tensor's name
 /// is the path of keys to it: `state_dict.module.conv1.weight`.
+///
+/// Weights in several files are opened by their index, `model.safetensors.index.json` or
+/// `pytorch_model.bin.index.json`, and are then as one file. An error about any other file says
+/// what it is; see [`FileKind`].
 ///
 /// ```
 /// use skipgrad::{Tensor, io::{self, WeightsFile}};
@@ -49,19 +54,59 @@ impl WeightsFile {
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it is not a weights file,
     /// is truncated, contradicts itself, has a tensor of more than 8 axes or of more elements than
-    /// the address space, or is a PyTorch file that calls anything but the functions
-    /// that rebuild tensors.
+    /// the address space, is a PyTorch file that holds a whole model or would run a program when
+    /// PyTorch loads it, or is an index whose files are not all there.
     pub fn open(path: impl AsRef<Path>) -> Result<WeightsFile> {
         let path = path.as_ref();
         let (mut file, size) = open_regular_file(path)?;
-        let mut head = vec![];
-        (&mut file).take(HEAD_LEN).read_to_end(&mut head).map_err(|e| Error::io(path, "read", e))?;
-        let (entries, metadata) = if is_pytorch(&head) {
-            (pytorch_entries(path, file, size)?, Metadata::new())
-        } else {
-            safetensors::entries(path, file, size)?
+        let head = kind::head(path, &mut file)?;
+        match FileKind::of(path, &head) {
+            FileKind::ShardIndex => shards::open(path, file, size),
+            kind => WeightsFile::open_single(path, file, size, kind, &head),
+        }
+    }
+
+    /// Reads the names, types and shapes of the tensors of an open file, which is no index.
+    pub(super) fn open_single(
+        path: &Path,
+        file: File,
+        size: u64,
+        kind: FileKind,
+        head: &[u8],
+    ) -> Result<WeightsFile> {
+        let (entries, metadata) = match kind {
+            FileKind::Safetensors => safetensors::entries(path, file, size)?,
+            FileKind::PyTorch | FileKind::TorchScript | FileKind::Zip => {
+                (pytorch_entries(path, file, size, kind)?, Metadata::new())
+            }
+            FileKind::Empty => {
+                let expected = format!("weights, in {FORMATS}");
+                let found = format!("{size} bytes: {}", FileKind::Empty);
+                return Err(Error::malformed(path, "size", expected, found));
+            }
+            // Perhaps safetensors with a header of a length that cannot be.
+            FileKind::Unknown if head.len() <= 8 || head[8] == b'{' || plausible_length(head, size) => {
+                safetensors::entries(path, file, size)?
+            }
+            FileKind::Unknown => {
+                let begin = head.iter().take(8).map(|byte| format!(" {byte:02x}")).collect::<String>();
+                let found = format!("{} that begins with{begin}", kind.description());
+                return Err(Error::malformed(path, "format", format!("weights, in {FORMATS}"), found));
+            }
+            kind => return Err(kind.error(path, format_args!("weights, in {FORMATS}"))),
         };
         Ok(WeightsFile { path: path.to_path_buf(), size, entries, metadata })
+    }
+
+    /// Combines the tensors of several files of `size` bytes in total, which the index at `path`
+    /// names.
+    pub(super) fn of_shards(path: &Path, size: u64, entries: BTreeMap<String, Entry>) -> WeightsFile {
+        WeightsFile { path: path.to_path_buf(), size, entries, metadata: Metadata::new() }
+    }
+
+    /// Takes the descriptions of the tensors, and the size of the file in bytes.
+    pub(super) fn into_entries(self) -> (BTreeMap<String, Entry>, u64) {
+        (self.entries, self.size)
     }
 
     /// Returns the path of the file.
@@ -178,26 +223,29 @@ impl std::fmt::Debug for WeightsFile {
     }
 }
 
-/// Bytes of a file that tell its format.
-const HEAD_LEN: u64 = 64;
+/// The formats that weights are read in.
+const FORMATS: &str = if cfg!(feature = "pth") {
+    "safetensors or PyTorch's format"
+} else {
+    "safetensors (and PyTorch's format with the crate's feature `pth`)"
+};
 
-/// The first value of a PyTorch pickle stream (its magic number), in little-endian.
-const STREAM_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-
-/// Whether a file that begins with `head` is PyTorch's. The length field of a safetensors file
-/// could equal either magic number, but a brace follows it, which no PyTorch file has there.
-fn is_pytorch(head: &[u8]) -> bool {
-    let stream = head.windows(STREAM_MAGIC.len()).any(|bytes| bytes == STREAM_MAGIC);
-    head.get(8) != Some(&b'{') && (head.starts_with(b"PK\x03\x04") || stream)
+/// Whether the first eight bytes are the length of a header that fits into a file of `size` bytes.
+fn plausible_length(head: &[u8], size: u64) -> bool {
+    head.first_chunk().is_some_and(|length| u64::from_le_bytes(*length) <= size.saturating_sub(8))
 }
 
 #[cfg(feature = "pth")]
-fn pytorch_entries(path: &Path, file: File, size: u64) -> Result<BTreeMap<String, Entry>> {
-    pth::entries(path, file, size)
+fn pytorch_entries(path: &Path, file: File, size: u64, kind: FileKind) -> Result<BTreeMap<String, Entry>> {
+    pth::entries(path, file, size, kind)
 }
 
 #[cfg(not(feature = "pth"))]
-fn pytorch_entries(path: &Path, _file: File, _size: u64) -> Result<BTreeMap<String, Entry>> {
-    let found = "a PyTorch file, which the crate's feature `pth` reads";
-    Err(Error::malformed(path, "format", "safetensors", found))
+fn pytorch_entries(path: &Path, _file: File, _size: u64, kind: FileKind) -> Result<BTreeMap<String, Entry>> {
+    let expected = "safetensors";
+    if kind == FileKind::PyTorch {
+        let found = "a PyTorch file, which the crate's feature `pth` reads";
+        return Err(Error::malformed(path, "format", expected, found));
+    }
+    Err(kind.error(path, expected))
 }

@@ -21,11 +21,11 @@ mod config;
 pub use config::DenseNetConfig;
 pub(super) use config::names;
 
-use super::{Model, classify};
+use super::{Model, classify, named, norm_names};
 use crate::{
     At, Error, Result, Rng,
     autograd::{State, Var},
-    blocks::{DenseBlock, Stem, Transition},
+    blocks::{DenseBlock, Norms, Stem, Transition},
     nn::{BatchNorm2d, Fused, Linear, Module, init::Fan},
     ops::Moments,
 };
@@ -48,7 +48,7 @@ use crate::{
 /// assert_eq!(model.forward(&images)?.shape(), [2, 10]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Debug, State)]
+#[derive(Clone, State)]
 pub struct DenseNet {
     /// The layers before the last ReLU.
     pub features: DenseFeatures,
@@ -100,6 +100,18 @@ impl Model for DenseNet {
     }
     fn classifier_mut(&mut self) -> &mut Linear {
         &mut self.classifier
+    }
+    fn norms_mut(&mut self) -> Vec<(String, &mut BatchNorm2d)> {
+        let names = norm_names(self);
+        let DenseFeatures { stem, stages, norm } = &mut self.features;
+        let mut norms = vec![];
+        stem.norms_mut(&mut norms);
+        for DenseStage { block, transition } in stages {
+            block.norms_mut(&mut norms);
+            transition.norms_mut(&mut norms);
+        }
+        norm.norms_mut(&mut norms);
+        named(&names, norms)
     }
 }
 

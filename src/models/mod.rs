@@ -17,7 +17,7 @@
 //! assert_eq!(dense.forward_features(&images)?.shape(), [2, 2, 2, 448]);
 //!
 //! let error = models::build("resnet19", &ModelOptions::default(), &mut rng).err().unwrap();
-//! let expected = "unknown model \"resnet19\"; known are: resnet18, resnet34, ";
+//! let expected = "unknown model \"resnet19\" (nearest: resnet18); known are: resnet18, ";
 //! assert!(error.to_string().starts_with(expected));
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
@@ -30,10 +30,13 @@ pub use resnet::{ResNet, ResNetConfig};
 
 use crate::{
     Error, Result, Rng,
-    autograd::Var,
+    autograd::{State, StateId, Var, displayed_as_tree},
     blocks::StemKind,
-    nn::{Linear, Module},
+    nn::{BatchNorm2d, Linear, Module},
 };
+use std::collections::BTreeMap;
+
+displayed_as_tree!(debug: ResNet, DenseNet, dyn Model);
 
 /// A network that classifies images: feature maps, their mean over the pixels, and a linear
 /// classifier.
@@ -61,6 +64,25 @@ pub trait Model: Module {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     fn classifier_mut(&mut self) -> &mut Linear;
+
+    /// Returns the batch normalizations with their names, so that settings which weights files do
+    /// not have can be those that the weights were trained with. Blocks of a user's own are left
+    /// out.
+    ///
+    /// Keras' `momentum` is the weight of the old value, 1 minus the one here: its default of 0.99
+    /// is 0.01, and PyTorch's 0.1 is 0.9 there. Its default `epsilon` is 1e-3, and 1.001e-5 in its
+    /// ResNets and DenseNets.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, models::{Model, ResNet}};
+    /// let mut model = ResNet::imagenet(50, 1000, &mut Rng::seed(0))?;
+    /// for (name, norm) in model.norms_mut() {
+    ///     norm.eps = 1.001e-5;
+    ///     norm.momentum = if name.starts_with("layer4.") { 0.1 } else { 1.0 - 0.99 };
+    /// }
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    fn norms_mut(&mut self) -> Vec<(String, &mut BatchNorm2d)>;
 }
 
 impl<M: Model + ?Sized> Model for Box<M> {
@@ -72,6 +94,9 @@ impl<M: Model + ?Sized> Model for Box<M> {
     }
     fn classifier_mut(&mut self) -> &mut Linear {
         (**self).classifier_mut()
+    }
+    fn norms_mut(&mut self) -> Vec<(String, &mut BatchNorm2d)> {
+        (**self).norms_mut()
     }
 }
 
@@ -166,6 +191,26 @@ pub fn build(name: &str, options: &ModelOptions, rng: &mut Rng) -> Result<Box<dy
         return Ok(Box::new(DenseNet::new(&config.with(options)?, rng)?));
     }
     Err(Error::UnknownName { kind: "model", name: name.to_string(), known: names() })
+}
+
+/// Returns the names of the modules of a model, by the identity of their weights.
+fn norm_names(model: &impl State) -> BTreeMap<StateId, String> {
+    let mut names = BTreeMap::new();
+    model.visit("", &mut |name, state| {
+        if let Some(name) = name.strip_suffix(".weight") {
+            names.insert(state.id(), name.to_string());
+        }
+    });
+    names
+}
+
+/// Returns normalizations with their names.
+fn named<'a>(
+    names: &BTreeMap<StateId, String>,
+    norms: Vec<&'a mut BatchNorm2d>,
+) -> Vec<(String, &'a mut BatchNorm2d)> {
+    let name = |norm: &BatchNorm2d| names.get(&norm.weight.id()).cloned().unwrap_or_default();
+    norms.into_iter().map(|norm| (name(norm), norm)).collect()
 }
 
 /// Returns the logits of feature maps: the classifier of their mean over the pixels.

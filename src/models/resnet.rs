@@ -45,11 +45,11 @@ mod config;
 pub use config::ResNetConfig;
 pub(super) use config::names;
 
-use super::{Model, classify};
+use super::{Model, classify, named, norm_names};
 use crate::{
     At, Error, Result, Rng,
     autograd::{State, Var},
-    blocks::{ResBlock, Stem, StemKind},
+    blocks::{Norms, ResBlock, Stem, StemKind},
     nn::{BatchNorm2d, Linear, Module, init::Fan},
 };
 
@@ -71,7 +71,7 @@ use crate::{
 /// assert_eq!(model.forward(&images)?.shape(), [2, 10]);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
-#[derive(Clone, Debug, State)]
+#[derive(Clone, State)]
 pub struct ResNet {
     /// The first layers.
     #[state(flatten(conv = "conv1", norm = "bn1"))]
@@ -107,6 +107,14 @@ impl Model for ResNet {
     }
     fn classifier_mut(&mut self) -> &mut Linear {
         &mut self.fc
+    }
+    fn norms_mut(&mut self) -> Vec<(String, &mut BatchNorm2d)> {
+        let names = norm_names(self);
+        let mut norms = vec![];
+        self.stem.norms_mut(&mut norms);
+        self.stages.norms_mut(&mut norms);
+        self.norm.norms_mut(&mut norms);
+        named(&names, norms)
     }
 }
 
@@ -187,6 +195,7 @@ fn build_stages(config: &ResNetConfig, mut in_channels: usize, rng: &mut Rng) ->
             .groups(config.groups)
             .width_per_group(config.width_per_group)
             .fan(config.fan)
+            .block_factory(config.block.clone())
             .build(rng)
             .at(format_args!("layer{}", i + 1));
         (in_channels, before) = (out_channels, before + blocks);

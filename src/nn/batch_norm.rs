@@ -44,10 +44,11 @@ pub struct BatchNorm2d {
     pub running_mean: Buffer,
     /// The variance that evaluation uses; it begins at 1.
     pub running_var: Buffer,
-    /// The number added to the variance under the root, 1e-5 by default.
+    /// The number added to the variance under the root, 1e-5 by default. Keras' default is 1e-3.
     #[state(skip)]
     pub eps: f32,
-    /// The weight of a new observation in the running moments, 0.1 by default.
+    /// The weight of a new observation in the running moments, 0.1 by default, as in PyTorch. Keras
+    /// has the weight of the old value, 1 minus this one, and a default of 0.99.
     #[state(skip)]
     pub momentum: f32,
 }
@@ -173,13 +174,14 @@ pub struct BatchNorm2dBuilder {
 }
 
 impl BatchNorm2dBuilder {
-    /// Sets the number added to the variance under the root; 1e-5 by default.
+    /// Sets the number added to the variance under the root; 1e-5 by default, in Keras 1e-3.
     pub fn eps(mut self, eps: f32) -> Self {
         self.eps = eps;
         self
     }
 
-    /// Sets the weight of a new observation in the running moments; 0.1 by default.
+    /// Sets the weight of a new observation in the running moments; 0.1 by default. It is 1 minus
+    /// the `momentum` of Keras.
     pub fn momentum(mut self, momentum: f32) -> Self {
         self.momentum = momentum;
         self

@@ -34,6 +34,7 @@
 mod activation;
 mod batch_norm;
 mod conv;
+mod from_fn;
 pub mod init;
 mod linear;
 mod pool;
@@ -43,24 +44,32 @@ pub use activation::{Dropout, Flatten, Relu};
 pub(crate) use batch_norm::Fused;
 pub use batch_norm::{BatchNorm2d, BatchNorm2dBuilder};
 pub use conv::{Conv2d, Conv2dBuilder, Pair, conv1x1, conv3x3};
+pub use from_fn::{FromFn, from_fn};
 pub use linear::{Linear, LinearBuilder};
 pub use pool::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 pub use sequential::Sequential;
 
 use crate::{
     Result,
-    autograd::{State, Var},
+    autograd::{State, Var, displayed_as_tree},
 };
+
+displayed_as_tree!(Relu, Flatten, Dropout, BatchNorm2d, Conv2d, Linear, MaxPool2d, AvgPool2d, GlobalAvgPool);
+displayed_as_tree!(debug: Sequential, dyn Module);
 
 /// A layer, a block or a network: named state, and a function of a value.
 ///
 /// The tape's mode decides between training and evaluation; see [`Tape`](crate::autograd::Tape).
-/// [`Var::apply`] runs a module so that errors carry its path and [`feature_maps`](crate::graph::ModuleExt::feature_maps) finds
-/// its output. The layers, blocks and models of this crate see to that themselves.
+/// [`Var::apply`] runs a module so that errors carry its path and
+/// [`feature_maps`](crate::graph::ModuleExt::feature_maps) finds its output. The layers, blocks and
+/// models of this crate see to that themselves. A module of your own needs it where it runs its
+/// parts, and where a program runs the module: `x.apply(&net)` instead of `net.forward(&x)`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a module",
     label = "this has no `forward`",
-    note = "a module of your own derives `State` and implements `Module`"
+    note = "a module of your own derives `State` (`#[derive(State)]`) and implements `Module`, whose \
+            `forward` takes and returns a `Var`",
+    note = "a closure becomes a module by `nn::from_fn(|x| ...)`"
 )]
 pub trait Module: State + Send + Sync {
     /// Returns the output for an input `[N, H, W, C]`, or `[N, C]` after the pooling.

@@ -4,7 +4,7 @@ use super::{Module, Pair};
 use crate::{
     Result,
     autograd::{State, Var},
-    ops::Pool2dOptions,
+    ops::{Padding, Pool2dOptions},
 };
 
 /// Max-pooling, the largest value of each window of `[N, H, W, C]`; see [`Var::max_pool2d`].
@@ -36,9 +36,16 @@ impl MaxPool2d {
         self
     }
 
-    /// Sets the padding on both sides, in pixels of minus infinity.
-    pub fn padding(mut self, padding: impl Into<Pair>) -> Self {
-        self.options.padding = padding.into().0;
+    /// Sets the padding, in pixels of minus infinity: `1` or `[1, 0]` on both sides of rows and
+    /// columns, or any [`Padding`]. `Padding::Same` is that of Keras.
+    pub fn padding(mut self, padding: impl Into<Padding>) -> Self {
+        self.options.padding = padding.into();
+        self
+    }
+
+    /// Sets whether a last window may reach beyond the edge, so that no pixel is left out.
+    pub fn ceil_mode(mut self, ceil: bool) -> Self {
+        self.options.ceil_mode = ceil;
         self
     }
 }
@@ -77,9 +84,10 @@ impl AvgPool2d {
         self
     }
 
-    /// Sets the padding on both sides, in zero pixels.
-    pub fn padding(mut self, padding: impl Into<Pair>) -> Self {
-        self.options.padding = padding.into().0;
+    /// Sets the padding, in zero pixels: `1` or `[1, 0]` on both sides of rows and columns, or any
+    /// [`Padding`]. `Padding::Same` without counting the padding is that of Keras.
+    pub fn padding(mut self, padding: impl Into<Padding>) -> Self {
+        self.options.padding = padding.into();
         self
     }
 

@@ -72,8 +72,8 @@ impl GraphBuilder {
     }
 
     /// Returns the name of an initializer with a parameter or a buffer, or with a constant that the
-    /// module at `path` reads. Plain tensors with four axes are images, whose channels become the second
-    /// axis.
+    /// module at `path` reads. Plain tensors with four axes are images, whose channels become the
+    /// second axis.
     pub(super) fn initializer(
         &mut self,
         path: &str,

@@ -64,6 +64,7 @@ impl Translator<'_> {
             Kind::Add => self.with_all_inputs("Add", vec![]),
             Kind::Mul => self.with_all_inputs("Mul", vec![]),
             &Kind::Scale(alpha) => self.scale(alpha),
+            Kind::ScaleChannels => self.scale_channels(),
             Kind::Softmax => self.along_channels("Softmax", channel_axis),
             Kind::LogSoftmax => self.along_channels("LogSoftmax", channel_axis),
             Kind::Concat => self.along_channels("Concat", channel_axis),
@@ -186,6 +187,16 @@ impl Translator<'_> {
         let alpha = Tensor::scalar(alpha);
         let alpha = self.builder.initializer(self.node.path(), None, &alpha, Layout::Plain)?;
         Ok(self.add("Mul", vec![x, alpha], vec![]))
+    }
+
+    /// Multiplies images by a gate, which gets an axis for the rows and one for the columns.
+    fn scale_channels(&mut self) -> Result<String> {
+        let mut inputs = self.inputs(0..2)?;
+        if self.shape_of(1).rank() == 2 {
+            let axes = self.builder.integers(self.node.path(), "axes", &[2, 3]);
+            inputs[1] = self.add("Unsqueeze", vec![inputs[1].clone(), axes], vec![]);
+        }
+        Ok(self.add("Mul", inputs, vec![]))
     }
 
     fn slice_channels(&mut self, Range { start, end }: Range<usize>, axis: usize) -> Result<String> {

@@ -1,5 +1,4 @@
-//! Operations on [`Var`](crate::autograd::Var): one file each, with forward and backward side by
-//! side.
+//! Operations on [`Var`]: one file each, with forward and backward side by side.
 //!
 //! Every file says what its backward keeps, since that determines the memory of training. Methods
 //! whose arguments may not fit return a [`Result`], and check all arguments before they compute
@@ -22,6 +21,7 @@ mod pool;
 mod relu;
 mod reshape;
 mod scale;
+mod scale_channels;
 mod sigmoid;
 mod slice_channels;
 mod softmax;

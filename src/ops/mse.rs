@@ -21,7 +21,7 @@ impl Op for Mse {
     fn output_shape(&self, inputs: &[Input<'_>]) -> Result<Shape, Fault> {
         match same_shape("mse", "target", inputs) {
             Ok(_) => Ok(Shape::scalar()),
-            Err(fault) => Err(Fault::new(fault.error, Shape::scalar())),
+            Err(fault) => Err(Fault::new(fault.into_parts().0, Shape::scalar())),
         }
     }
 

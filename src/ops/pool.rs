@@ -5,7 +5,7 @@
 //! and not the input: the gradient goes to that position. The means keep sizes: each pixel gets its
 //! share of the gradient of every window that contains it.
 
-use super::{Pair, expect_images};
+use super::{Padding, Pair, expect_images};
 use crate::{
     Error, Result, Shape, Tensor,
     autograd::{Cost, Fault, Input, Kind, Op, Var},
@@ -19,7 +19,7 @@ use crate::{
 /// ```
 /// use skipgrad::ops::Pool2dOptions;
 /// let options = Pool2dOptions::new(3).stride(2).padding(1);
-/// assert_eq!((options.kernel, options.stride, options.padding), ([3, 3], [2, 2], [1, 1]));
+/// assert_eq!((options.kernel, options.stride, options.padding), ([3, 3], [2, 2], 1.into()));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,9 +28,10 @@ pub struct Pool2dOptions {
     pub kernel: [usize; 2],
     /// The distance in pixels between neighboring windows, at least 1.
     pub stride: [usize; 2],
-    /// The pixels added on both sides, at most half the kernel: -inf for the maximum, 0 for the
-    /// mean.
-    pub padding: [usize; 2],
+    /// The pixels around the image, -inf for the maximum and 0 for the mean: on both sides at most
+    /// half the kernel, or on each side less than the kernel, or [`Padding::Same`], as Keras
+    /// rounds.
+    pub padding: Padding,
     /// Whether the mean divides by the size of the window (PyTorch's default) or by the number of
     /// its pixels inside the image.
     pub count_include_pad: bool,
@@ -49,7 +50,13 @@ impl Pool2dOptions {
     /// A window of this size in pixels, a stride of the same size, and no padding.
     pub fn new(kernel: impl Into<Pair>) -> Pool2dOptions {
         let Pair(kernel) = kernel.into();
-        Pool2dOptions { kernel, stride: kernel, padding: [0, 0], count_include_pad: true, ceil_mode: false }
+        Pool2dOptions {
+            kernel,
+            stride: kernel,
+            padding: Padding::Zeros([0, 0]),
+            count_include_pad: true,
+            ceil_mode: false,
+        }
     }
 
     /// Sets the distance in pixels between neighboring windows, at least 1.
@@ -57,9 +64,10 @@ impl Pool2dOptions {
         Pool2dOptions { stride: stride.into().0, ..self }
     }
 
-    /// Sets the number of pixels added on both sides, at most half the kernel.
-    pub fn padding(self, padding: impl Into<Pair>) -> Self {
-        Pool2dOptions { padding: padding.into().0, ..self }
+    /// Sets the pixels around the image: a number or a pair, at most half the kernel, or a
+    /// [`Padding`].
+    pub fn padding(self, padding: impl Into<Padding>) -> Self {
+        Pool2dOptions { padding: padding.into(), ..self }
     }
 
     /// Sets whether the mean divides by the size of the window or by the number of its pixels
@@ -232,8 +240,9 @@ impl<'t> Var<'t> {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] if the input does not have four axes; [`Error::Argument`] if it has
-    /// no pixels, a size or a stride is zero, the padding is larger than half the kernel, or the
-    /// kernel is larger than the padded image or than 65535 pixels.
+    /// no pixels, a size or a stride is zero, the padding is larger than half the kernel (that of a
+    /// single side: not smaller than the kernel), or the kernel is larger than the padded image or
+    /// than 65535 pixels.
     ///
     /// ```
     /// use skipgrad::{Tensor, autograd::Tape, ops::Pool2dOptions};
@@ -296,7 +305,7 @@ impl Pool2dOptions {
     /// Checks an input, and returns the geometry for the kernels.
     fn geometry(&self, op: &'static str, x: &Shape) -> Result<Pool2d> {
         let [batch, height, width, channels] = expect_images(op, x)?;
-        let Pool2dOptions { kernel, stride, padding, .. } = *self;
+        let Pool2dOptions { kernel, stride, .. } = *self;
         let invalid = |argument, expected: &str, found: [usize; 2]| {
             Err(Error::argument(op, argument, expected, format_args!("{found:?}")))
         };
@@ -309,10 +318,8 @@ impl Pool2dOptions {
         if stride.contains(&0) {
             return invalid("stride", "at least 1", stride);
         }
-        if padding[0] > kernel[0] / 2 || padding[1] > kernel[1] / 2 {
-            return invalid("padding", &format!("at most half the kernel {kernel:?}"), padding);
-        }
-        let padded = [height + 2 * padding[0], width + 2 * padding[1]];
+        let sides = self.sides(op, [height, width])?;
+        let padded = [0, 1].map(|axis| [height, width][axis] + sides[axis][0] + sides[axis][1]);
         // In `ceil_mode`, a window that begins inside the image may be larger than the image.
         let reaches = |axis: usize| kernel[axis].saturating_sub(padded[axis]);
         if [0, 1].iter().any(|&axis| reaches(axis) > 0 && !(self.ceil_mode && reaches(axis) < stride[axis])) {
@@ -321,15 +328,40 @@ impl Pool2dOptions {
         // A stride larger than the padded image acts like one of its size, which cannot overflow.
         let stride = [0, 1].map(|axis| stride[axis].min(padded[axis]));
         let padding = [0, 1].map(|axis| {
+            let [before, after] = sides[axis];
             let Some(room) = padded[axis].checked_sub(kernel[axis]) else {
-                return [padding[axis], padding[axis] + reaches(axis)];
+                return [before, after + reaches(axis)];
             };
             let rest = room % stride[axis];
-            let begins_inside = room - rest + stride[axis] < padded[axis] - padding[axis];
+            let begins_inside = room - rest + stride[axis] < padded[axis] - after;
             let one_more = self.ceil_mode && rest > 0 && begins_inside;
-            [padding[axis], padding[axis] + if one_more { stride[axis] - rest } else { 0 }]
+            [before, after + if one_more { stride[axis] - rest } else { 0 }]
         });
         Ok(Pool2d { batch, height, width, channels, kernel, stride, padding })
+    }
+
+    /// Checks the padding, and returns the pixels before and after each axis. Every window then has
+    /// a pixel of the image.
+    fn sides(&self, op: &'static str, size: [usize; 2]) -> Result<[[usize; 2]; 2]> {
+        let Pool2dOptions { kernel, stride, padding, .. } = *self;
+        let invalid = |expected: String, found: &dyn std::fmt::Debug| {
+            Err(Error::argument(op, "padding", expected, format_args!("{found:?}")))
+        };
+        if let Padding::Zeros(zeros) = padding
+            && (0..2).any(|axis| zeros[axis] > kernel[axis] / 2)
+        {
+            return invalid(format!("at most half the kernel {kernel:?}"), &zeros);
+        }
+        let sides = [0, 1].map(|axis| padding.sides(axis, size[axis], stride[axis], Some(kernel[axis])));
+        match sides {
+            [Some(rows), Some(columns)]
+                if rows.iter().all(|&side| side < kernel[0] || side == 0)
+                    && columns.iter().all(|&side| side < kernel[1] || side == 0) =>
+            {
+                Ok([rows, columns])
+            }
+            _ => invalid(format!("less than the kernel {kernel:?} on each side"), &padding),
+        }
     }
 }
 
@@ -344,7 +376,7 @@ mod tests {
     const OVERLAPPING: Pool2dOptions = Pool2dOptions {
         kernel: [3, 2],
         stride: [2, 1],
-        padding: [1, 1],
+        padding: Padding::Zeros([1, 1]),
         count_include_pad: true,
         ceil_mode: false,
     };
@@ -376,6 +408,67 @@ mod tests {
         assert_eq!(x.avg_pool2d(&options).unwrap().value().data(), [-1.0, -2.0, -3.0, -5.0]);
         let options = options.count_include_pad(true);
         assert_eq!(x.avg_pool2d(&options).unwrap().value().data(), [-0.25, -0.5, -0.75, -1.25]);
+    }
+
+    /// The oracle of [`Padding::Same`]: each window by its definition in Keras.
+    fn same(x: &Tensor, kernel: usize, stride: usize, fold: impl Fn(&[f32]) -> f32) -> Vec<f32> {
+        let (height, width) = (x.shape()[1], x.shape()[2]);
+        let window = |index: usize, size: usize| {
+            let total = ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size);
+            let begin = (index * stride) as isize - (total / 2) as isize;
+            let end = (begin + kernel as isize).min(size as isize) as usize;
+            begin.max(0) as usize..end
+        };
+        let rows = (0..height.div_ceil(stride)).map(|row| window(row, height));
+        rows.flat_map(|rows| {
+            let columns = (0..width.div_ceil(stride)).map(move |column| window(column, width));
+            columns.map(move |columns| (rows.clone(), columns))
+        })
+        .map(|(rows, columns)| {
+            let pixels = rows.flat_map(|row| columns.clone().map(move |column| row * width + column));
+            fold(&pixels.map(|pixel| x.data()[pixel]).collect::<Vec<f32>>())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_same_padding_is_that_of_keras() {
+        let tape = Tape::eval();
+        for ([height, width], kernel, stride) in [
+            ([4, 5], 2, 2),
+            ([5, 5], 3, 2),
+            ([6, 7], 3, 2),
+            ([5, 4], 3, 1),
+            ([5, 4], 2, 1),
+            ([7, 8], 2, 3),
+            ([1, 2], 5, 2),
+            ([6, 1], 4, 3),
+        ] {
+            let x = Tensor::normal([1, height, width, 1], 1.0, &mut Rng::seed(3)).unwrap();
+            let options = Pool2dOptions::new(kernel).stride(stride).padding(Padding::Same);
+            let largest = tape.input(x.clone()).max_pool2d(&options).unwrap();
+            assert_eq!(largest.shape()[1..3], [height.div_ceil(stride), width.div_ceil(stride)]);
+            let maximum = |window: &[f32]| window.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(largest.value().data(), same(&x, kernel, stride, maximum));
+            let means = tape.input(x.clone()).avg_pool2d(&options.count_include_pad(false)).unwrap();
+            let mean = |window: &[f32]| window.iter().sum::<f32>() / window.len() as f32;
+            for (found, expected) in means.value().data().iter().zip(same(&x, kernel, stride, mean)) {
+                assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_side_may_have_more_than_half_the_kernel_and_less_than_all_of_it() {
+        let tape = Tape::eval();
+        let x = tape.input(Tensor::from_fn([1, 2, 2, 1], |i| i as f32).unwrap());
+        let sides = |left| Padding::Sides { top: 0, bottom: 0, left, right: 0 };
+        let options = Pool2dOptions::new([2, 3]).stride(1).padding(sides(2));
+        assert_eq!(x.max_pool2d(&options).unwrap().value().data(), [2.0, 3.0]);
+        let error = x.max_pool2d(&options.padding(sides(3))).unwrap_err().to_string();
+        assert!(error.starts_with("max_pool2d: padding: expected less than the kernel [2, 3]"), "{error}");
+        let error = x.max_pool2d(&options.padding(sides(usize::MAX))).unwrap_err().to_string();
+        assert!(error.contains("less than the kernel"), "{error}");
     }
 
     #[test]

@@ -1,15 +1,12 @@
 //! Adam with decoupled weight decay.
 
 use super::{
-    Group, Optimizer, apply, check,
-    groups::Groups,
-    param_state::{ParamState, STEP},
-    setting,
+    Group, NamedSettings, Optimizer,
+    adam::{Decay, Moments, moments_optimizer},
 };
 use crate::{
-    Result, Tensor,
+    Result,
     autograd::{NamedTensors, Param, State, Updates},
-    kernels::{AdamWStep, Isa, adamw},
 };
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), as
@@ -36,113 +33,21 @@ use crate::{
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct AdamW {
-    lr: f32,
-    betas: [f32; 2],
-    eps: f32,
-    weight_decay: f32,
-    groups: Groups,
-    state: ParamState<3>,
-}
+pub struct AdamW(Moments);
 
 impl AdamW {
     /// Creates AdamW with the learning rate `lr`, at least 0, and PyTorch's defaults: betas 0.9 and
     /// 0.999, eps 1e-8, weight decay 0.01.
     pub fn new(lr: f32) -> AdamW {
-        AdamW {
-            lr,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            weight_decay: 0.01,
-            groups: Groups::default(),
-            state: ParamState::new([STEP, "exp_avg", "exp_avg_sq"]),
-        }
-    }
-
-    /// Sets the decay rates of the first and of the second moment, each in [0, 1).
-    pub fn betas(self, beta1: f32, beta2: f32) -> AdamW {
-        AdamW { betas: [beta1, beta2], ..self }
-    }
-
-    /// Sets the term that is added to the square root of the second moment, at least 0.
-    pub fn eps(self, eps: f32) -> AdamW {
-        AdamW { eps, ..self }
+        AdamW(Moments::new("adamw", Decay::Decoupled, lr, 0.01))
     }
 
     /// Sets the weight decay, at least 0: a step shrinks a parameter by the factor
     /// `1 - lr weight_decay`.
-    pub fn weight_decay(self, weight_decay: f32) -> AdamW {
-        AdamW { weight_decay, ..self }
-    }
-
-    /// Turns weight decay off for the parameters of at most one axis: biases, and the scales and
-    /// shifts of normalizations.
-    pub fn no_decay_on_norms_and_biases(mut self) -> AdamW {
-        self.groups.add_no_decay();
+    pub fn weight_decay(mut self, weight_decay: f32) -> AdamW {
+        self.0.weight_decay = weight_decay;
         self
-    }
-
-    /// Adds a parameter group; see [`Sgd::group`](super::Sgd::group).
-    pub fn group(
-        mut self,
-        predicate: impl Fn(&str, &Param) -> bool + Send + Sync + 'static,
-        group: Group,
-    ) -> AdamW {
-        self.groups.add(predicate, group);
-        self
-    }
-
-    fn check_settings(&self) -> Result<()> {
-        setting("adamw", "lr", self.lr, 0.0..f32::INFINITY)?;
-        setting("adamw", "beta1", self.betas[0], 0.0..1.0)?;
-        setting("adamw", "beta2", self.betas[1], 0.0..1.0)?;
-        setting("adamw", "eps", self.eps, 0.0..f32::INFINITY)?;
-        setting("adamw", "weight_decay", self.weight_decay, 0.0..f32::INFINITY)?;
-        self.groups.check("adamw")
     }
 }
 
-impl Optimizer for AdamW {
-    fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()> {
-        self.check_settings()?;
-        check(model, &updates)?;
-        self.state.check(model)?;
-        let [beta1, beta2] = self.betas.map(f64::from);
-        apply(model, updates, |name, param, gradient| {
-            let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
-            let [count, m, v] = self.state.get_or_insert(name, || {
-                let zeros = Tensor::build(*gradient.shape(), |z| z.fill(0.0));
-                [Tensor::scalar(0.0), zeros.clone(), zeros]
-            });
-            // The count is an f32 as in PyTorch; it is exact for 16 million steps.
-            count.data_mut()[0] += 1.0;
-            let step = AdamWStep {
-                lr: lr.into(),
-                beta1,
-                beta2,
-                eps: self.eps.into(),
-                weight_decay: weight_decay.into(),
-                step: count.item() as u64,
-            };
-            let parameter = param.value_mut().data_mut();
-            adamw(Isa::active(), step, parameter, gradient.data(), m.data_mut(), v.data_mut());
-        });
-        Ok(())
-    }
-
-    fn lr(&self) -> f32 {
-        self.lr
-    }
-
-    fn set_lr(&mut self, lr: f32) {
-        self.lr = lr;
-    }
-
-    fn export(&self) -> NamedTensors {
-        self.state.export()
-    }
-
-    fn import(&mut self, model: &dyn State, tensors: NamedTensors) -> Result<()> {
-        self.state.import(model, tensors)
-    }
-}
+moments_optimizer!(AdamW);

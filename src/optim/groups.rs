@@ -1,13 +1,17 @@
 //! Parameter groups: settings that hold for some of the parameters.
 
 use super::setting;
-use crate::{Result, autograd::Param};
+use crate::{
+    Error, Result,
+    autograd::{Param, State, StateRef},
+};
 use std::{fmt, sync::Arc};
 
 /// Settings of a parameter group that differ from the optimizer's.
 ///
 /// A parameter may be in several groups. Their learning-rate scales are multiplied; of their weight
-/// decays the last one holds.
+/// decays the last one holds. A group without any parameter of the model is an error at the first
+/// step, since its predicate is most likely misspelled.
 ///
 /// ```
 /// use skipgrad::optim::{Group, Sgd};
@@ -49,37 +53,78 @@ impl Default for Group {
 
 type Predicate = Arc<dyn Fn(&str, &Param) -> bool + Send + Sync>;
 
-/// The groups of an optimizer, each with the predicate that selects its parameters, in the order in
-/// which they were added.
+/// A group, and how its parameters are found.
+#[derive(Clone)]
+struct Entry {
+    predicate: Predicate,
+    group: Group,
+    /// Whether a model without any such parameter is an error.
+    required: bool,
+}
+
+/// The groups of an optimizer, in the order in which they were added.
 #[derive(Clone, Default)]
-pub(super) struct Groups(Vec<(Predicate, Group)>);
+pub(super) struct Groups(Vec<Entry>);
 
 impl Groups {
+    /// Adds a group that must have parameters.
     pub(super) fn add(
         &mut self,
         predicate: impl Fn(&str, &Param) -> bool + Send + Sync + 'static,
         group: Group,
     ) {
-        self.0.push((Arc::new(predicate), group));
+        self.0.push(Entry { predicate: Arc::new(predicate), group, required: true });
     }
 
     /// Adds a group without weight decay for biases and for the scales and shifts of
-    /// normalizations: the parameters of at most one axis.
+    /// normalizations: the parameters of at most one axis. A model need not have any.
     pub(super) fn add_no_decay(&mut self) {
-        self.add(|_, param| param.value().shape().rank() <= 1, Group::new().weight_decay(0.0));
+        let predicate = |_: &str, param: &Param| param.value().shape().rank() <= 1;
+        let group = Group::new().weight_decay(0.0);
+        self.0.push(Entry { predicate: Arc::new(predicate), group, required: false });
     }
 
-    pub(super) fn check(&self, op: &'static str) -> Result<()> {
-        self.0.iter().try_for_each(|(_, group)| {
-            setting(op, "lr_scale", group.lr_scale, 0.0..f32::INFINITY)?;
-            setting(op, "weight_decay", group.weight_decay.unwrap_or(0.0), 0.0..f32::INFINITY)
-        })
+    /// Checks that the settings of all groups are in range and that every group has parameters.
+    pub(super) fn check(&self, op: &'static str, model: &dyn State) -> Result<()> {
+        for entry in &self.0 {
+            setting(op, "lr_scale", entry.group.lr_scale, 0.0..f32::INFINITY)?;
+            setting(op, "weight_decay", entry.group.weight_decay.unwrap_or(0.0), 0.0..f32::INFINITY)?;
+        }
+        let counts = self.counts(model);
+        match self.0.iter().zip(counts).position(|(entry, count)| entry.required && count == 0) {
+            Some(i) => {
+                let expected = "a group that has parameters of the model";
+                let found = format!("none in group {i}, {:?}", self.0[i].group);
+                Err(Error::argument(op, "group", expected, found))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the number of parameters of each group, trainable or not.
+    fn counts(&self, model: &dyn State) -> Vec<usize> {
+        let mut counts = vec![0; self.0.len()];
+        model.visit("", &mut |name, slot| {
+            if let StateRef::Param(param) = slot {
+                for (count, entry) in counts.iter_mut().zip(&self.0) {
+                    *count += usize::from((entry.predicate)(name, param));
+                }
+            }
+        });
+        counts
+    }
+
+    /// Describes each group by its settings and its number of parameters.
+    pub(super) fn describe(&self, model: &dyn State) -> Vec<String> {
+        let counts = self.counts(model);
+        let describe = |(entry, count): (&Entry, usize)| format!("{:?} for {count} parameters", entry.group);
+        self.0.iter().zip(counts).map(describe).collect()
     }
 
     /// Returns the learning rate and the weight decay of one parameter.
     pub(super) fn settings(&self, name: &str, param: &Param, lr: f32, weight_decay: f32) -> (f32, f32) {
-        let groups = self.0.iter().filter(|(predicate, _)| predicate(name, param));
-        groups.fold((lr, weight_decay), |(lr, decay), (_, group)| {
+        let groups = self.0.iter().filter(|entry| (entry.predicate)(name, param));
+        groups.fold((lr, weight_decay), |(lr, decay), Entry { group, .. }| {
             (lr * group.lr_scale, group.weight_decay.unwrap_or(decay))
         })
     }
@@ -87,7 +132,7 @@ impl Groups {
 
 impl fmt::Debug for Groups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(_, group)| group)).finish()
+        f.debug_list().entries(self.0.iter().map(|entry| &entry.group)).finish()
     }
 }
 
@@ -108,8 +153,28 @@ mod tests {
         assert_eq!(settings("conv1.bias", &bias), (0.5, 0.0));
         assert_eq!(settings("fc.weight", &weight), (5.0, 0.1));
         assert_eq!(settings("fc.bias", &bias), (5.0, 0.0));
+        let model = vec![weight, bias];
         groups.add(|_, _| true, Group::new().lr_scale(f32::NAN));
-        assert!(groups.check("sgd").unwrap_err().to_string().contains("lr_scale"));
+        assert!(groups.check("sgd", &model).unwrap_err().to_string().contains("lr_scale"));
+    }
+
+    #[test]
+    fn a_group_without_parameters_is_an_error_unless_it_is_for_biases() {
+        let model = vec![Param::new(Tensor::zeros([3, 3]).unwrap())];
+        let mut groups = Groups::default();
+        groups.add_no_decay();
+        groups.add(|name, _| name == "0", Group::new().lr_scale(2.0));
+        groups.check("sgd", &model).unwrap();
+        assert_eq!(
+            groups.describe(&model)[1],
+            "Group { lr_scale: 2.0, weight_decay: None } for 1 parameters"
+        );
+        groups.add(|name, _| name.starts_with("linear."), Group::new().lr_scale(10.0));
+        assert_eq!(
+            groups.check("sgd", &model).unwrap_err().to_string(),
+            "sgd: group: expected a group that has parameters of the model, found none in group 2, \
+             Group { lr_scale: 10.0, weight_decay: None }"
+        );
     }
 
     #[test]
@@ -117,7 +182,7 @@ mod tests {
         let error = |group| {
             let mut groups = Groups::default();
             groups.add(|_, _| true, group);
-            groups.check("sgd").unwrap_err().to_string()
+            groups.check("sgd", &vec![Param::new(Tensor::scalar(0.0))]).unwrap_err().to_string()
         };
         assert!(error(Group { lr_scale: -1.0, weight_decay: None }).starts_with("sgd: lr_scale: "));
         assert!(error(Group { lr_scale: 0.0, weight_decay: Some(-1.0) }).starts_with("sgd: weight_decay: "));

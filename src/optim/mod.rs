@@ -1,4 +1,4 @@
-//! Optimizers ([`Sgd`], [`AdamW`]), parameter groups and learning-rate schedules.
+//! Optimizers ([`Sgd`], [`Adam`], [`AdamW`]), parameter groups and learning-rate schedules.
 //!
 //! An optimizer works on named state ([`State`]) and knows no layers. Its own state is keyed by the
 //! names of the parameters, so that it can be saved and loaded for another instance of the model.
@@ -18,12 +18,14 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
+mod adam;
 mod adamw;
 mod groups;
 mod param_state;
 mod schedule;
 mod sgd;
 
+pub use adam::Adam;
 pub use adamw::AdamW;
 pub use groups::Group;
 pub(crate) use schedule::null_as_infinity;
@@ -34,6 +36,10 @@ use crate::{
     At, Error, Result, Tensor,
     autograd::{NamedTensors, Param, State, StateMut, StateRef, Updates},
 };
+use std::collections::BTreeMap;
+
+/// The settings of an optimizer by name, as text; see [`Optimizer::settings`].
+pub type NamedSettings = BTreeMap<String, String>;
 
 /// An algorithm that updates the parameters of a model from the gradients of a loss.
 pub trait Optimizer {
@@ -45,10 +51,36 @@ pub trait Optimizer {
     /// step.
     ///
     /// # Errors
-    /// [`Error::NoGradient`] for a trainable parameter without a gradient; [`Error::Argument`] for
-    /// settings out of range, and for an observed value or a tensor of the optimizer's state whose
-    /// shape is not that of the model. The model and the optimizer are unchanged then.
+    /// Those of [`Optimizer::check`]; [`Error::NoGradient`] for a trainable parameter without a
+    /// gradient; [`Error::NotInState`] for one with a gradient that `model` does not name (see
+    /// [`Updates::check_named`] for a step of a part of a model); [`Error::ShapeMismatch`] for an
+    /// observed value whose shape is not that of the model's buffer. The model and the optimizer
+    /// are unchanged then.
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()>;
+
+    /// Checks what can be known before a step of this model: that the settings are in range, that
+    /// every parameter group has parameters, and that the state fits. The default implementation
+    /// checks nothing.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a setting out of range and for a group without parameters;
+    /// [`Error::ShapeMismatch`] for a tensor of the optimizer's state whose shape is not that of
+    /// its parameter.
+    fn check(&self, _model: &dyn State) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the settings apart from the learning rate, by which a checkpoint tells whether a
+    /// training is resumed with the same ones. The default implementation returns none.
+    ///
+    /// ```
+    /// use skipgrad::{Tensor, autograd::Param, optim::{Optimizer, Sgd}};
+    /// let settings = Sgd::new(0.1).momentum(0.9).settings(&Param::new(Tensor::scalar(1.0)));
+    /// assert_eq!((&*settings["optimizer"], &*settings["momentum"]), ("sgd", "0.9"));
+    /// ```
+    fn settings(&self, _model: &dyn State) -> NamedSettings {
+        NamedSettings::new()
+    }
 
     /// Returns the learning rate.
     fn lr(&self) -> f32;
@@ -68,8 +100,8 @@ pub trait Optimizer {
     fn import(&mut self, model: &dyn State, tensors: NamedTensors) -> Result<()>;
 }
 
-/// Checks that every trainable parameter has a gradient and that every observed value fits its
-/// buffer.
+/// Checks that every trainable parameter has a gradient, that every observed value fits its buffer,
+/// and that the model names all of them.
 fn check(model: &dyn State, updates: &Updates) -> Result<()> {
     let mut result = Ok(());
     model.visit("", &mut |name, slot| {
@@ -87,7 +119,8 @@ fn check(model: &dyn State, updates: &Updates) -> Result<()> {
         };
         result = found;
     });
-    result
+    result?;
+    updates.check_named(model)
 }
 
 fn same_shape(argument: &'static str, expected: &Tensor, found: &Tensor) -> Result<()> {
@@ -107,6 +140,19 @@ fn setting(op: &'static str, argument: &'static str, value: f32, range: std::ops
         end => format!("at least {} and below {end}", range.start),
     };
     Err(Error::argument(op, argument, expected, value))
+}
+
+/// Returns the settings of an optimizer by name, and its groups as the last one.
+fn named<const N: usize>(
+    optimizer: &str,
+    settings: [(&str, String); N],
+    groups: &groups::Groups,
+    model: &dyn State,
+) -> NamedSettings {
+    let settings = settings.into_iter().map(|(name, value)| (name.to_string(), value));
+    let kind = ("optimizer".to_string(), optimizer.to_string());
+    let groups = ("groups".to_string(), groups.describe(model).join("; "));
+    settings.chain([kind, groups]).collect()
 }
 
 /// Calls `update` with every trainable parameter and its gradient, and sets every buffer to its
@@ -173,7 +219,7 @@ mod tests {
     }
 
     fn optimizers() -> Vec<Box<dyn Optimizer>> {
-        vec![Box::new(Sgd::new(0.1).momentum(0.9)), Box::new(AdamW::new(0.1))]
+        vec![Box::new(Sgd::new(0.1).momentum(0.9)), Box::new(Adam::new(0.1)), Box::new(AdamW::new(0.1))]
     }
 
     #[test]
@@ -212,6 +258,38 @@ mod tests {
             optimizer.step(&mut net, updates).unwrap();
             assert_eq!(net.second.value().data(), [2.0, 2.0]);
             assert!(net.first.value().data()[0] < 1.0);
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_the_model_does_not_name_is_an_error_unless_it_is_frozen() {
+        #[derive(State)]
+        struct Forgetful {
+            first: Param,
+            #[state(skip)]
+            second: Param,
+            seen: Buffer,
+        }
+        for mut optimizer in optimizers() {
+            let Net { first, second, seen } = net();
+            let mut model = Forgetful { first, second, seen };
+            let pass = |model: &Forgetful| {
+                let tape = Tape::train(Rng::seed(0));
+                let second = tape.param(&model.second);
+                tape.param(&model.first).mul(&second).unwrap().sum().backward().unwrap()
+            };
+            let (updates, before) = (pass(&model), model.export());
+            let error = optimizer.step(&mut model, updates).unwrap_err();
+            assert!(matches!(&error, Error::NotInState { op: "mul", .. }), "{error}");
+            assert_eq!((model.export(), optimizer.export().len()), (before, 0));
+
+            let mut updates = pass(&model);
+            let of_second = updates.split_off(&model.second);
+            optimizer.step(&mut model, updates).unwrap();
+            assert_eq!(of_second.grad(&model.second).unwrap().data(), [1.0, 1.0]);
+            model.second.set_trainable(false);
+            let updates = pass(&model);
+            optimizer.step(&mut model, updates).unwrap();
         }
     }
 
@@ -266,6 +344,7 @@ mod tests {
             step_error(Box::new(Sgd::new(0.1).nesterov(true))).contains("sgd: nesterov: expected a momentum")
         );
         assert!(step_error(Box::new(AdamW::new(0.1).betas(0.9, 1.5))).contains("adamw: beta2"));
+        assert!(step_error(Box::new(Adam::new(0.1).eps(-1.0))).contains("adam: eps"));
         let group = Group::new().weight_decay(-1.0);
         assert!(step_error(Box::new(AdamW::new(0.1).group(|_, _| true, group))).contains("weight_decay"));
     }

@@ -1,6 +1,8 @@
 //! Stochastic gradient descent.
 
-use super::{Group, Optimizer, apply, check, groups::Groups, param_state::ParamState, setting};
+use super::{
+    Group, NamedSettings, Optimizer, apply, check, groups::Groups, named, param_state::ParamState, setting,
+};
 use crate::{
     Error, Result, Tensor,
     autograd::{NamedTensors, Param, State, Updates},
@@ -102,8 +104,10 @@ impl Sgd {
         self.groups.add(predicate, group);
         self
     }
+}
 
-    fn check_settings(&self) -> Result<()> {
+impl Optimizer for Sgd {
+    fn check(&self, model: &dyn State) -> Result<()> {
         setting("sgd", "lr", self.lr, 0.0..f32::INFINITY)?;
         setting("sgd", "momentum", self.momentum, 0.0..1.0)?;
         setting("sgd", "dampening", self.dampening, 0.0..1.0)?;
@@ -112,15 +116,23 @@ impl Sgd {
             let found = format!("momentum {} and dampening {}", self.momentum, self.dampening);
             return Err(Error::argument("sgd", "nesterov", "a momentum and no dampening", found));
         }
-        self.groups.check("sgd")
+        self.groups.check("sgd", model)?;
+        self.state.check(model)
     }
-}
 
-impl Optimizer for Sgd {
+    fn settings(&self, model: &dyn State) -> NamedSettings {
+        let settings = [
+            ("momentum", self.momentum.to_string()),
+            ("dampening", self.dampening.to_string()),
+            ("nesterov", self.nesterov.to_string()),
+            ("weight_decay", self.weight_decay.to_string()),
+        ];
+        named("sgd", settings, &self.groups, model)
+    }
+
     fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()> {
-        self.check_settings()?;
+        self.check(model)?;
         check(model, &updates)?;
-        self.state.check(model)?;
         apply(model, updates, |name, param, gradient| {
             let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
             let step = SgdStep {

@@ -7,7 +7,7 @@
 //!
 //! // With the feature `image`, `predict` also accepts paths and images of the crate `image`.
 //! let image = Tensor::full([50, 40, 3], 0.5)?;
-//! let predictions = predictor.predict([&image])?;
+//! let predictions = predictor.predict([&image])?; // or a path: predict_one("cat.jpg")
 //! println!("{}", predictions[0]); // truck 28.1 %, airplane 21.9 %, ...
 //! assert_eq!(predictions[0].top_k(3).count(), 3);
 //! assert!(predictions[0].best().probability > 0.1);
@@ -20,28 +20,35 @@ mod prediction;
 pub use image_source::ImageSource;
 pub use prediction::{ClassProbability, Prediction};
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Preset, install, nn::Module};
+use crate::{
+    Error, Result, Tensor,
+    data::Preset,
+    inference::{InferenceModel, InferenceOptions},
+    nn::Module,
+};
 use rayon::prelude::*;
-use std::{fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, iter, sync::Arc};
+
+/// The number of bytes that the images which are read at the same time may take: two photographs of
+/// 12 megapixels, whatever the number of threads.
+const READ_AT_ONCE: u64 = 100 << 20;
 
 /// A trained network with its preset, which classifies images; threads can share it.
 ///
-/// The predictor owns the network, so weights are folded and packed for evaluation only once: for
-/// batches of one image when the predictor is created, for larger batches at the first of them. The
-/// logits equal, to the bit, those of the network for the same batch in evaluation. (A batch of
-/// another size may use another convolution algorithm, which can change the last digits of the
-/// logits of an image.)
+/// The network is compiled when the predictor is created, for single images; batches run, too. Up
+/// to rounding, the logits are those of the network in evaluation.
 ///
 /// See [`predict`](self) for an example.
 pub struct Predictor {
     model: Box<dyn Module>,
+    compiled: InferenceModel,
     preset: Preset,
     names: Arc<[String]>,
     batch_size: usize,
 }
 
 impl Predictor {
-    /// Creates a predictor and runs the network once, on a black image.
+    /// Creates a predictor, compiles the network and runs it once, on a black image.
     ///
     /// # Errors
     /// [`Error::Argument`] if the number of logits is not the number of class names of the preset,
@@ -60,8 +67,9 @@ impl Predictor {
     pub fn new(model: impl Module + 'static, preset: Preset) -> Result<Predictor> {
         preset.check()?;
         let names = preset.classes.clone().into();
-        let predictor = Predictor { model: Box::new(model), preset, names, batch_size: 16 };
-        let [height, width, channels] = predictor.preset.shape();
+        let shape @ [height, width, channels] = preset.shape();
+        let compiled = InferenceModel::compile(&model, &InferenceOptions::new(shape))?;
+        let predictor = Predictor { model: Box::new(model), compiled, preset, names, batch_size: 16 };
         predictor.logits(&Tensor::zeros([1, height, width, channels])?)?;
         Ok(predictor)
     }
@@ -83,12 +91,16 @@ impl Predictor {
         &*self.model
     }
 
-    /// Returns a prediction for each image, in the same order. The images of a batch are read and
-    /// resized in parallel.
+    /// Returns a prediction for each image, in the same order. Images are tensors `[H, W, C]` with
+    /// values in [0, 1], and with the feature `image` paths of any type and images of that crate:
+    /// an array of `&str`, a `Vec<PathBuf>`, `std::env::args().skip(1)`.
+    ///
+    /// The images of a batch are read and resized in parallel, large ones one or two at a time, and
+    /// only the prepared images of a batch are in memory at once.
     ///
     /// # Errors
     /// The error of the first image that cannot be read or does not fit, and [`Error::Argument`] if
-    /// a logit is not finite or the batch size is 0.
+    /// the values of a tensor are not in [0, 1], a logit is not finite or the batch size is 0.
     ///
     /// ```
     /// # #[cfg(feature = "image")] {
@@ -109,24 +121,102 @@ impl Predictor {
         &self,
         images: impl IntoIterator<Item = S>,
     ) -> Result<Vec<Prediction>> {
-        if self.batch_size == 0 {
-            return Err(Error::argument("predictor", "batch_size", "at least 1", 0));
-        }
-        let sources: Vec<ImageSource<'a>> = images.into_iter().map(Into::into).collect();
-        let mut predictions = Vec::with_capacity(sources.len());
-        for sources in sources.chunks(self.batch_size) {
-            let images: Vec<Result<Tensor>> =
-                sources.par_iter().map(|source| source.prepare(&self.preset)).collect();
-            let logits = self.logits(&stack(&images.into_iter().collect::<Result<Vec<Tensor>>>()?)?)?;
-            for row in logits.data().chunks_exact(self.names.len()) {
-                if let Some(logit) = row.iter().find(|logit| !logit.is_finite()) {
-                    let found = format!("{logit} for image {}", predictions.len());
-                    return Err(Error::argument("predict", "logits", "finite numbers", found));
-                }
-                predictions.push(Prediction::new(row.to_vec(), self.names.clone()));
+        self.predict_iter(images).collect()
+    }
+
+    /// Returns the prediction for one image.
+    ///
+    /// # Errors
+    /// As [`Predictor::predict`].
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, data::Preset, models::ResNet, predict::Predictor};
+    /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
+    /// let predictor = Predictor::new(model, Preset::cifar10())?;
+    /// let prediction = predictor.predict_one(Tensor::full([50, 40, 3], 0.5)?)?; // or "cat.jpg"
+    /// assert_eq!(prediction.probabilities().len(), 10);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn predict_one<'a>(&self, image: impl Into<ImageSource<'a>>) -> Result<Prediction> {
+        let mut predictions = self.predict(iter::once(image))?;
+        predictions.pop().ok_or_else(|| Error::argument("predict", "images", "one prediction", "none"))
+    }
+
+    /// Returns the predictions one after the other, in the order of the images, of which only one
+    /// batch is taken and read ahead. An image that cannot be read or does not fit gives an error,
+    /// and the iterator continues with the next one.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, Tensor, data::Preset, models::ResNet, predict::Predictor};
+    /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
+    /// let predictor = Predictor::new(model, Preset::cifar10())?;
+    /// let images = (0..100).map(|i| Tensor::full([8, 8, 3], if i == 1 { 255.0 } else { 0.5 }));
+    /// let mut predictions = predictor.predict_iter(images.filter_map(Result::ok));
+    /// assert!(predictions.next().is_some_and(|first| first.is_ok()));
+    /// assert!(predictions.next().is_some_and(|second| second.is_err()));
+    /// assert!(predictions.next().is_some_and(|third| third.is_ok()));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn predict_iter<'a, S: Into<ImageSource<'a>>>(
+        &self,
+        images: impl IntoIterator<Item = S>,
+    ) -> impl Iterator<Item = Result<Prediction>> {
+        let mut images = images.into_iter().map(Into::into);
+        let (mut ready, mut done) = (VecDeque::new(), 0);
+        iter::from_fn(move || {
+            if ready.is_empty() {
+                let batch: Vec<ImageSource<'a>> = images.by_ref().take(self.batch_size.max(1)).collect();
+                ready.extend(self.predict_batch(&batch, done));
+                done += batch.len();
             }
+            ready.pop_front()
+        })
+    }
+
+    /// Returns the predictions for the images of a batch, whose first one has the index `first`.
+    fn predict_batch(&self, batch: &[ImageSource<'_>], first: usize) -> Vec<Result<Prediction>> {
+        if self.batch_size == 0 {
+            let zero = || Err(Error::argument("predictor", "batch_size", "at least 1", 0));
+            return batch.iter().map(|_| zero()).collect();
         }
-        Ok(predictions)
+        let images = self.prepare(batch);
+        let fitting: Vec<&Tensor> = images.iter().filter_map(|image| image.as_ref().ok()).collect();
+        if fitting.is_empty() {
+            return images.into_iter().filter_map(Result::err).map(Err).collect();
+        }
+        let logits = match stack(&fitting).and_then(|images| self.logits(&images)) {
+            Ok(logits) => logits,
+            // The network refuses the batch: this is an error of all, of which the first one tells.
+            Err(error) => return vec![Err(error)],
+        };
+        let mut rows = logits.data().chunks_exact(self.names.len());
+        let predict = |(index, image): (usize, Result<Tensor>)| {
+            image?;
+            let row = rows.next().unwrap_or_default();
+            if let Some(logit) = row.iter().find(|logit| !logit.is_finite()) {
+                let found = format!("{logit} for image {index}");
+                return Err(Error::argument("predict", "logits", "finite numbers", found));
+            }
+            Ok(Prediction::new(row.to_vec(), self.names.clone()))
+        };
+        (first..).zip(images).map(predict).collect()
+    }
+
+    /// Reads and prepares images in parallel, as many at once as [`READ_AT_ONCE`] allows.
+    fn prepare(&self, mut sources: &[ImageSource<'_>]) -> Vec<Result<Tensor>> {
+        let mut images = Vec::with_capacity(sources.len());
+        while let [first, rest @ ..] = sources {
+            let mut bytes = first.bytes_to_read();
+            let fits = |source: &&ImageSource<'_>| {
+                bytes = bytes.saturating_add(source.bytes_to_read());
+                bytes <= READ_AT_ONCE
+            };
+            let group = 1 + rest.iter().take_while(fits).count();
+            let (now, later) = sources.split_at(group);
+            images.par_extend(now.par_iter().map(|source| source.prepare(&self.preset)));
+            sources = later;
+        }
+        images
     }
 
     /// Computes the logits `[N, K]` of images `[N, H, W, C]` that the preset prepared, in one
@@ -145,8 +235,7 @@ impl Predictor {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        let logits =
-            install(|| Tape::eval().input(images.clone()).apply(&self.model).map(|y| y.value().clone()))?;
+        let logits = self.compiled.run(images)?;
         let classes = self.names.len();
         match logits.shape()[..] {
             [_, found] if found == classes => Ok(logits),
@@ -161,7 +250,7 @@ impl Predictor {
 
 /// Stacks images of one shape `[H, W, C]`, of which there is at least one, to a batch `[N, H, W,
 /// C]`.
-fn stack(images: &[Tensor]) -> Result<Tensor> {
+fn stack(images: &[&Tensor]) -> Result<Tensor> {
     let [height, width, channels] = images[0].shape()[..] else {
         return Err(Error::argument("predict", "image", "[H, W, C]", images[0].shape()));
     };

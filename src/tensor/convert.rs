@@ -77,10 +77,21 @@ impl fmt::Display for Tensor {
     }
 }
 
-/// Shows the shape and the elements, and abbreviates long axes.
+/// The number of elements that debug output shows.
+const SHOWN: usize = 8;
+
+/// Shows the shape and the first elements, so that the debug output of a model stays readable;
+/// [`Display`](fmt::Display) shows more.
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tensor {} {}", self.shape(), self.view())
+        write!(f, "Tensor {} ", self.shape())?;
+        let elements = self.data();
+        if elements.len() <= SHOWN {
+            return write!(f, "{}", self.view());
+        }
+        f.write_str("[")?;
+        elements[..SHOWN / 2].iter().try_for_each(|element| write!(f, "{element:?}, "))?;
+        f.write_str("..]")
     }
 }
 

@@ -23,15 +23,24 @@ pub struct Record {
     pub test_accuracy: f32,
     /// Top-5 accuracy on the test images, in [0, 1].
     pub test_top5: f32,
+    /// Number of steps that were skipped because a value was not finite.
+    pub skipped_steps: usize,
+    /// Number of times that the epoch was begun again at a lower learning rate because a value was
+    /// not finite.
+    pub rollbacks: usize,
+    /// Number of training images that could not be read and were left out.
+    pub unreadable: usize,
+    /// Number of test images that could not be read and were left out.
+    pub test_unreadable: usize,
 }
 
 /// The records of all epochs of a training, which can be written and read as a CSV table.
 ///
 /// ```
 /// use skipgrad::train::History;
-/// let csv = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5
-/// 1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9
-/// ";
+/// let csv = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5,\
+///     skipped_steps,rollbacks,unreadable,test_unreadable\n\
+///     1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9,0,0,3,1\n";
 /// let history: History = csv.parse()?;
 /// assert_eq!(history.best().map(|record| record.test_accuracy), Some(0.5625));
 /// assert_eq!(history.to_csv(), csv);
@@ -44,7 +53,12 @@ pub struct History {
     pub records: Vec<Record>,
 }
 
-const HEADER: &str = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5";
+const HEADER: &str = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5,\
+    skipped_steps,rollbacks,unreadable,test_unreadable";
+
+/// The header that version 0.1 wrote, without counts.
+const HEADER_WITHOUT_COUNTS: &str =
+    "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5";
 
 impl History {
     /// Returns the record of the highest test accuracy, and the first of them if several are equal.
@@ -60,7 +74,7 @@ impl History {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{},{},{},{},{},{},{},{}",
+                "{},{},{},{},{},{},{},{},{},{},{},{}",
                 r.epoch,
                 r.seconds,
                 r.lr,
@@ -68,7 +82,11 @@ impl History {
                 r.train_accuracy,
                 r.test_loss,
                 r.test_accuracy,
-                r.test_top5
+                r.test_top5,
+                r.skipped_steps,
+                r.rollbacks,
+                r.unreadable,
+                r.test_unreadable
             );
         }
         text
@@ -83,25 +101,34 @@ impl History {
     }
 }
 
-/// Parses the table that [`History::to_csv`] returns.
+/// Parses the table that [`History::to_csv`] returns, also one of version 0.1, which has no counts.
 impl FromStr for History {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<History> {
         let mut lines = text.lines();
         let header = lines.next().unwrap_or_default();
-        if header != HEADER {
-            return Err(Error::argument("history", "header", HEADER, format_args!("{header:?}")));
-        }
-        Ok(History { records: lines.map(record).collect::<Result<_>>()? })
+        let counts = match header {
+            HEADER => 4,
+            HEADER_WITHOUT_COUNTS => 0,
+            _ => return Err(Error::argument("history", "header", HEADER, format_args!("{header:?}"))),
+        };
+        Ok(History { records: lines.map(|line| record(line, counts)).collect::<Result<_>>()? })
     }
 }
 
-fn record(line: &str) -> Result<Record> {
+/// Parses a record that ends with this many counts.
+fn record(line: &str, counts: usize) -> Result<Record> {
     let error = || Error::argument("history", "record", format_args!("numbers for {HEADER}"), line);
     let fields: Vec<&str> = line.split(',').collect();
     let [epoch, seconds, rest @ ..] = &fields[..] else { return Err(error()) };
+    let Some((rest, counted)) = rest.split_at_checked(rest.len().saturating_sub(counts)) else {
+        return Err(error());
+    };
     let rest: Vec<f32> = rest.iter().map(|x| x.parse()).collect::<Result<_, _>>().map_err(|_| error())?;
+    let mut counted =
+        counted.iter().map(|x| x.parse()).collect::<Result<Vec<usize>, _>>().map_err(|_| error())?;
+    counted.resize(4, 0);
     let [lr, train_loss, train_accuracy, test_loss, test_accuracy, test_top5] = rest[..] else {
         return Err(error());
     };
@@ -114,6 +141,10 @@ fn record(line: &str) -> Result<Record> {
         test_loss,
         test_accuracy,
         test_top5,
+        skipped_steps: counted[0],
+        rollbacks: counted[1],
+        unreadable: counted[2],
+        test_unreadable: counted[3],
     })
 }
 
@@ -131,6 +162,10 @@ mod tests {
             test_loss: f32::INFINITY,
             test_accuracy,
             test_top5: 1.0,
+            skipped_steps: 2,
+            rollbacks: 1,
+            unreadable: epoch,
+            test_unreadable: 7,
         }
     }
 
@@ -152,8 +187,20 @@ mod tests {
     fn other_tables_are_errors() {
         assert!("".parse::<History>().is_err());
         for line in ["1,2,3", "1,2,3,4,5,6,7,8,9", "x,2,3,4,5,6,7,8", "1,2,3,4,5,6,7,eight"] {
-            let error = format!("{HEADER}\n{line}\n").parse::<History>().unwrap_err();
-            assert!(error.to_string().ends_with(&format!("found {line}")), "{error}");
+            for (header, counts) in [(HEADER_WITHOUT_COUNTS, ""), (HEADER, ",0,0,0,0")] {
+                let error = format!("{header}\n{line}{counts}\n").parse::<History>().unwrap_err();
+                assert!(error.to_string().ends_with(&format!("found {line}{counts}")), "{error}");
+            }
         }
+        for counts in ["", ",0,0,0", ",0,0,0,-1", ",0,0,0,0,0"] {
+            assert!(format!("{HEADER}\n1,2,3,4,5,6,7,8{counts}\n").parse::<History>().is_err(), "{counts}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_counts_is_read() {
+        let text = format!("{HEADER_WITHOUT_COUNTS}\n1,0.3333333333333333,0.1,2,0.25,1,0.125,0.5\n");
+        let record = text.parse::<History>().unwrap().records[0];
+        assert_eq!((record.epoch, record.test_top5, record.unreadable), (1, 0.5, 0));
     }
 }

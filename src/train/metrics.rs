@@ -1,6 +1,11 @@
 //! Metrics of a classifier: accuracy, mean loss and confusion matrix.
 
-use crate::{Error, Result, Tensor, autograd::Tape, data::Loader, install, nn::Module};
+use crate::{
+    Error, Result, Tensor,
+    data::Loader,
+    inference::{InferenceModel, InferenceOptions},
+    nn::Module,
+};
 
 /// Counts over classified images, from which accuracy and mean loss follow.
 ///
@@ -23,6 +28,9 @@ pub struct Metrics {
     pub top5: usize,
     /// Sum of the cross-entropies of the images, in nats.
     pub loss_sum: f64,
+    /// Number of images that [`evaluate`] left out because they could not be read;
+    /// [`Loader::unreadable`] says which and why.
+    pub unreadable: usize,
 }
 
 impl Metrics {
@@ -98,9 +106,10 @@ fn cross_entropy(row: &[f32], label: usize) -> f64 {
     largest + sum.ln() - f64::from(row[label])
 }
 
-/// Evaluates a model on all images of a loader, in evaluation mode.
+/// Evaluates a model on all images of a loader, in evaluation mode: it is compiled first.
 ///
-/// The loader should neither shuffle nor augment the images nor drop the last batch.
+/// The loader should neither shuffle nor augment the images nor drop the last batch. Images that
+/// cannot be read are left out, counted in [`Metrics::unreadable`], and logged.
 ///
 /// # Errors
 /// Errors of the loader and of the model; [`Error::Argument`] if the model's output is not of the
@@ -117,13 +126,38 @@ fn cross_entropy(row: &[f32], label: usize) -> f64 {
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
-    let mut metrics = Metrics::default();
+    let (mut metrics, mut compiled) = (Metrics::default(), None);
     for batch in loader.epoch(0)? {
         let batch = batch?;
-        let logits = install(|| Tape::eval().input(batch.images).apply(model).map(|y| y.value().clone()))?;
-        metrics.add(&logits, &batch.labels)?;
+        let shape = batch.images.shape();
+        let compiled = match compiled.take().filter(|compiled: &InferenceModel| compiled.fits(shape)) {
+            Some(fitting) => compiled.insert(fitting),
+            None => {
+                let options = InferenceOptions::new(&shape[1..]).batch_size(shape[0]);
+                compiled.insert(InferenceModel::compile(model, &options)?)
+            }
+        };
+        metrics.add(&compiled.run(&batch.images)?, &batch.labels)?;
     }
+    metrics.unreadable = loader.num_samples().saturating_sub(metrics.images);
+    log_unreadable("evaluation", metrics.unreadable, loader);
     Ok(metrics)
+}
+
+/// The most images that one line of the log names.
+const LOGGED: usize = 10;
+
+/// Logs how many images of a pass over a loader could not be read, which, and why.
+pub(super) fn log_unreadable(pass: &str, count: usize, loader: &Loader) {
+    if count > 0 {
+        let unreadable = loader.unreadable();
+        let mut reasons: Vec<&str> = unreadable.iter().take(LOGGED).map(|(_, reason)| &**reason).collect();
+        if unreadable.len() > LOGGED {
+            reasons.push("...");
+        }
+        let reasons = reasons.join("; ");
+        log::warn!("{pass}: {count} images could not be read and were left out; so far: {reasons}");
+    }
 }
 
 /// A confusion matrix: how often images of one class were predicted to be of another.
@@ -243,7 +277,7 @@ mod tests {
 
     #[test]
     fn fractions_by_hand() {
-        let metrics = Metrics { images: 8, top1: 2, top5: 6, loss_sum: 4.0 };
+        let metrics = Metrics { images: 8, top1: 2, top5: 6, loss_sum: 4.0, unreadable: 0 };
         assert_eq!((metrics.accuracy(), metrics.top5_accuracy(), metrics.loss()), (0.25, 0.75, 0.5));
         let mut metrics = Metrics::default();
         for _ in 0..2 {

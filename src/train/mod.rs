@@ -28,11 +28,16 @@
 mod checkpoint;
 mod event;
 mod history;
+mod loader_info;
 mod metrics;
+mod on_divergence;
+mod settings;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Position, Settings};
-pub use event::{Event, Outcome, Step};
+pub use checkpoint::{Checkpoint, Position};
+pub use event::{Divergence, Event, Outcome, Recovery, Step};
 pub use history::{History, Record};
 pub use metrics::{ConfusionMatrix, Metrics, evaluate};
-pub use trainer::Trainer;
+pub use on_divergence::OnDivergence;
+pub use settings::{Change, Settings};
+pub use trainer::{Resumed, Trainer};

@@ -137,6 +137,7 @@ def elementwise_ops(out):
     op(out, "add", lambda a, b: a + b, {"a": maps, "b": maps})
     op(out, "mul", lambda a, b: a * b, {"a": maps, "b": maps})
     op(out, "scale", lambda x: -1.5 * x, {"x": maps})
+    op(out, "scale_channels", lambda x, gate: nhwc(nchw(x) * gate[:, :, None, None]), {"x": maps, "gate": (2, 4)})
     zeros_too = rule("relu/x", *maps)
     zeros_too[0, 0] = 0.0
     op(out, "relu", lambda x: F.relu(x), {"x": zeros_too})
@@ -208,6 +209,9 @@ def pools(out):
     # Few different values, so that most windows hold their largest twice: the first one takes the gradient.
     ties = torch.round(2 * rule("max_pool2d/ties/x", 2, 7, 6, 3)) / 2
     op(out, "max_pool2d/ties", pool(F.max_pool2d, 3, 2, 1), {"x": ties})
+    # Keras pads 7 x 6 by one row above and below, and by one column on the right.
+    same = lambda x, *arguments: F.max_pool2d(F.pad(x, (0, 1, 1, 1), value=-math.inf), *arguments)
+    op(out, "max_pool2d/same_k3_s2", pool(same, 3, 2), {"x": (2, 7, 6, 3)})
     op(out, "avg_pool2d/k2_s2", pool(F.avg_pool2d, 2, 2), {"x": (2, 6, 5, 3)})
     op(out, "avg_pool2d/k3_s2_p1_count_pad", pool(F.avg_pool2d, 3, 2, 1), {"x": (2, 7, 6, 3)})
     op(out, "avg_pool2d/k3_s2_p1_skip_pad", pool(F.avg_pool2d, 3, 2, 1, count_include_pad=False), {"x": (2, 7, 6, 3)})
@@ -408,6 +412,9 @@ OPTIMIZERS = {
     "sgd_momentum_decay": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}, None),
     "sgd_nesterov_decay": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05}, None),
     "sgd_clipped": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, 0.5),
+    "adam": (torch.optim.Adam, {"lr": 0.02}, None),
+    "adam_decay": (torch.optim.Adam, {"lr": 0.02, "weight_decay": 0.05}, None),
+    "adam_betas": (torch.optim.Adam, {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}, None),
     "adamw": (torch.optim.AdamW, {"lr": 0.02, "weight_decay": 0.01}, None),
     "adamw_no_decay": (torch.optim.AdamW, {"lr": 0.02, "weight_decay": 0.0}, None),
     "adamw_betas": (torch.optim.AdamW, {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}, None),

@@ -41,12 +41,12 @@ const MODULES: [(&str, &[&str], &str); 15] = [
     ),
     (
         "train",
-        &["tensor", "autograd", "ops", "nn", "blocks", "models", "optim", "data", "io"],
+        &["tensor", "autograd", "ops", "nn", "graph", "blocks", "models", "optim", "data", "io", "inference"],
         "training uses every module",
     ),
     (
         "predict",
-        &["tensor", "autograd", "nn", "data"],
+        &["tensor", "autograd", "nn", "data", "inference"],
         "a predictor runs any module on any picture; it trains nothing and reads no weights",
     ),
 ];

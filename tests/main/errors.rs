@@ -167,7 +167,7 @@ fn labels_that_are_no_class() -> Result<()> {
     let mut trainer = Trainer::new(1, Schedule::constant(0.1));
     refused(
         trainer.run(&mut model, &mut Sgd::new(0.1), &train, &test, |_| ()),
-        "cross_entropy: labels: expected classes below 4, found 4 in row 4",
+        "train: model: expected logits for the 10 classes of the training images, found 4 logits",
     );
     assert_eq!(model.export(), before, "no step was made");
     refused(evaluate(&model, &test), "metrics: labels: expected classes below 4, found 4 in row 4");
@@ -307,7 +307,7 @@ fn a_folder_that_cannot_be_written() -> Result<()> {
 fn names_that_no_model_has() {
     refused(
         models::build("resnet19", &ModelOptions::classes(10), &mut Rng::seed(0)),
-        "unknown model \"resnet19\"; known are: resnet18, resnet34, resnet50, resnet101, resnet152, resnet18_cifar, \
+        "unknown model \"resnet19\" (nearest: resnet18); known are: resnet18, resnet34, resnet50, resnet101, resnet152, resnet18_cifar, \
          resnet34_cifar, resnet50_cifar, resnet101_cifar, resnet152_cifar, resnext50_32x4d, resnext101_32x8d, \
          resnext101_64x4d, wide_resnet50_2, wide_resnet101_2, resnet50d, resnet101d, resnetv2_18, resnetv2_34, \
          resnetv2_50, resnetv2_101, resnetv2_152, resnet20, resnet32, resnet44, resnet56, resnet110, wrn16_4, \
@@ -316,6 +316,26 @@ fn names_that_no_model_has() {
     );
     refused(
         ResNet::imagenet(19, 10, &mut Rng::seed(0)),
-        "unknown ResNet \"resnet19\"; known are: resnet18, resnet34, resnet50, resnet101, resnet152",
+        "unknown ResNet \"resnet19\" (nearest: resnet18); known are: resnet18, resnet34, resnet50, resnet101, \
+         resnet152",
     );
+    let nearest = |name| {
+        let error = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).err().unwrap();
+        let text = error.to_string();
+        text.split_once("nearest: ").map(|(_, rest)| rest.split(')').next().unwrap().to_string())
+    };
+    for (name, known) in [
+        ("ResNet18", "resnet18"),
+        ("resnet-50", "resnet50"),
+        ("RESNEXT50 32x4d", "resnext50_32x4d"),
+        ("densenet-121", "densenet121"),
+        ("resnet_18_cifar", "resnet18_cifar"),
+        ("wideresnet50_2", "wide_resnet50_2"),
+        ("WRN-28-10", "wrn28_10"),
+    ] {
+        assert_eq!(nearest(name).as_deref(), Some(known), "{name}");
+    }
+    for name in ["", "vit_b_16", "яблоко"] {
+        assert_eq!(nearest(name), None, "{name}");
+    }
 }

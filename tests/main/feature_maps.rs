@@ -50,7 +50,7 @@ fn every_module(name: &str, edge: usize) -> Result<()> {
     let all = model.feature_maps(&tape.input(images.clone()), &names)?;
     let head = names.iter().position(|name| ["fc", "classifier"].contains(name));
     assert_close("logits", all[head.unwrap()].value(), &logits, 1e-4);
-    // One by one, the rest of the network is folded.
+    // One by one, the rest of the network is fused.
     for i in (0..names.len()).step_by(names.len() / 3) {
         let tape = Tape::eval();
         let one = model.feature_maps(&tape.input(images.clone()), &[names[i]])?;
@@ -159,7 +159,7 @@ fn names_that_are_not_there_are_refused_before_anything_is_computed() -> Result<
     let tape = Tape::eval();
     let x = tape.input(Tensor::zeros([1, 8, 8, 3])?);
     let refused = |name: &str| match model.feature_maps(&x, &[name]).unwrap_err() {
-        Error::UnknownModule { name: of, nearest } if of == name => nearest,
+        Error::UnknownModule { name: of, nearest, .. } if of == name => nearest,
         other => panic!("{other}"),
     };
     assert_eq!(refused("features.denseblok2")[0], "features.denseblock2");

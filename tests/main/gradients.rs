@@ -76,6 +76,19 @@ fn scale() -> Result<()> {
 }
 
 #[test]
+fn scale_channels() -> Result<()> {
+    for (x, gate) in [
+        (&[2, 1, 1, 3], &[2, 3][..]),
+        (&[1, 3, 5, 1], &[1, 1]),
+        (&[2, 2, 1, 17], &[2, 17]),
+        (&[3, 2, 3, 4], &[3, 1, 1, 4]),
+    ] {
+        check(&normals(&[x, gate])?, |v| v[0].scale_channels(&v[1]))?;
+    }
+    check(&normals(&[&[2, 3, 1, 5]])?, |v| v[0].scale_channels(&v[0].global_avg_pool()?.sigmoid()))
+}
+
+#[test]
 fn relu() -> Result<()> {
     SHAPES.iter().try_for_each(|shape| check(&[off_zero(shape)?], |v| Ok(v[0].relu())))
 }
@@ -210,6 +223,9 @@ fn pool() -> Result<()> {
             check(&x, |v| v[0].max_pool2d(&options))?;
             check(&x, |v| v[0].avg_pool2d(&options))?;
         }
+        let same = Pool2dOptions::new(kernel).stride(stride).padding(Padding::Same).count_include_pad(false);
+        check(&x, |v| v[0].max_pool2d(&same))?;
+        check(&x, |v| v[0].avg_pool2d(&same))?;
         check(&x, |v| v[0].global_avg_pool())?;
     }
     Ok(())

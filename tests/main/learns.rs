@@ -12,7 +12,7 @@ use skipgrad::{
     data::{Compose, Loader, Normalize, SyntheticShapes},
     models::{DenseNet, DenseNetConfig, ResNet, ResNetConfig},
     nn::Module,
-    optim::{AdamW, Optimizer, Schedule, Sgd},
+    optim::{AdamW, Group, Optimizer, Schedule, Sgd},
     train::{Outcome, Trainer},
 };
 
@@ -97,4 +97,34 @@ fn a_densenet_fits_the_synthetic_images() -> Result<()> {
     let accuracy = fits_synthetic_images(DenseNet::new(&config, &mut Rng::seed(1))?)?;
     assert!(accuracy > 0.5, "{accuracy}");
     Ok(())
+}
+
+/// Trains the head alone, with everything that could change the rest: momentum, weight decay, and
+/// images whose statistics are not the running ones.
+fn trains_the_head_alone(mut model: impl Module, head: &'static str) -> Result<()> {
+    let data = SyntheticShapes::with_sizes(24, 8, 3)?;
+    let (train, test) = (Loader::new(data.train(), 8).shuffle(1), Loader::new(data.test(), 8));
+    model.freeze("*")?;
+    model.freeze_statistics("*")?;
+    model.thaw(&format!("{head}.*"))?;
+    let before = model.export();
+    let backbone = Group::new().lr_scale(0.1);
+    let mut sgd =
+        Sgd::new(0.1).momentum(0.9).weight_decay(0.1).group(move |name, _| !name.starts_with(head), backbone);
+    let mut trainer = Trainer::new(2, Schedule::constant(0.1));
+    trainer.run(&mut model, &mut sgd, &train, &test, |_| ())?;
+    for (name, tensor) in model.export() {
+        assert_eq!(tensor != before[&name], name.starts_with(head), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_head_alone_is_trained_and_the_backbone_keeps_its_bits() -> Result<()> {
+    let rng = &mut Rng::seed(0);
+    trains_the_head_alone(ResNet::cifar_paper(8, 10, rng)?, "fc")?;
+    let config = ResNetConfig::cifar_paper(8, 10)?.shortcut(ShortcutKind::Project);
+    trains_the_head_alone(ResNet::new(&config, rng)?, "fc")?;
+    let config = DenseNetConfig::bc(10, 4, 10)?.layers([2, 2]).width(8).growth_rate(4);
+    trains_the_head_alone(DenseNet::new(&config, rng)?, "classifier")
 }

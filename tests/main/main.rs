@@ -7,12 +7,18 @@
 mod common;
 
 mod architecture;
+mod before_training;
 mod checkpoint;
 mod data;
 mod determinism;
+mod divergence;
 mod empty_inputs;
 mod errors;
+mod everyday_weights;
 mod feature_maps;
+mod file_kinds;
+#[cfg(feature = "image")]
+mod folders;
 mod front_page;
 mod goldens_models;
 mod goldens_ops;
@@ -25,6 +31,7 @@ mod module_names;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod optimizers;
+mod own_networks;
 #[cfg(feature = "image")]
 mod pictures;
 mod predict;

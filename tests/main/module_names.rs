@@ -138,3 +138,32 @@ fn a_sequence_names_its_modules_and_theirs() -> Result<()> {
     assert_eq!(error.path(), Some("2.denselayer1.norm1"));
     Ok(())
 }
+
+/// A network that runs its block by `forward`, which hides the block's name.
+#[derive(State)]
+struct Hidden {
+    block: Fork,
+}
+
+impl Module for Hidden {
+    fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
+        self.block.forward(x)
+    }
+}
+
+#[test]
+fn an_error_says_how_a_module_gets_its_name() -> Result<()> {
+    let rng = &mut Rng::seed(0);
+    let left = conv3x3(4, 4).build(rng)?;
+    let net = Hidden { block: Fork { left, right: ConvNorm::new(conv3x3(4, 4), rng)? } };
+    let tape = Tape::eval();
+    let x = tape.input(Tensor::zeros([1, 8, 8, 4])?);
+    let error = net.feature_maps(&x, &["block"]).unwrap_err();
+    assert!(matches!(error, Error::UnknownModule { has_state: true, .. }));
+    assert!(error.to_string().contains("run it by `x.apply(&self.part)`"), "{error}");
+    let error = net.feature_maps(&x, &["relu"]).unwrap_err();
+    assert!(matches!(error, Error::UnknownModule { has_state: false, .. }));
+    assert!(error.to_string().contains("`Tape::scope`"), "{error}");
+    assert_eq!(net.feature_maps(&x, &["block.left"])?[0].shape(), [1, 8, 8, 4]);
+    Ok(())
+}

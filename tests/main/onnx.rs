@@ -1,18 +1,18 @@
 //! Exported networks in ONNX Runtime: the same logits as ours. `SKIPGRAD_PYTHON` names a Python
 //! that has onnx and onnxruntime; without it this says that it was skipped.
 
+use crate::own_networks::se_resnet;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, State, Tape},
     io,
-    models::{self, ModelOptions},
-    nn::Module,
+    models::{self, Model, ModelOptions, ResNet},
     onnx,
 };
 use std::{path::Path, process::Command};
 
 /// Names and the side of the images; the first three in ImageNet's size.
-const MODELS: [(&str, usize); 17] = [
+const MODELS: [(&str, usize); 18] = [
     ("resnet18", 224),
     ("resnet152", 224),
     ("densenet121", 224),
@@ -30,7 +30,11 @@ const MODELS: [(&str, usize); 17] = [
     ("densenet169", 65),
     ("densenet_bc100_k12", 32),
     ("densenet40_k12", 33),
+    (SE_RESNET, 31),
 ];
+
+/// A network with blocks of a user's own, whose channels are gated.
+const SE_RESNET: &str = "se_resnet";
 
 /// Checks each file and runs it on the images beside it; writes the largest difference, relative to
 /// the largest logit.
@@ -74,12 +78,15 @@ fn perturb(model: &mut (impl State + ?Sized), rng: &mut Rng) -> Result<()> {
 
 fn write(folder: &Path, name: &str, edge: usize) -> Result<()> {
     let mut rng = Rng::seed(7);
-    let mut model = models::build(name, &ModelOptions::classes(10), &mut rng)?;
+    let mut model: Box<dyn Model> = match name {
+        SE_RESNET => Box::new(ResNet::new(&se_resnet()?, &mut rng)?),
+        name => models::build(name, &ModelOptions::classes(10), &mut rng)?,
+    };
     perturb(&mut *model, &mut rng)?;
     let mut tensors = NamedTensors::new();
     for batch in [1, 3] {
         let images = Tensor::normal([batch, edge, edge, 3], 1.0, &mut rng)?;
-        let logits = model.forward(&Tape::eval().input(images.clone()))?.value().clone();
+        let logits = Tape::eval().input(images.clone()).apply(&model)?.value().clone();
         tensors.insert(format!("images{batch}"), images);
         tensors.insert(format!("logits{batch}"), logits);
     }

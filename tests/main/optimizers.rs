@@ -10,7 +10,7 @@ use skipgrad::{
     Result, Rng, Tensor,
     autograd::{State, Tape, Var},
     nn::{Linear, Module},
-    optim::{AdamW, Curve, Optimizer, Schedule, Sgd},
+    optim::{Adam, AdamW, Curve, Optimizer, Schedule, Sgd},
 };
 
 /// The network of the golden run: two linear layers and a ReLU.
@@ -68,6 +68,14 @@ fn sgd_follows_pytorch() {
     follows_pytorch("sgd_momentum_decay", &mut sgd().momentum(0.9).weight_decay(0.05), None);
     follows_pytorch("sgd_nesterov_decay", &mut sgd().momentum(0.9).nesterov(true).weight_decay(0.05), None);
     follows_pytorch("sgd_clipped", &mut sgd().momentum(0.9), Some(0.5));
+}
+
+#[test]
+fn adam_follows_pytorch() {
+    let adam = || Adam::new(0.02);
+    follows_pytorch("adam", &mut adam(), None);
+    follows_pytorch("adam_decay", &mut adam().weight_decay(0.05), None);
+    follows_pytorch("adam_betas", &mut adam().betas(0.8, 0.95).eps(1e-6).weight_decay(0.1), None);
 }
 
 #[test]

@@ -3,10 +3,9 @@
 
 use skipgrad::{
     Error, Result, Rng, Tensor,
-    autograd::Tape,
     data::{Compose, Loader, Normalize, Preset, SyntheticShapes},
+    inference::{InferenceModel, InferenceOptions},
     models::{self, Model, ModelOptions},
-    nn::Module,
     predict::Predictor,
 };
 use std::thread;
@@ -26,9 +25,12 @@ fn model(name: &str) -> Result<Box<dyn Model>> {
     models::build(name, &ModelOptions::classes(10), &mut Rng::seed(5))
 }
 
+/// Returns the logits of the compiled network, which are those of its definition up to rounding.
 fn logits_of_evaluation(name: &str, images: &Tensor) -> Result<Vec<f32>> {
-    let tape = Tape::eval();
-    Ok(model(name)?.forward(&tape.input(images.clone()))?.value().to_vec())
+    let model = model(name)?;
+    let compiled = InferenceModel::compile(&model, &InferenceOptions::new(&images.shape()[1..]))?;
+    compiled.verify(&model, images, 1e-5)?;
+    Ok(compiled.run(images)?.to_vec())
 }
 
 fn logits_of(predictor: &Predictor, images: &[Tensor]) -> Result<Vec<f32>> {
@@ -109,5 +111,88 @@ fn an_image_that_cannot_be_read_is_named() -> Result<()> {
     let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?;
     let error = predictor.predict(["tests/main/predict.rs"]).unwrap_err();
     assert!(matches!(&error, Error::Malformed { path, .. } if path.ends_with("predict.rs")), "{error}");
+    Ok(())
+}
+
+/// Paths of every type that programs have.
+#[cfg(feature = "image")]
+#[test]
+fn paths_of_any_type_are_images() -> Result<()> {
+    use std::path::{Path, PathBuf};
+    let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?;
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a.png", "b.png"].map(|name| folder.path().join(name));
+    image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50])).save(&paths[0]).unwrap();
+    image::GrayImage::from_pixel(30, 40, image::Luma([90])).save(&paths[1]).unwrap();
+    let expected: Vec<Vec<f32>> = predictor.predict(&paths)?.iter().map(|p| p.logits().to_vec()).collect();
+    let same = |predictions: Result<Vec<skipgrad::predict::Prediction>>| {
+        let logits: Vec<Vec<f32>> = predictions.unwrap().iter().map(|p| p.logits().to_vec()).collect();
+        assert_eq!(logits, expected);
+    };
+    let strings: Vec<String> = paths.iter().map(|path| path.to_str().unwrap().to_string()).collect();
+    let strs: Vec<&str> = strings.iter().map(String::as_str).collect();
+    same(predictor.predict(&strs[..]));
+    same(predictor.predict(&strs));
+    same(predictor.predict(strs.clone()));
+    same(predictor.predict(strs.iter().copied().map(Path::new)));
+    let borrowed: Vec<&Path> = strs.iter().map(Path::new).collect();
+    same(predictor.predict(&borrowed));
+    same(predictor.predict(&strings));
+    same(predictor.predict(strings.clone()));
+    same(predictor.predict(strings.clone().into_iter().chain(std::env::args().filter(|_| false))));
+    let owned = paths.to_vec();
+    same(predictor.predict(&owned));
+    same(predictor.predict(owned));
+    same(predictor.predict(paths.iter().map(|path| path.as_os_str())));
+    same(predictor.predict(paths.iter().map(|path| path.clone().into_os_string())));
+    same(predictor.predict(paths.iter().map(|path| image::open(path).unwrap())));
+    same(predictor.predict_iter(&paths).collect());
+    for (path, expected) in paths.iter().zip(&expected) {
+        let str = path.to_str().unwrap();
+        for one in [
+            predictor.predict_one(str)?,
+            predictor.predict_one(str.to_string())?,
+            predictor.predict_one(path)?,
+            predictor.predict_one(PathBuf::from(str))?,
+        ] {
+            let close = one.logits().iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4);
+            assert!(close, "{:?} {expected:?}", one.logits());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "image")]
+#[test]
+fn a_stream_goes_on_after_an_image_that_cannot_be_read() -> Result<()> {
+    let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?.batch_size(3);
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.png");
+    image::RgbImage::new(40, 30).save(&good).unwrap();
+    let missing = folder.path().join("missing.png");
+    for pattern in ["gmg", "mmm", "mmmg", "gggm", "mgmgmgm", ""] {
+        let paths = pattern.chars().map(|kind| if kind == 'g' { &good } else { &missing });
+        let found: String = predictor
+            .predict_iter(paths)
+            .map(|prediction| match prediction {
+                Ok(_) => 'g',
+                Err(Error::Io { path, .. }) if path == missing => 'm',
+                Err(other) => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(found, pattern);
+    }
+    Ok(())
+}
+
+#[test]
+fn normalizations_for_bytes_and_pixels_that_are_bytes_are_refused() -> Result<()> {
+    let caffe = Normalize::new([123.675, 116.28, 103.53], [1.0; 3]);
+    let error = Predictor::new(model("resnet20")?, Preset::cifar10().normalize(caffe)).unwrap_err();
+    assert!(error.to_string().contains("divide one for bytes by 255"), "{error}");
+    let predictor = Predictor::new(model("resnet20")?, Preset::cifar10())?;
+    let error = predictor.predict_one(Tensor::full([8, 8, 3], 200.0)?).unwrap_err();
+    assert!(matches!(error, Error::Argument { op: "predict", argument: "image", .. }), "{error}");
+    assert!(error.to_string().contains("divide bytes by 255"), "{error}");
     Ok(())
 }

@@ -71,7 +71,7 @@ fn a_planted_fault_is_found_and_named() -> Result<()> {
         let count = |kind: Kind| rows.iter().filter(|row| row.kind == kind).count();
         let kinds = [Kind::Activation, Kind::Gradient, Kind::Statistic];
         assert_eq!(kinds.map(count), [3, 5 + 2 * 5 + 2 + 1, statistics]);
-        // Evaluation is compared folded, too.
+        // Evaluation is compared compiled, too.
         assert_eq!(count(Kind::Output), if mode == Mode::Eval { 3 } else { 2 });
         let far = rows.iter().find(|row| row.exceeds(1e-5));
         assert!(far.is_none(), "{far:?}");

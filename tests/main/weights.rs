@@ -304,6 +304,7 @@ fn without_the_feature_an_error_names_it() {
 #[cfg(feature = "pth")]
 mod pytorch {
     use super::*;
+    use skipgrad::nn::Linear;
 
     fn loaded(file: &str) -> Result<(io::LoadReport, NamedTensors)> {
         let mut model = resnet()?;
@@ -357,6 +358,55 @@ mod pytorch {
             assert_eq!((loaded.renamed_keys.len(), model.export()), (renamed, state("densenet")?), "{file}");
         }
         Ok(())
+    }
+
+    /// Checkpoints of every protocol, packed again, and in the old stream, with all kinds of values
+    /// beside the weights: see `tests/golden/company.py`.
+    #[test]
+    fn company_is_passed_over() -> Result<()> {
+        for kind in ["2", "3", "4", "5", "legacy", "deflated"] {
+            let file = WeightsFile::open(golden::path(&format!("weights/company_{kind}.pth")))?;
+            let names: Vec<&str> = file.iter().map(|(name, _)| name).collect();
+            assert_eq!(names, ["parameter", "state_dict.bias", "state_dict.weight"], "{kind}");
+            let tensors = file.read_all()?;
+            assert_eq!(tensors["state_dict.weight"], Tensor::from_fn([2, 3], |i| i as f32 + 1.0)?, "{kind}");
+            assert_eq!(tensors["state_dict.bias"].data(), [0.5, -0.5], "{kind}");
+            let mut model = Linear::new(3, 2, &mut Rng::seed(0))?;
+            assert_eq!(io::load(&mut model, file.path())?.prefix, "state_dict", "{kind}");
+        }
+        Ok(())
+    }
+
+    /// What holds tensors in another form is never left out in silence.
+    #[test]
+    fn objects_with_tensors_are_refused_with_the_way_out() {
+        for (file, says) in [
+            ("company_module.pth", "found company.Net, a whole model: save its state_dict() with torch.save"),
+            (
+                "company_object.pth",
+                "found company.Holder, an object that holds tensors: save its state_dict()",
+            ),
+            ("company_list.pth", "expected a dictionary of tensors, found a list"),
+            ("company_tensor.pth", "expected a dictionary of tensors, found a tensor"),
+            ("company_script.pt", "a TorchScript program: load it with torch.jit.load"),
+            ("company_keys.pth", "a text or an integer as the key of every tensor"),
+        ] {
+            let error = WeightsFile::open(golden::path(&format!("weights/{file}"))).unwrap_err();
+            assert!(matches!(error, Error::Malformed { .. }), "{file}: {error}");
+            assert!(error.to_string().contains(says), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cut_short.pth");
+        let whole = fs::read(golden::path("weights/small.pth")).unwrap();
+        for at in [whole.len() - 1, whole.len() / 2, 100] {
+            fs::write(&path, &whole[..at]).unwrap();
+            let error = WeightsFile::open(&path).unwrap_err().to_string();
+            assert!(error.contains("the file is cut short, download it again"), "{at}: {error}");
+        }
     }
 
     #[test]

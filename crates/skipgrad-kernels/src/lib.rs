@@ -13,6 +13,7 @@ mod blocking;
 mod channels;
 mod elementwise;
 mod epilogue;
+mod gate;
 mod global_pool;
 mod isa;
 pub mod memory;
@@ -52,6 +53,7 @@ pub use conv::{
 pub use dense::*;
 pub use elementwise::*;
 pub use epilogue::Epilogue;
+pub use gate::*;
 pub use gemm::{Gemm, gemm};
 pub use global_pool::*;
 pub use isa::{Isa, Task};

@@ -1,115 +1,79 @@
-//! Checks that a pickle holds tensors and plain values only, and bounds the memory that reading it
-//! takes.
+//! Reads a pickle: tensors and the dictionaries that name them, and nothing else.
 //!
-//! A [`Machine`] runs the pickle on [`Value`]s, which stand for how much memory the real ones would
-//! take in the reader. Allowed are the instructions of [`opcode`] and the names of [`names`].
-//!
-//! The reader keeps whole values in its memo, and `torch.save` memoizes almost everything: a tensor
-//! takes about 4 KiB besides its data.
+//! A pickle is a program for a machine with a stack and a memo. A [`Machine`] runs it on
+//! [`Value`]s and calls nothing: what rebuilds a tensor becomes a description of the tensor, and
+//! any other object is passed over, unless it holds tensors, which would be lost.
 
 use super::{
-    names, opcode,
-    value::{Kind, VALUE, Value, memo_memory, stack_memory},
+    calls,
+    input::{Fault, MAX_NAME_LEN, bytes, line, long, malformed, short, skip},
+    names::{self, Called},
+    opcode,
+    value::{Class, Memory, Node, Nodes, Storage, TEXT_AT_ONCE, TooMuch, Value},
 };
-use crate::{Error, Result};
+use crate::Result;
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io::{self, BufRead, Read},
     path::Path,
 };
 
-/// The limits of a pickle.
-#[derive(Clone, Copy)]
-pub(super) struct Limit {
-    /// Bytes of memory at any time.
-    pub(super) memory: u64,
-    /// The kind of its value, if only one is allowed.
-    pub(super) kind: Option<Kind>,
+/// A pickle after it has run.
+pub(super) struct Pickle {
+    /// The value that it makes.
+    pub(super) root: Value,
+    pub(super) nodes: Nodes,
+    /// The storages that it refers to, by their keys.
+    pub(super) storages: BTreeMap<Box<str>, Storage>,
+    /// The memory that it takes.
+    pub(super) memory: Memory,
 }
 
-/// The greatest depth of nested values. A checkpoint has its optimizer's state at depth five.
-const MAX_DEPTH: u32 = 64;
-
-/// Bytes of memory that a stream takes for a storage.
-const STORAGE: u64 = 160;
-
-/// The longest line with the name of a module, a class or a function.
-const MAX_NAME_LEN: u64 = 128;
-
-/// The value of a checked pickle.
-pub(super) struct Checked {
-    kind: Kind,
-    /// Bytes of memory, after its tensors have got their names.
-    pub(super) memory: u64,
-    /// Number of tensors.
-    pub(super) tensors: u64,
-}
-
-/// Checks one pickle.
+/// Reads one pickle, which may take `memory` bytes.
 ///
 /// # Errors
-/// [`Error::Malformed`] if it is truncated, has an instruction or refers to a name that is not
-/// allowed, or exceeds the limit; [`Error::Io`].
-pub(super) fn check(path: &Path, pickle: &mut impl BufRead, limit: Limit) -> Result<Checked> {
-    let mut machine = Machine { max_memory: limit.memory, ..Machine::default() };
-    let checked = machine.run(pickle).map_err(|fault| match fault {
-        Fault::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Error::malformed(path, "pickle", "its last instruction", "the end of the file")
-        }
-        Fault::Read(error) => Error::io(path, "read", error),
-        Fault::Malformed { expected, found } => Error::malformed(path, "pickle", expected, found),
-    })?;
-    match limit.kind {
-        Some(kind) if kind != checked.kind => {
-            let (expected, found) = (format!("{kind:?}"), format!("{:?}", checked.kind));
-            Err(Error::malformed(path, "pickle", expected, found))
-        }
-        _ => Ok(checked),
-    }
-}
-
-enum Fault {
-    Read(io::Error),
-    Malformed { expected: &'static str, found: String },
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Fault {
-        Fault::Read(error)
-    }
-}
-
-fn malformed<T>(expected: &'static str, found: impl ToString) -> Result<T, Fault> {
-    Err(Fault::Malformed { expected, found: found.to_string() })
+/// [`Error::Malformed`](crate::Error) if it is truncated, has an instruction that `torch.save` does
+/// not write, would do harm in Python, or takes more memory; [`Error::Io`](crate::Error).
+pub(super) fn read(path: &Path, pickle: &mut impl BufRead, memory: u64) -> Result<Pickle> {
+    let mut machine = Machine::new(Memory::new(memory));
+    machine.run(pickle).map_err(|fault| fault.into_error(path))?;
+    let Machine { stack, nodes, storages, memory, .. } = machine;
+    Ok(Pickle { root: stack[0], nodes, storages, memory })
 }
 
 /// The pickle machine: a stack of values with marks, and a memo.
-#[derive(Default)]
-struct Machine {
-    max_memory: u64,
+pub(super) struct Machine {
+    pub(super) memory: Memory,
+    pub(super) nodes: Nodes,
+    pub(super) storages: BTreeMap<Box<str>, Storage>,
     stack: Vec<Value>,
     /// Heights of the stack at which a mark was set.
     marks: Vec<usize>,
-    /// The greatest height of the stack, marks included.
+    /// The greatest height of the stack, and the greatest number of marks.
     max_height: usize,
-    memo: HashMap<u32, Value>,
-    /// Bytes of all values on the stack and in the memo, and of the descriptions of storages.
-    values: u64,
-    storages: u64,
+    max_marks: usize,
+    memo: BTreeMap<u32, Value>,
 }
 
 impl Machine {
-    fn run(&mut self, pickle: &mut impl BufRead) -> Result<Checked, Fault> {
-        while self.step(pickle)? {
-            self.check_memory(0)?;
+    fn new(memory: Memory) -> Machine {
+        Machine {
+            memory,
+            nodes: Nodes::default(),
+            storages: BTreeMap::new(),
+            stack: vec![],
+            marks: vec![],
+            max_height: 0,
+            max_marks: 0,
+            memo: BTreeMap::new(),
         }
-        match self.stack[..] {
-            [root] if self.marks.is_empty() => {
-                let memory = root.named_memory().saturating_add(self.storages);
-                self.check_limit(memory)?;
-                Ok(Checked { kind: root.kind, memory, tensors: root.tensors })
-            }
-            _ => malformed("one value in the end", self.stack.len()),
+    }
+
+    fn run(&mut self, pickle: &mut impl BufRead) -> Result<(), Fault> {
+        while self.step(pickle)? {}
+        match (self.stack.len(), self.marks.len()) {
+            (1, 0) => Ok(()),
+            (values, _) => malformed("one value in the end", values),
         }
     }
 
@@ -119,186 +83,275 @@ impl Machine {
         match instruction {
             opcode::STOP => return Ok(false),
             opcode::PROTO => match bytes(pickle)? {
-                [2] => {}
-                [other] => return malformed("protocol 2, which torch.save writes", other),
+                [2..=5] => {}
+                [other] => return malformed("protocols 2 to 5, which torch.save writes", other),
             },
-            opcode::NONE | opcode::NEWTRUE | opcode::NEWFALSE => self.push(Value::new(Kind::Other, 0))?,
-            opcode::BININT1 => self.number(pickle, 1)?,
-            opcode::BININT2 => self.number(pickle, 2)?,
-            opcode::BININT => self.number(pickle, 4)?,
-            opcode::BINFLOAT => self.number(pickle, 8)?,
-            opcode::LONG1 => {
-                let len = short(pickle)?;
-                self.number(pickle, len)?;
+            opcode::FRAME => skip(pickle, 8)?,
+            opcode::NONE => self.push(Value::Plain)?,
+            opcode::NEWTRUE => self.push(Value::Bool(true))?,
+            opcode::NEWFALSE => self.push(Value::Bool(false))?,
+            opcode::MARK => self.mark()?,
+            opcode::POP if self.mark_on_top() => drop(self.marks.pop()),
+            opcode::POP => drop(self.pop()?),
+            opcode::POP_MARK => drop(self.pop_to_mark()?),
+            opcode::DUP => {
+                let value = self.top()?;
+                self.push(value)?;
             }
-            opcode::SHORT_BINSTRING => {
-                let len = short(pickle)?;
-                self.text(pickle, len)?;
+            opcode::GLOBAL => {
+                let (module, name) = (line(pickle)?, line(pickle)?);
+                self.global(module, name)?;
             }
-            opcode::BINUNICODE | opcode::BINSTRING => {
-                let len = long(pickle)?;
-                self.text(pickle, len)?;
-            }
-            opcode::EMPTY_TUPLE => self.push(Value::new(Kind::Other, 0))?,
-            opcode::EMPTY_LIST => self.push(Value::new(Kind::List, 0))?,
-            opcode::EMPTY_DICT => self.push(Value::new(Kind::Dict, 0))?,
-            opcode::MARK => self.mark(),
-            opcode::TUPLE | opcode::TUPLE1..=opcode::TUPLE3 => {
-                let values = match instruction {
-                    opcode::TUPLE => self.pop_to_mark()?,
-                    _ => self.pop_several(usize::from(instruction - opcode::TUPLE1) + 1)?,
-                };
-                self.push(Value::tuple(&values))?;
-            }
-            opcode::APPEND => self.append(1)?,
-            opcode::SETITEM => self.append(2)?,
-            opcode::APPENDS => self.extend(1)?,
-            opcode::SETITEMS => self.extend(2)?,
-            opcode::GLOBAL => self.global(pickle)?,
-            opcode::REDUCE | opcode::NEWOBJ => self.call()?,
-            opcode::BUILD => self.build()?,
-            opcode::BINPERSID => self.storage()?,
+            opcode::STACK_GLOBAL => self.stack_global()?,
             opcode::BINPUT => self.put(short(pickle)?)?,
             opcode::LONG_BINPUT => self.put(long(pickle)?)?,
+            opcode::MEMOIZE => self.put(self.memo.len() as u32)?,
             opcode::BINGET => self.get(short(pickle)?)?,
             opcode::LONG_BINGET => self.get(long(pickle)?)?,
-            other => {
-                return malformed("an instruction that torch.save writes", format_args!("0x{other:02x}"));
+            instruction => {
+                let done = self.atom(instruction, pickle)? || self.collection(instruction)?;
+                if !done && !self.object(instruction)? {
+                    let found = format_args!("0x{instruction:02x}");
+                    return malformed("an instruction that torch.save writes", found);
+                }
             }
         }
         Ok(true)
     }
 
-    /// Checks that `more` bytes than are taken now are within the limit.
-    fn check_memory(&self, more: u64) -> Result<(), Fault> {
-        // Values are stored in the places of the stack and the memo, which are counted as a whole.
-        let in_places = VALUE * (self.stack.len() + self.memo.len()) as u64;
-        let places = stack_memory(self.max_height) + memo_memory(self.memo.len());
-        self.check_limit(self.values - in_places + places + self.storages + more)
+    /// Runs an instruction that pushes a number, a text or bytes. Returns whether it is one.
+    fn atom(&mut self, instruction: u8, pickle: &mut impl BufRead) -> Result<bool, Fault> {
+        match instruction {
+            opcode::BININT1 => self.integer(pickle, 1, false)?,
+            opcode::BININT2 => self.integer(pickle, 2, false)?,
+            opcode::BININT => self.integer(pickle, 4, true)?,
+            opcode::LONG1 => {
+                let len = short(pickle)?;
+                self.integer(pickle, len.into(), true)?;
+            }
+            opcode::LONG4 => {
+                let len = long(pickle)?;
+                self.integer(pickle, len.into(), true)?;
+            }
+            opcode::BINFLOAT => self.plain(pickle, 8)?,
+            opcode::SHORT_BINSTRING | opcode::SHORT_BINUNICODE => {
+                let len = short(pickle)?;
+                self.text(pickle, len.into())?;
+            }
+            opcode::BINSTRING | opcode::BINUNICODE => {
+                let len = long(pickle)?;
+                self.text(pickle, len.into())?;
+            }
+            opcode::BINUNICODE8 => {
+                let len = bytes(pickle).map(u64::from_le_bytes)?;
+                self.text(pickle, len)?;
+            }
+            opcode::SHORT_BINBYTES => {
+                let len = short(pickle)?;
+                self.plain(pickle, len.into())?;
+            }
+            opcode::BINBYTES => {
+                let len = long(pickle)?;
+                self.plain(pickle, len.into())?;
+            }
+            opcode::BINBYTES8 | opcode::BYTEARRAY8 => {
+                let len = bytes(pickle).map(u64::from_le_bytes)?;
+                self.plain(pickle, len)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
-    fn check_limit(&self, memory: u64) -> Result<(), Fault> {
-        if memory > self.max_memory {
-            return malformed(
-                "what takes at most twice the file and 1 MiB in memory",
-                "more (as safetensors they take less)",
-            );
+    /// Runs an instruction that makes or fills a collection. Returns whether it is one.
+    fn collection(&mut self, instruction: u8) -> Result<bool, Fault> {
+        match instruction {
+            opcode::EMPTY_TUPLE => self.push_node(Node::Tuple(Box::default()))?,
+            opcode::EMPTY_LIST | opcode::EMPTY_SET => self.push_node(Node::List(vec![]))?,
+            opcode::EMPTY_DICT => self.push_node(Node::Dict(vec![]))?,
+            opcode::TUPLE => {
+                let values = self.pop_to_mark()?;
+                self.push_node(Node::Tuple(values.into()))?;
+            }
+            opcode::TUPLE1..=opcode::TUPLE3 => {
+                let values = self.pop_several(usize::from(instruction - opcode::TUPLE1) + 1)?;
+                self.push_node(Node::Tuple(values.into()))?;
+            }
+            opcode::LIST | opcode::FROZENSET => {
+                let values = self.pop_to_mark()?;
+                self.push_node(Node::List(values))?;
+            }
+            opcode::DICT => {
+                let values = self.pop_to_mark()?;
+                self.memory.take(size_of_val(&values[..]) as u64)?;
+                self.push_node(Node::Dict(pairs(&values)?.to_vec()))?;
+            }
+            opcode::APPEND => {
+                let values = self.pop_several(1)?;
+                self.append(&values)?;
+            }
+            opcode::APPENDS | opcode::ADDITEMS => {
+                let values = self.pop_to_mark()?;
+                self.append(&values)?;
+            }
+            opcode::SETITEM => {
+                let values = self.pop_several(2)?;
+                self.insert(&values)?;
+            }
+            opcode::SETITEMS => {
+                let values = self.pop_to_mark()?;
+                self.insert(&values)?;
+            }
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Runs an instruction that makes an object. Returns whether it is one.
+    fn object(&mut self, instruction: u8) -> Result<bool, Fault> {
+        let made = match instruction {
+            opcode::REDUCE | opcode::NEWOBJ => {
+                let arguments = self.pop()?;
+                let class = self.pop()?;
+                calls::call(self, class, arguments)?
+            }
+            opcode::NEWOBJ_EX => {
+                let named = self.pop()?;
+                let arguments = self.pop()?;
+                let class = self.pop()?;
+                let made = calls::call(self, class, arguments)?;
+                let holds_tensors = self.nodes.holds_tensors(named);
+                self.nodes.set_attributes(made, false, holds_tensors);
+                made
+            }
+            opcode::BUILD => {
+                let state = self.pop()?;
+                let object = self.pop()?;
+                calls::build(self, object, state)?;
+                object
+            }
+            opcode::BINPERSID => {
+                let id = self.pop()?;
+                calls::persistent(self, id)?
+            }
+            _ => return Ok(false),
+        };
+        self.push(made)?;
+        Ok(true)
     }
 
     fn push(&mut self, value: Value) -> Result<(), Fault> {
-        if value.depth > MAX_DEPTH {
-            return malformed("values that nest no deeper than 64", "deeper ones");
-        }
-        self.values += value.memory;
         self.stack.push(value);
-        self.record_height();
+        if self.stack.len() > self.max_height {
+            self.max_height = self.stack.len();
+            self.memory.take_stack_place()?;
+        }
         Ok(())
     }
 
-    fn mark(&mut self) {
-        self.marks.push(self.stack.len());
-        self.record_height();
+    fn push_node(&mut self, node: Node) -> Result<(), Fault> {
+        let value = self.nodes.add(node, &mut self.memory)?;
+        self.push(value)
     }
 
-    fn record_height(&mut self) {
-        self.max_height = self.max_height.max(self.stack.len() + self.marks.len());
+    fn mark(&mut self) -> Result<(), Fault> {
+        self.marks.push(self.stack.len());
+        if self.marks.len() > self.max_marks {
+            self.max_marks = self.marks.len();
+            self.memory.take_mark()?;
+        }
+        Ok(())
+    }
+
+    fn mark_on_top(&self) -> bool {
+        self.marks.last() == Some(&self.stack.len())
     }
 
     fn pop(&mut self) -> Result<Value, Fault> {
-        let above_mark = self.stack.len() > self.marks.last().copied().unwrap_or(0);
-        match self.stack.pop().filter(|_| above_mark) {
-            Some(value) => {
-                self.values -= value.memory;
-                Ok(value)
-            }
-            None => malformed("a value on the stack", "none"),
+        let value = self.top()?;
+        self.stack.pop();
+        Ok(value)
+    }
+
+    fn top(&self) -> Result<Value, Fault> {
+        match self.stack.last() {
+            Some(value) if !self.mark_on_top() => Ok(*value),
+            _ => malformed("a value on the stack", "none"),
         }
     }
 
     fn pop_several(&mut self, count: usize) -> Result<Vec<Value>, Fault> {
-        let mut values = (0..count).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
-        values.reverse();
-        Ok(values)
+        let above = self.stack.len() - self.marks.last().copied().unwrap_or(0);
+        if above < count {
+            return malformed("a value on the stack", "none");
+        }
+        Ok(self.stack.split_off(self.stack.len() - count))
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Value>, Fault> {
         let Some(height) = self.marks.pop() else { return malformed("a mark on the stack", "none") };
-        self.pop_several(self.stack.len() - height)
+        Ok(self.stack.split_off(height))
     }
 
-    fn number(&mut self, pickle: &mut impl BufRead, len: u32) -> Result<(), Fault> {
+    /// Pushes a value of which nothing is used but its length.
+    fn plain(&mut self, pickle: &mut impl BufRead, len: u64) -> Result<(), Fault> {
         skip(pickle, len)?;
-        self.push(Value::new(Kind::Number, 0))
+        self.push(Value::Plain)
     }
 
-    fn text(&mut self, pickle: &mut impl BufRead, len: u32) -> Result<(), Fault> {
-        skip(pickle, len)?;
-        self.push(Value::text(len))
-    }
-
-    /// Adds one item, of `arity` values, to the list or dictionary below it.
-    fn append(&mut self, arity: usize) -> Result<(), Fault> {
-        let values = self.pop_several(arity)?;
-        self.add_items(&values, arity)
-    }
-
-    /// Adds the items down to the mark to the list or dictionary below it.
-    fn extend(&mut self, arity: usize) -> Result<(), Fault> {
-        let values = self.pop_to_mark()?;
-        self.add_items(&values, arity)
-    }
-
-    fn add_items(&mut self, values: &[Value], arity: usize) -> Result<(), Fault> {
-        if !values.len().is_multiple_of(arity) {
-            return malformed("a value for every name", values.len());
+    /// Pushes an integer of `len` bytes in little-endian.
+    fn integer(&mut self, pickle: &mut impl BufRead, len: u64, signed: bool) -> Result<(), Fault> {
+        if len > 8 {
+            return self.plain(pickle, len);
         }
-        let mut collection = self.pop()?;
-        collection.extend(values, arity);
-        self.push(collection)
+        let mut bytes = [0; 8];
+        let used = &mut bytes[..len as usize];
+        pickle.read_exact(used)?;
+        if signed && used.last().is_some_and(|byte| byte & 0x80 != 0) {
+            bytes[len as usize..].fill(0xff);
+        }
+        self.push(Value::Int(i64::from_le_bytes(bytes)))
     }
 
-    fn storage(&mut self) -> Result<(), Fault> {
-        let storage = Value::storage(&self.pop()?);
-        self.storages += STORAGE + storage.memory - VALUE;
-        self.push(storage)
-    }
-
-    /// Calls a function or a class; its arguments and its result exist together for a moment.
-    fn call(&mut self) -> Result<(), Fault> {
-        let arguments = self.pop()?;
-        let called = self.pop()?;
-        self.check_memory(arguments.memory + arguments.memory / 2)?;
-        self.push(Value::call(&called, &arguments))
-    }
-
-    /// Adds a state to an object; both exist beside the result for a moment.
-    fn build(&mut self) -> Result<(), Fault> {
-        let state = self.pop()?;
-        let mut object = self.pop()?;
-        self.check_memory(object.memory + state.memory + state.memory / 2)?;
-        object.add(&state);
-        self.push(object)?;
-        match object.memo {
-            Some(index) => self.put(index),
-            None => Ok(()),
+    /// Pushes a text, or nothing but its place if it is no UTF-8: bytes of Python 2.
+    fn text(&mut self, pickle: &mut impl BufRead, len: u64) -> Result<(), Fault> {
+        let readable = len.min(self.memory.longest_text());
+        let mut text = Vec::with_capacity(readable.min(TEXT_AT_ONCE) as usize);
+        pickle.take(readable).read_to_end(&mut text)?;
+        if (text.len() as u64) < readable {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if readable < len {
+            return Err(TooMuch::Memory.into());
+        }
+        self.memory.take_text(len)?;
+        match String::from_utf8(text) {
+            Ok(text) => self.push_node(Node::Text(text.into())),
+            Err(_) => self.push(Value::Plain),
         }
     }
 
-    /// Copies the top of the stack into the memo.
+    fn append(&mut self, items: &[Value]) -> Result<(), Fault> {
+        let list = self.top()?;
+        match self.nodes.append(list, items, &mut self.memory)? {
+            true => Ok(()),
+            false => malformed("a list to append to", "something else"),
+        }
+    }
+
+    fn insert(&mut self, values: &[Value]) -> Result<(), Fault> {
+        let (pairs, dict) = (pairs(values)?, self.top()?);
+        match self.nodes.insert(dict, pairs, &mut self.memory)? {
+            true => Ok(()),
+            false => malformed("a dictionary to add to", "something else"),
+        }
+    }
+
+    /// Puts the top of the stack into the memo.
     fn put(&mut self, index: u32) -> Result<(), Fault> {
-        let mut value = self.pop()?;
-        value.memo = Some(index);
-        self.push(value)?;
-        let copy = value.copied();
-        self.values += copy.memory;
-        // The copy is there before the old value at this index goes, and a memo that grows exists
-        // twice for a moment.
-        let [now, grown] = [0, 1].map(|more| memo_memory(self.memo.len() + more));
-        self.check_memory(if grown > now { grown } else { 0 })?;
-        if let Some(old) = self.memo.insert(index, copy) {
-            self.values -= old.memory;
+        let value = self.top()?;
+        if self.memo.insert(index, value).is_none() {
+            self.memory.take_memo_place()?;
         }
         Ok(())
     }
@@ -312,50 +365,32 @@ impl Machine {
     }
 
     /// Pushes a class or a function.
-    fn global(&mut self, pickle: &mut impl BufRead) -> Result<(), Fault> {
-        let (module, name) = (line(pickle)?, line(pickle)?);
-        if !names::is_allowed(&module, &name) {
-            let found = format_args!("{module}.{name}");
+    fn global(&mut self, module: String, name: String) -> Result<(), Fault> {
+        if names::is_harmful(&module, &name) {
+            let found = format!("{module}.{name}, which PyTorch would run: do not trust this file");
             return malformed("tensors and plain values, as of a state_dict", found);
         }
-        self.push(Value::class(match name.as_str() {
-            "OrderedDict" => Kind::OrderedDict,
-            name if name.starts_with("_rebuild_tensor") => Kind::Rebuild,
-            _ => Kind::Other,
-        }))
+        let called: Called = names::called(&module, &name);
+        self.push_node(Node::Class(Box::new(Class { module: module.into(), name: name.into(), called })))
+    }
+
+    /// Pushes the class or the function whose module and name are on the stack.
+    fn stack_global(&mut self) -> Result<(), Fault> {
+        let (name, module) = (self.pop()?, self.pop()?);
+        match (self.nodes.text(module), self.nodes.text(name)) {
+            (Some(module), Some(name)) if (module.len() + name.len()) as u64 <= 2 * MAX_NAME_LEN => {
+                let (module, name) = (module.to_string(), name.to_string());
+                self.global(module, name)
+            }
+            _ => malformed("the name of something", "something else"),
+        }
     }
 }
 
-fn bytes<const N: usize>(pickle: &mut impl BufRead) -> Result<[u8; N], Fault> {
-    let mut bytes = [0; N];
-    pickle.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Reads a length or an index of one byte.
-fn short(pickle: &mut impl BufRead) -> Result<u32, Fault> {
-    bytes(pickle).map(|[byte]| u32::from(byte))
-}
-
-/// Reads a length or an index of four bytes.
-fn long(pickle: &mut impl BufRead) -> Result<u32, Fault> {
-    bytes(pickle).map(u32::from_le_bytes)
-}
-
-fn skip(pickle: &mut impl BufRead, len: u32) -> Result<(), Fault> {
-    let found = io::copy(&mut pickle.take(len.into()), &mut io::sink())?;
-    if found < u64::from(len) {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-    }
-    Ok(())
-}
-
-/// Reads a line of at most [`MAX_NAME_LEN`] bytes, without its end.
-fn line(pickle: &mut impl BufRead) -> Result<String, Fault> {
-    let mut line = vec![];
-    pickle.take(MAX_NAME_LEN).read_until(b'\n', &mut line)?;
-    match String::from_utf8(line) {
-        Ok(text) if text.ends_with('\n') => Ok(text.trim_end().to_string()),
-        _ => malformed("the name of something", "something else"),
+/// Returns the pairs of a name and a value.
+fn pairs(values: &[Value]) -> Result<&[[Value; 2]], Fault> {
+    match values.as_chunks() {
+        (pairs, []) => Ok(pairs),
+        _ => malformed("a value for every name", values.len()),
     }
 }

@@ -2,9 +2,9 @@
 
 use super::super::ModelOptions;
 use crate::{
-    Error, Result,
-    blocks::{BlockKind, ShortcutKind, StemKind},
-    nn::init::Fan,
+    Error, Result, Rng,
+    blocks::{BlockFactory, BlockKind, BlockSettings, ShortcutKind, StemKind},
+    nn::{Module, init::Fan},
 };
 use BlockKind::{Basic, Bottleneck, PreActBasic, PreActBottleneck};
 
@@ -108,6 +108,9 @@ pub struct ResNetConfig {
     pub width: Option<usize>,
     /// The kind of the blocks of all stages.
     pub kind: BlockKind,
+    /// The function that makes the blocks in place of those of the kind, which then says only the
+    /// ratio of channels and whether a norm comes first.
+    pub block: Option<BlockFactory>,
     /// The output channels and the number of blocks of each stage. Every stage but the first halves
     /// the edge.
     pub stages: Vec<(usize, usize)>,
@@ -206,6 +209,30 @@ impl ResNetConfig {
         ResNetConfig { kind, ..self }
     }
 
+    /// Sets a function that makes the blocks of all stages, in place of those of the kind; see
+    /// [`ResBlockBuilder::block`](crate::blocks::ResBlockBuilder::block). The path of its errors
+    /// names the stage and the block.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, autograd::State, blocks::BasicBlock};
+    /// use skipgrad::models::{ResNet, ResNetConfig};
+    /// // Blocks whose shortcuts are all projections of their own kind.
+    /// let config = ResNetConfig::cifar_paper(8, 10)?.block(|settings, rng| {
+    ///     BasicBlock::builder(settings.in_channels, settings.out_channels)
+    ///         .stride(settings.stride)
+    ///         .build(rng)
+    /// });
+    /// let model = ResNet::new(&config, &mut Rng::seed(0))?;
+    /// assert!(model.export().contains_key("layer2.0.downsample.0.weight"));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn block<M: Module + Clone + 'static>(
+        self,
+        make: impl Fn(BlockSettings, &mut Rng) -> Result<M> + Send + Sync + 'static,
+    ) -> ResNetConfig {
+        ResNetConfig { block: Some(BlockFactory::new(make)), ..self }
+    }
+
     /// Sets the output channels and the number of blocks of each stage.
     pub fn stages(self, stages: impl Into<Vec<(usize, usize)>>) -> ResNetConfig {
         ResNetConfig { stages: stages.into(), ..self }
@@ -276,6 +303,7 @@ impl Row {
             stem: self.stem,
             width: None,
             kind: self.kind,
+            block: None,
             stages: outputs.into_iter().zip(self.blocks).collect(),
             shortcut: self.shortcut,
             groups: self.groups,

@@ -23,7 +23,7 @@ impl From<[usize; 2]> for Pair {
     }
 }
 
-/// The zeros around an image.
+/// The pixels around an image: zeros, or minus infinity for the maximum of a pooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Padding {
@@ -41,10 +41,32 @@ pub enum Padding {
         /// Columns on the right.
         right: usize,
     },
-    /// As many zeros as make the size of the output `ceil(input / stride)`. If that number is odd,
+    /// As many pixels as make the size of the output `ceil(input / stride)`. If that number is odd,
     /// the extra row or column is at the bottom or on the right, as in TensorFlow (and in PyTorch,
     /// which supports it for stride 1 only).
     Same,
+}
+
+impl Padding {
+    /// Returns the pixels before and after an axis of `size` pixels for windows that are `reach`
+    /// pixels long; `None` if they overflow.
+    pub(in crate::ops) fn sides(
+        self,
+        axis: usize,
+        size: usize,
+        stride: usize,
+        reach: Option<usize>,
+    ) -> Option<[usize; 2]> {
+        Some(match self {
+            Padding::Zeros(zeros) => [zeros[axis]; 2],
+            Padding::Sides { top, bottom, left, right } => [[top, bottom], [left, right]][axis],
+            Padding::Same => {
+                let last = (size.div_ceil(stride) - 1) * stride;
+                let total = last.checked_add(reach?)?.saturating_sub(size);
+                [total / 2, total - total / 2]
+            }
+        })
+    }
 }
 
 impl From<usize> for Padding {
@@ -225,15 +247,8 @@ impl Conv2dOptions {
 
     /// Returns the padding of an axis of `size` pixels, unless the padded size overflows.
     fn sides(&self, axis: usize, size: usize, kernel: [usize; 2]) -> Option<Sides> {
-        let [before, after] = match self.padding {
-            Padding::Zeros(zeros) => [zeros[axis]; 2],
-            Padding::Sides { top, bottom, left, right } => [[top, bottom], [left, right]][axis],
-            Padding::Same => {
-                let last = (size.div_ceil(self.stride[axis]) - 1) * self.stride[axis];
-                let total = last.checked_add(self.reach(axis, kernel)?)?.saturating_sub(size);
-                [total / 2, total - total / 2]
-            }
-        };
+        let reach = self.reach(axis, kernel);
+        let [before, after] = self.padding.sides(axis, size, self.stride[axis], reach)?;
         Some(Sides { before, after, padded: size.checked_add(before)?.checked_add(after)? })
     }
 }

@@ -2,50 +2,24 @@
 //!
 //! The file is in the safetensors format. It holds the model's tensors under `model.`, the
 //! optimizer's under `optimizer.`, and the settings, the position and the history as texts in its
-//! metadata. Random numbers are keyed by the seed and the position, so no other random state is
-//! needed.
+//! metadata. Where a training may go back to the beginning of an epoch, the state at that time is
+//! under `rollback.model.` and `rollback.optimizer.`. Random numbers are keyed by the seed and the
+//! position, so no other random state is needed.
 
 mod text;
 
-use super::History;
+use super::{History, Settings, loader_info::LoaderInfo};
 use crate::{
     Error, Result,
     autograd::{NamedTensors, State},
-    data::Loader,
     io,
-    optim::{Optimizer, Schedule, null_as_infinity},
+    optim::{NamedSettings, Optimizer},
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// The settings of a training that hold for all of its steps and are part of its checkpoints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Settings {
-    /// Name of the model, as in [`models::build`](crate::models::build). The trainer does not use
-    /// it.
-    pub model: String,
-    /// Number of passes over the training images.
-    pub epochs: usize,
-    /// Learning rate of every step.
-    pub schedule: Schedule,
-    /// Seed of the random numbers of a step, which are keyed by (seed, epoch, batch).
-    pub seed: u64,
-    /// Fraction of each target that is spread over all classes, in [0, 1).
-    pub label_smoothing: f32,
-    /// Largest Euclidean norm of all gradients together, if they are clipped.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_or_infinity")]
-    pub clip_norm: Option<f32>,
-    /// Number of parts in which a batch is computed, at least 1.
-    pub micro_batches: usize,
-}
-
-fn some_or_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
-    null_as_infinity(deserializer).map(Some)
-}
-
 /// The position of a training: the number of epochs and batches that are finished.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// Number of finished epochs.
     pub epoch: usize,
@@ -56,35 +30,86 @@ pub struct Position {
 /// Sums over the finished batches of the current epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sums {
+    /// Number of images in steps that were not skipped.
     pub(super) images: usize,
     pub(super) correct: usize,
     pub(super) loss: f64,
     pub(super) seconds: f64,
-}
-
-/// The sizes of the training loader. A loader of other sizes would not continue with the same
-/// batches.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct LoaderSizes {
-    pub(super) images: usize,
-    pub(super) batch_size: usize,
-}
-
-impl LoaderSizes {
-    pub(super) fn of(loader: &Loader) -> LoaderSizes {
-        LoaderSizes { images: loader.num_samples(), batch_size: loader.batch_size() }
-    }
+    #[serde(default)]
+    pub(super) skipped_steps: usize,
+    #[serde(default)]
+    pub(super) skipped_images: usize,
 }
 
 /// Everything that changes from step to step, apart from the model and the optimizer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Progress {
     pub(super) position: Position,
     pub(super) sums: Sums,
-    /// Sizes of the training loader, once there was one.
-    pub(super) loader: Option<LoaderSizes>,
+    /// The training loader, once there was one. In formats 1 and 2 it is called `loader`.
+    #[serde(alias = "loader")]
+    pub(super) train: Option<LoaderInfo>,
+    /// The test loader, once there was one.
+    #[serde(default)]
+    pub(super) test: Option<LoaderInfo>,
+    /// Factor of the schedule's learning rate, which rollbacks reduce.
+    #[serde(default = "one")]
+    pub(super) lr_scale: f32,
+    /// Number of rollbacks so far.
+    #[serde(default)]
+    pub(super) rollbacks: usize,
+    /// Number of steps that were skipped since the last one that was not.
+    #[serde(default)]
+    pub(super) consecutive_skipped: usize,
     #[serde(skip)]
     pub(super) history: History,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            position: Position::default(),
+            sums: Sums::default(),
+            train: None,
+            test: None,
+            lr_scale: 1.0,
+            rollbacks: 0,
+            consecutive_skipped: 0,
+            history: History::default(),
+        }
+    }
+}
+
+/// A state of a training: everything that changes from step to step.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub(super) progress: Progress,
+    model: NamedTensors,
+    optimizer: NamedTensors,
+}
+
+impl Snapshot {
+    pub(super) fn capture(progress: &Progress, model: &dyn State, optimizer: &dyn Optimizer) -> Snapshot {
+        Snapshot { progress: progress.clone(), model: model.export(), optimizer: optimizer.export() }
+    }
+
+    /// Restores the model and the optimizer, and returns the progress.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the snapshot is of another model or optimizer; neither is changed then.
+    pub(super) fn restore(self, model: &mut dyn State, optimizer: &mut dyn Optimizer) -> Result<Progress> {
+        let before = model.export();
+        model.import(self.model)?;
+        if let Err(error) = optimizer.import(model, self.optimizer) {
+            model.import(before)?;
+            return Err(error);
+        }
+        Ok(self.progress)
+    }
 }
 
 /// The state of a training after one of its steps: settings, position, history, model and
@@ -103,27 +128,42 @@ pub struct Checkpoint {
     /// The file that the checkpoint was read from.
     file: Option<PathBuf>,
     settings: Settings,
-    progress: Progress,
-    model: NamedTensors,
-    optimizer: NamedTensors,
+    optimizer_settings: NamedSettings,
+    state: Snapshot,
+    /// The state that the training may go back to, if it is another one.
+    rollback: Option<Snapshot>,
 }
 
+/// What the texts of a checkpoint say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Header {
+    pub(super) settings: Settings,
+    pub(super) optimizer_settings: NamedSettings,
+    pub(super) progress: Progress,
+    pub(super) rollback: Option<Progress>,
+}
+
+/// The prefixes of the names of tensors, in the order in which a name is compared with them.
+const ROLLBACK_MODEL: &str = "rollback.model.";
+const ROLLBACK_OPTIMIZER: &str = "rollback.optimizer.";
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
+const PREFIXES: [&str; 4] = [ROLLBACK_MODEL, ROLLBACK_OPTIMIZER, MODEL, OPTIMIZER];
 
 impl Checkpoint {
     pub(super) fn capture(
         settings: &Settings,
         progress: &Progress,
+        rollback: Option<&Snapshot>,
         model: &dyn State,
         optimizer: &dyn Optimizer,
     ) -> Checkpoint {
         Checkpoint {
             file: None,
             settings: settings.clone(),
-            progress: progress.clone(),
-            model: model.export(),
-            optimizer: optimizer.export(),
+            optimizer_settings: optimizer.settings(model),
+            state: Snapshot::capture(progress, model, optimizer),
+            rollback: rollback.cloned(),
         }
     }
 
@@ -135,24 +175,36 @@ impl Checkpoint {
     pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         let file = io::WeightsFile::open(path)?;
-        let (settings, progress) = text::decode(path, file.metadata())?;
-        let mut checkpoint = Checkpoint {
-            file: Some(path.to_path_buf()),
-            settings,
-            progress,
-            model: NamedTensors::new(),
-            optimizer: NamedTensors::new(),
-        };
+        let header = text::decode(path, file.metadata())?;
+        let mut tensors: [NamedTensors; 4] = Default::default();
         for (name, tensor) in file.read_all()? {
-            if let Some(name) = name.strip_prefix(MODEL) {
-                checkpoint.model.insert(name.to_string(), tensor);
-            } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
-                checkpoint.optimizer.insert(name.to_string(), tensor);
-            } else {
-                return Err(Error::malformed(path, "names", "model.* or optimizer.*", name));
-            }
+            let found = PREFIXES.iter().zip(&mut tensors);
+            match found.filter_map(|(prefix, to)| Some((name.strip_prefix(prefix)?, to))).next() {
+                Some((name, to)) => to.insert(name.to_string(), tensor),
+                None => return Err(Error::malformed(path, "names", "model.* or optimizer.*", name)),
+            };
         }
-        Ok(checkpoint)
+        let [rollback_model, rollback_optimizer, model, optimizer] = tensors;
+        let rollback = header.rollback.map(|progress| Snapshot {
+            progress,
+            model: rollback_model,
+            optimizer: rollback_optimizer,
+        });
+        Ok(Checkpoint {
+            file: Some(path.to_path_buf()),
+            settings: header.settings,
+            optimizer_settings: header.optimizer_settings,
+            state: Snapshot { progress: header.progress, model, optimizer },
+            rollback,
+        })
+    }
+
+    /// Reads what the texts of a checkpoint say, and none of its tensors.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub(super) fn read_header(path: &Path) -> Result<Header> {
+        text::decode(path, io::WeightsFile::open(path)?.metadata())
     }
 
     /// Writes the checkpoint atomically: at every moment the path holds the old file or the new
@@ -161,13 +213,24 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        let prefixed = |prefix: &'static str, tensors: &NamedTensors| {
-            let named = tensors.iter().map(|(name, t)| (format!("{prefix}{name}"), t.clone()));
-            named.collect::<NamedTensors>()
+        let none = NamedTensors::new();
+        let rollback = self.rollback.as_ref();
+        let parts = [
+            rollback.map_or(&none, |state| &state.model),
+            rollback.map_or(&none, |state| &state.optimizer),
+            &self.state.model,
+            &self.state.optimizer,
+        ];
+        let named = PREFIXES.iter().zip(parts).flat_map(|(prefix, tensors)| {
+            tensors.iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor.clone()))
+        });
+        let header = Header {
+            settings: self.settings.clone(),
+            optimizer_settings: self.optimizer_settings.clone(),
+            progress: self.state.progress.clone(),
+            rollback: rollback.map(|state| state.progress.clone()),
         };
-        let mut tensors = prefixed(MODEL, &self.model);
-        tensors.append(&mut prefixed(OPTIMIZER, &self.optimizer));
-        io::write(path, &tensors, &text::encode(&self.settings, &self.progress))
+        io::write(path, &named.collect(), &text::encode(&header))
     }
 
     /// Returns the settings of the training.
@@ -175,14 +238,19 @@ impl Checkpoint {
         &self.settings
     }
 
+    /// Returns the settings of the optimizer; none if an older version wrote the checkpoint.
+    pub fn optimizer_settings(&self) -> &NamedSettings {
+        &self.optimizer_settings
+    }
+
     /// Returns the position of the training.
     pub fn position(&self) -> Position {
-        self.progress.position
+        self.state.progress.position
     }
 
     /// Returns the records of all finished epochs.
     pub fn history(&self) -> &History {
-        &self.progress.history
+        &self.state.progress.history
     }
 
     /// Copies the checkpoint's weights and statistics into a model.
@@ -191,10 +259,11 @@ impl Checkpoint {
     /// [`Error::State`] that names the file and lists everything that does not fit if the
     /// checkpoint is of another model; the model is unchanged then.
     pub fn load_model(&self, model: &mut (impl State + ?Sized)) -> Result<()> {
-        model.import(self.model.clone()).map_err(|error| error.with_file(self.file.as_deref()))
+        model.import(self.state.model.clone()).map_err(|error| error.with_file(self.file.as_deref()))
     }
 
-    /// Restores the model and the optimizer, and returns the settings and the progress.
+    /// Restores the model and the optimizer, and returns the progress and the state that the
+    /// training may go back to.
     ///
     /// # Errors
     /// [`Error::State`] that names the file if the checkpoint is of another model or optimizer;
@@ -203,14 +272,8 @@ impl Checkpoint {
         self,
         model: &mut dyn State,
         optimizer: &mut dyn Optimizer,
-    ) -> Result<(Settings, Progress)> {
+    ) -> Result<(Progress, Option<Snapshot>)> {
         let named = |error: Error| error.with_file(self.file.as_deref());
-        let before = model.export();
-        model.import(self.model).map_err(named)?;
-        if let Err(error) = optimizer.import(model, self.optimizer) {
-            model.import(before)?;
-            return Err(named(error));
-        }
-        Ok((self.settings, self.progress))
+        Ok((self.state.restore(model, optimizer).map_err(named)?, self.rollback))
     }
 }

@@ -1,22 +1,31 @@
 //! The texts in the metadata of a checkpoint: settings and progress as JSON, the history as CSV.
 
-use super::{Progress, Settings};
-use crate::{Error, Result, io::Metadata, train::History};
+use super::{Header, Progress, Settings};
+use crate::{Error, Result, io::Metadata, optim::NamedSettings, train::History};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 
-/// The version of the JSON. Format 1 was lines of keys and values; it is still read.
-const FORMAT: usize = 2;
+/// The version of the JSON. Format 2, without what a loader and an optimizer depend on, and format
+/// 1, lines of keys and values, are still read.
+const FORMAT: usize = 3;
+
+/// The first version that is JSON.
+const FIRST_JSON: usize = 2;
 
 /// Metadata keys of the JSON and of the CSV.
 const CHECKPOINT: &str = "checkpoint";
 const HISTORY: &str = "history";
 
+/// The JSON, to be written with references and read with values.
 #[derive(Serialize, Deserialize)]
-struct Text<S, P> {
+struct Text<S, P, O> {
     format: usize,
     settings: S,
     progress: P,
+    #[serde(default)]
+    optimizer: O,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollback: Option<P>,
 }
 
 /// The part of the JSON that every version has.
@@ -25,15 +34,17 @@ struct Version {
     format: usize,
 }
 
-/// Writes settings and progress as metadata.
-pub(super) fn encode(settings: &Settings, progress: &Progress) -> Metadata {
+/// Writes the header as metadata.
+pub(super) fn encode(header: &Header) -> Metadata {
+    let Header { settings, optimizer_settings: optimizer, progress, rollback } = header;
+    let text = Text { format: FORMAT, settings, progress, optimizer, rollback: rollback.as_ref() };
     // Serialization fails only for maps whose keys are not strings, and for a writer that fails.
-    let json = serde_json::to_string(&Text { format: FORMAT, settings, progress }).unwrap_or_default();
+    let json = serde_json::to_string(&text).unwrap_or_default();
     Metadata::from([(CHECKPOINT.to_string(), json), (HISTORY.to_string(), progress.history.to_csv())])
 }
 
-/// Reads settings and progress from the metadata of the file at `path`.
-pub(super) fn decode(path: &Path, metadata: &Metadata) -> Result<(Settings, Progress)> {
+/// Reads the header from the metadata of the file at `path`.
+pub(super) fn decode(path: &Path, metadata: &Metadata) -> Result<Header> {
     let Some(text) = metadata.get(CHECKPOINT) else {
         return Err(Error::malformed(path, "header", "the text of a checkpoint", "none"));
     };
@@ -47,16 +58,23 @@ pub(super) fn decode(path: &Path, metadata: &Metadata) -> Result<(Settings, Prog
     parse(path, text, history)
 }
 
-fn parse(path: &Path, json: &str, history: &str) -> Result<(Settings, Progress)> {
+fn parse(path: &Path, json: &str, history: &str) -> Result<Header> {
     let malformed = |error| Error::malformed(path, CHECKPOINT, "settings and progress", error);
     let Version { format } = serde_json::from_str(json).map_err(malformed)?;
-    if format != FORMAT {
+    if !(FIRST_JSON..=FORMAT).contains(&format) {
         return Err(Error::malformed(path, "format", FORMAT, format));
     }
-    let text: Text<Settings, Progress> = serde_json::from_str(json).map_err(malformed)?;
+    let text: Text<Settings, Progress, NamedSettings> = serde_json::from_str(json).map_err(malformed)?;
     let history = history.parse::<History>();
     let history = history.map_err(|error| Error::malformed(path, HISTORY, "a history", error))?;
-    Ok((text.settings, Progress { history, ..text.progress }))
+    // A rollback goes back within an epoch, so the history is the same.
+    let rollback = text.rollback.map(|progress| Progress { history: history.clone(), ..progress });
+    Ok(Header {
+        settings: text.settings,
+        optimizer_settings: text.optimizer,
+        progress: Progress { history, ..text.progress },
+        rollback,
+    })
 }
 
 /// Translates format 1, lines of a key and a value and then the history, into JSON and the history.
@@ -100,7 +118,7 @@ fn format1_to_json<'a>(path: &Path, text: &'a str) -> Result<(String, &'a str)> 
     let loader = fields(&[("images", "images"), ("batch_size", "batch_size")])?;
     let settings = format!("{{\"model\":{model},\"schedule\":{schedule},{settings}{clip_norm}}}");
     let progress = format!("{{\"position\":{{{position}}},\"sums\":{{{sums}}},\"loader\":{{{loader}}}}}");
-    Ok((format!("{{\"format\":{FORMAT},\"settings\":{settings},\"progress\":{progress}}}"), history))
+    Ok((format!("{{\"format\":{FIRST_JSON},\"settings\":{settings},\"progress\":{progress}}}"), history))
 }
 
 /// Translates `one-cycle peak=0.4 steps=1950 ... warm_up=0` into JSON.
@@ -126,12 +144,12 @@ fn format1_schedule(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{LoaderSizes, Position, Sums},
+        super::{Position, Sums},
         *,
     };
     use crate::{
         optim::{Curve, Schedule},
-        train::Record,
+        train::{OnDivergence, Record, loader_info::LoaderInfo},
     };
 
     fn settings() -> Settings {
@@ -143,6 +161,7 @@ mod tests {
             label_smoothing: 0.1,
             clip_norm: Some(1.5),
             micro_batches: 2,
+            on_divergence: OnDivergence::Stop,
         }
     }
 
@@ -156,14 +175,35 @@ mod tests {
             test_loss: f32::NAN,
             test_accuracy: 0.125,
             test_top5: 0.5,
+            skipped_steps: 0,
+            rollbacks: 0,
+            unreadable: 0,
+            test_unreadable: 0,
         };
         Progress {
             position: Position { epoch: 1, batch: 17 },
-            sums: Sums { images: 2176, correct: 99, loss: 0.1 + 0.2, seconds: 1e-9 },
-            loader: Some(LoaderSizes { images: 50_000, batch_size: 128 }),
+            sums: Sums { images: 2176, correct: 99, loss: 0.1 + 0.2, seconds: 1e-9, ..Sums::default() },
+            train: Some(LoaderInfo { images: 50_000, batch_size: 128, details: None }),
             history: History { records: vec![record] },
+            ..Progress::default()
         }
     }
+
+    fn header(settings: Settings, progress: Progress) -> Header {
+        Header { settings, optimizer_settings: NamedSettings::new(), progress, rollback: None }
+    }
+
+    /// What version 0.1 wrote for the same settings and progress.
+    const FORMAT_2: [&str; 2] = [
+        "{\"format\":2,\"settings\":{\"model\":\"a \\\"net\\\" of\\nmine\",\"epochs\":5,\"schedule\":{\"curve\":\
+         {\"one_cycle\":{\"max_lr\":0.4,\"steps\":1950,\"pct_start\":0.3,\"div_factor\":25.0,\
+         \"final_div_factor\":10000.0}},\"warmup_steps\":3},\"seed\":18446744073709551615,\
+         \"label_smoothing\":0.1,\"clip_norm\":1.5,\"micro_batches\":2},\"progress\":{\"position\":{\"epoch\":1,\
+         \"batch\":17},\"sums\":{\"images\":2176,\"correct\":99,\"loss\":0.30000000000000004,\"seconds\":1e-9},\
+         \"loader\":{\"images\":50000,\"batch_size\":128}}}",
+        "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5\n\
+         1,0.3333333333333333,0.1,2,0.25,NaN,0.125,0.5\n",
+    ];
 
     /// What version 0.1 wrote for the same settings and progress, but for the name of the model.
     const FORMAT_1: &str = "format 1\nmodel a \"net\" of mine\nepochs 5\n\
@@ -175,7 +215,13 @@ mod tests {
         1,0.3333333333333333,0.1,2,0.25,NaN,0.125,0.5\n";
 
     fn decode(metadata: &Metadata) -> Result<(Settings, Progress)> {
-        super::decode(Path::new("a.checkpoint"), metadata)
+        let header = super::decode(Path::new("a.checkpoint"), metadata)?;
+        assert_eq!((header.optimizer_settings.len(), &header.rollback), (0, &None));
+        Ok((header.settings, header.progress))
+    }
+
+    fn encode(settings: &Settings, progress: &Progress) -> Metadata {
+        super::encode(&header(settings.clone(), progress.clone()))
     }
 
     fn format1(text: &str) -> Metadata {
@@ -193,6 +239,27 @@ mod tests {
             let again = decode(&encode(&plain, &Progress::default())).unwrap();
             assert_eq!(again, (plain, Progress::default()));
         }
+    }
+
+    #[test]
+    fn what_else_a_header_has_is_read_back() {
+        let rollback = Progress { position: Position { epoch: 1, batch: 0 }, ..Progress::default() };
+        let settings =
+            Settings { on_divergence: OnDivergence::SkipStep { max_consecutive: 4 }, ..settings() };
+        let progress =
+            Progress { lr_scale: 0.1, rollbacks: 2, consecutive_skipped: 3, ..Progress::default() };
+        let optimizer_settings = NamedSettings::from([("momentum".into(), "0.9".into())]);
+        let header = Header { settings, optimizer_settings, progress, rollback: Some(rollback) };
+        assert_eq!(super::decode(Path::new(""), &super::encode(&header)).unwrap(), header);
+    }
+
+    #[test]
+    fn format_2_is_read() {
+        let texts = [CHECKPOINT, HISTORY].into_iter().zip(FORMAT_2);
+        let metadata = texts.map(|(key, text)| (key.to_string(), text.to_string())).collect();
+        let (read_settings, read_progress) = decode(&metadata).unwrap();
+        assert_eq!(read_settings, settings());
+        assert_eq!(format!("{read_progress:?}"), format!("{:?}", progress()));
     }
 
     #[test]
@@ -230,11 +297,11 @@ mod tests {
             assert_ne!(metadata, encode(&settings(), &progress()), "{from}");
             metadata
         };
-        check(replaced("\"format\":2", "\"format\":3"), "format: expected 2, found 3");
+        check(replaced("\"format\":3", "\"format\":4"), "format: expected 3, found 4");
         check(replaced("\"seed\":1", "\"seed\":-"), "invalid value: integer `-8446744073709551615`");
         check(replaced("one_cycle", "two_cycle"), "unknown variant `two_cycle`, expected one of `constant`");
         check(replaced(",\"batch\":17", ""), "missing field `batch`");
-        check(replaced(",0.125,0.5\n", "\n"), "history: expected a history");
+        check(replaced(",0.125,0.5,0,0,0,0\n", "\n"), "history: expected a history");
         check(Metadata::new(), "header: expected the text of a checkpoint, found none");
         let mut without = metadata.clone();
         without.remove(HISTORY);

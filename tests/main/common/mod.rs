@@ -4,6 +4,7 @@ pub(crate) mod compare;
 pub(crate) mod files;
 pub(crate) mod golden;
 pub(crate) mod hash;
+pub(crate) mod training;
 
 /// Defines one test for each row, with the name of the row: it calls the function before the rows
 /// with the row's name and value. `const NAMES;` before the function also defines the list of

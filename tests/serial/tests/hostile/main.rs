@@ -12,6 +12,8 @@ use skipgrad::{
     models::{ResNet, ResNetConfig},
 };
 use skipgrad_serial_tests as serial;
+#[cfg(feature = "pth")]
+use std::io::Write as _;
 use std::{
     cell::RefCell,
     convert::Infallible,
@@ -238,6 +240,7 @@ mod pytorch {
             test("pytorch::pickles", pickles),
             test("pytorch::tensors_that_lie", tensors_that_lie),
             test("pytorch::archives", archives),
+            test("pytorch::deflated", deflated),
             test("pytorch::damaged_at_the_end", damaged_at_the_end),
             test("pytorch::small_tensors", small_tensors),
             test("pytorch::large_in_memory", large_in_memory),
@@ -300,8 +303,10 @@ mod pytorch {
         };
         let shared = |count: u8| -> Vec<u8> {
             let twice = (0..count).flat_map(|i| [b'h', i, b'h', i, 0x86, b'q', i + 1]);
-            [b"\x80\x02}".to_vec(), text("a"), b"K\x01\x85q\x00".to_vec(), twice.collect(), b"s.".to_vec()]
-                .concat()
+            let begin = [b"\x80\x02}".to_vec(), text("a"), b"K\x01\x85q\x00".to_vec()].concat();
+            // All but the dictionary and the key are popped, and the last is taken from the memo.
+            let pops = b"0".repeat(usize::from(count) + 1);
+            [begin, twice.collect(), pops, [b'h', count].to_vec(), b"s.".to_vec()].concat()
         };
         let of =
             |begin: &[u8], many: &[u8], count: usize, end: &[u8]| [begin, &many.repeat(count), end].concat();
@@ -309,7 +314,17 @@ mod pytorch {
             ("a call of os.system", call(b"os\nsystem\n"), "found os.system"),
             ("the same as Python writes it", call(b"posix\nsystem\n"), "found posix.system"),
             ("a call of eval", call(b"builtins\neval\n"), "found builtins.eval"),
-            ("a call by text", b"\x80\x04\x8c\x02os\x8c\x06system\x93.".to_vec(), "protocol 2"),
+            ("a call by text", b"\x80\x04\x8c\x02os\x8c\x06system\x93.".to_vec(), "found os.system"),
+            ("a protocol of the future", b"\x80\x06}.".to_vec(), "protocols 2 to 5"),
+            (
+                "bytes of the whole address space",
+                b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+                "expected",
+            ),
+            ("a text of the same", b"\x80\x05\x8d\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "expected"),
+            ("a list twice in itself", b"\x80\x02}U\x01a]q\x00(h\x00h\x00es.".to_vec(), "twice the file"),
+            ("many objects", of(b"\x80\x02]", b"cm\nn\n)\x81a", 1 << 16, b"."), "twice the file"),
+            ("one again and again", of(b"\x80\x02]", b"2", 1 << 20, b"."), "twice the file"),
             ("a name without end", of(b"\x80\x02c", b"o", 1 << 20, b""), "name of something"),
             ("deep lists", of(b"\x80\x02", b"]", 1000, &b"a".repeat(1000)), "deeper"),
             ("deep tuples", of(b"\x80\x02)", b"\x85", 100_000, b"."), "deeper"),
@@ -345,6 +360,8 @@ mod pytorch {
             [b"\x80\x02}", &text("args")[..], b"cargparse\nNamespace\n)\x81}", &text("lr")[..], b"K\x01sbs."]
                 .concat();
         assert!(place.read("a namespace", &around(&namespace)).unwrap().is_empty());
+        let recursive = b"\x80\x02}U\x01a]q\x00h\x00as.";
+        assert!(place.read("a list in itself", &around(recursive)).unwrap().is_empty());
     }
 
     /// A pickle of one tensor with this description.
@@ -441,8 +458,13 @@ mod pytorch {
         place.refused("more files than there are", &archive(&good, 60_000), "directory");
         place.refused("fewer files than there are", &archive(&good, 1), "side by side");
         place.refused(
-            "compressed",
+            "not what deflate writes",
             &archive(&[Stored("m/data.pkl", &pickle, 8)], 1),
+            "expected",
+        );
+        place.refused(
+            "compressed in another way",
+            &archive(&[Stored("m/data.pkl", &pickle, 12)], 1),
             "compressed or encrypted",
         );
         place.refused("no pickle", &archive(&[Stored("m/data/0", &[0; 64], 0)], 1), "a file data.pkl");
@@ -479,6 +501,56 @@ mod pytorch {
                 assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{answer:?}");
             }
         }
+    }
+
+    /// A packed file may be a thousand times as long once it is unpacked.
+    fn deflated(place: &Place) {
+        let pack = |content: &[u8]| {
+            let mut encoder = flate2::write::DeflateEncoder::new(vec![], flate2::Compression::best());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        };
+        // The lengths before packing are those of the local header and of the directory.
+        let packed = |pickle: &[u8], storage: &[u8], declared: [usize; 2]| {
+            let contents = [pack(pickle), pack(storage)];
+            let names = ["m/data.pkl", "m/data/0"];
+            let files = [0, 1].map(|i| Stored(names[i], &contents[i], 8));
+            let mut bytes = archive(&files, 2);
+            for (name, len) in names.into_iter().zip(declared) {
+                let name = name.as_bytes();
+                let at: Vec<usize> =
+                    (0..bytes.len() - name.len()).filter(|&at| bytes[at..].starts_with(name)).collect();
+                // The length is 8 bytes before the name in a local header, 22 in the directory.
+                for (at, before) in [(at[0], 8), (at[at.len() - 1], 22)] {
+                    bytes[at - before..][..4].copy_from_slice(&(len as u32).to_le_bytes());
+                }
+            }
+            bytes
+        };
+        let pickle = tensor(16, 0, &[16], &[1]);
+        let good = packed(&pickle, &[0; 64], [pickle.len(), 64]);
+        assert_eq!(place.read("packed", &good).unwrap()["a"].shape(), [16]);
+        for at in 0..good.len() {
+            let answer = place.read(&format!("packed, cut at {at}"), &good[..at]);
+            assert!(matches!(answer, Err(Error::Malformed { .. })), "{answer:?}");
+            let mut changed = good.clone();
+            changed[at] ^= 0x10;
+            let answer = place.read(&format!("packed, byte {at} changed"), &changed);
+            assert!(matches!(answer, Ok(_) | Err(Error::Malformed { .. })), "{answer:?}");
+        }
+        let many = [&b"\x80\x02"[..], &b"N0".repeat(4 << 20), b"}."].concat();
+        place.refused("a long program", &packed(&many, &[0; 64], [many.len(), 64]), "in proportion");
+        place.refused("one that says it is short", &packed(&many, &[0; 64], [64, 64]), "expected");
+        let zeros = vec![0; 16 << 20];
+        let pickle = tensor(4 << 20, 0, &[4 << 20], &[1]);
+        let lengths = [pickle.len(), zeros.len()];
+        place.refused("many zeros", &packed(&pickle, &zeros, lengths), "in proportion");
+        let pickle = tensor(1 << 18, 0, &[1 << 18], &[1]);
+        let lengths = [pickle.len(), 1 << 20];
+        place.refused("more than the file", &packed(&pickle, &zeros[..1 << 20], lengths), "than the file");
+        let pickle = tensor(16, 0, &[16], &[1]);
+        let lengths = [pickle.len(), 64];
+        place.refused("less than it says", &packed(&pickle, &[0; 60], lengths), "tensor a");
     }
 
     /// Tensors of one element take far more in memory than in the file, and some hundreds of them
@@ -562,8 +634,8 @@ mod pytorch {
             }
         }
         // What the object takes is not granted to the keys after it once more.
-        let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 1000, b"u.");
-        let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 1500, b"e.");
+        let object = each(b"\x80\x02}(", &|i| [name(i), b"N".to_vec()].concat(), 2000, b"u.");
+        let keys = each(b"\x80\x02](", &|_| b"N".to_vec(), 6000, b"e.");
         let whole = in_stream(&object);
         let stream = [&whole[..whole.len() - 4], &keys].concat();
         place.refused("an object and keys", &stream, "twice the file");
@@ -603,6 +675,8 @@ mod pictures {
             test("pictures::cut_anywhere", cut_anywhere),
             test("pictures::implausible_headers", implausible_headers),
             test("pictures::spoilt", spoilt),
+            #[cfg(feature = "image-formats")]
+            test("pictures::other_formats", other_formats),
         ]
     }
 
@@ -630,8 +704,11 @@ mod pictures {
         for name in ["one.png", "small.png", "turned.jpg"] {
             let whole = golden(&format!("pictures/{name}"));
             open(place, name, &whole).unwrap();
-            // The end of a PNG that says that it is the end holds nothing of the picture.
-            let needed = if name.ends_with("png") { whole.len() - 16 } else { whole.len() };
+            // What says that it is the end holds nothing of the picture, in a PNG and in a JPEG.
+            let needed = whole.len() - if name.ends_with("png") { 16 } else { 2 };
+            for at in whole.len() - 2..whole.len() {
+                open(place, name, &whole[..at]).unwrap();
+            }
             for at in 0..needed {
                 refused(place, &format!("{name} cut at {at}"), &whole[..at], "expected");
             }
@@ -684,6 +761,61 @@ mod pictures {
                     );
                 }
             }
+        }
+    }
+
+    /// A picture of 2 x 2 pixels in each of the formats that features add.
+    #[cfg(feature = "image-formats")]
+    fn small_files() -> [(&'static str, Vec<u8>); 4] {
+        let bmp = [
+            &b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x02\0\0\0\x02\0\0\0\x01\0\x18\0"[..],
+            &[0; 24],
+            b"\0\0\xff\0\xff\0\0\0\xff\0\0\xff\xff\xff\0\0",
+        ];
+        let gif = [
+            &b"GIF89a\x02\0\x02\0\x80\0\0\xff\0\0\0\0\xff"[..],
+            b",\0\0\0\0\x02\0\x02\0\0\x02\x03\x44\x02\x05\0;",
+        ];
+        let entry = |tag: u16, value: u32| {
+            [&tag.to_le_bytes()[..], b"\x04\0\x01\0\0\0", &value.to_le_bytes()].concat()
+        };
+        let tags =
+            [(256, 2), (257, 2), (258, 8), (259, 1), (262, 1), (273, 122), (277, 1), (278, 2), (279, 4)];
+        let tiff = [
+            &b"II*\0\x08\0\0\0\x09\0"[..],
+            &tags.map(|(tag, value)| entry(tag, value)).concat(),
+            b"\0\0\0\0",
+            b"\x01\x02\x03\x04",
+        ];
+        let webp =
+            [&b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\0\0\0\x10"[..], b"\x07\x10\x11\x11\x88\x88\xfe\x07\0"];
+        [("bmp", bmp.concat()), ("gif", gif.concat()), ("tiff", tiff.concat()), ("webp", webp.concat())]
+    }
+
+    #[cfg(feature = "image-formats")]
+    fn other_formats(place: &Place) {
+        for (name, whole) in small_files() {
+            open(place, name, &whole).unwrap_or_else(|error| panic!("{name}: {error}"));
+            for at in 0..whole.len() {
+                let answer = open(place, &format!("{name} cut at {at}"), &whole[..at]);
+                assert!(matches!(answer, Ok(()) | Err(Error::Malformed { .. })), "{name}: {answer:?}");
+                for with in [0, 0xff, whole[at] ^ 0x10] {
+                    let mut bytes = whole.clone();
+                    bytes[at] = with;
+                    fs::write(place.path(), &bytes).unwrap();
+                    let answer = open_image(place.path()).map(drop);
+                    assert!(
+                        matches!(answer, Ok(()) | Err(Error::Malformed { .. })),
+                        "{name} at {at}: {answer:?}"
+                    );
+                }
+            }
+        }
+        let [(_, mut bmp), ..] = small_files();
+        for (width, height) in [(9000i32, 9000i32), (9000, -9000), (1, 16_000)] {
+            bmp[18..22].copy_from_slice(&width.to_le_bytes());
+            bmp[22..26].copy_from_slice(&height.to_le_bytes());
+            refused(place, "a BMP of little", &bmp, "a truncated one");
         }
     }
 }

@@ -77,8 +77,8 @@ fn training_of_a_resnet() -> Result<()> {
     let bound = 3 * state + 6 * MAP + 6 * MAP / 2 + 5 * MAP / 2;
     assert!(after.peak < bound, "a step holds {} bytes, more than {bound}", after.peak);
 
-    // In evaluation by definition: the maps that come into the stage and into the block, and those of
-    // a convolution and of its norm.
+    // In evaluation by definition: the maps that come into the stage and into the block, and those
+    // of a convolution and of its norm.
     memory::reset_peak();
     model.forward(&Tape::eval().input(images.clone())).map(drop)?;
     let eval = memory::stats();

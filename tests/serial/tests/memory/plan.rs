@@ -3,12 +3,12 @@
 use libtest_mimic::Trial;
 use skipgrad::{
     Result, Rng, Tensor,
-    autograd::{Mode, State, StateMut, StateRef, Tape, Var},
+    autograd::{Mode, State, Tape, Var},
     graph::ModuleExt,
     memory,
     models::{self, Model, ModelOptions},
     nn::{BatchNorm2d, Conv2d, Linear, Module, conv3x3},
-    ops::{Pool2dOptions, Targets},
+    ops::{Padding, Pool2dOptions, Targets},
     optim::{Optimizer, Sgd},
 };
 use skipgrad_serial_tests as serial;
@@ -104,21 +104,32 @@ fn evaluation(name: &str, batch: usize, edge: usize) -> Result<()> {
     Ok(())
 }
 
-/// A function whose value is watched, so that a gradient flows to it.
-struct Op<F>(F);
+/// The layers that a test may use.
+#[derive(State)]
+struct Layers {
+    linear: Linear,
+    /// A convolution of stride 2 with a bias, and a norm for its output.
+    conv: Conv2d,
+    norm: BatchNorm2d,
+    /// A convolution that keeps the channels and the size.
+    same: Conv2d,
+}
 
-impl<F> State for Op<F> {
-    fn visit(&self, _: &str, _: &mut dyn FnMut(&str, StateRef<'_>)) {}
-    fn visit_mut(&mut self, _: &str, _: &mut dyn FnMut(&str, StateMut<'_>)) {}
+/// A function whose value is watched, so that a gradient flows to it.
+#[derive(State)]
+struct Op<F> {
+    layers: Layers,
+    #[state(skip)]
+    f: F,
 }
 
 impl<F> Module for Op<F>
 where
-    F: for<'t> Fn(&Var<'t>) -> Result<Var<'t>> + Send + Sync,
+    F: for<'t> Fn(&Layers, &Var<'t>) -> Result<Var<'t>> + Send + Sync,
 {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let watched = x.tape().watch(x.value().clone());
-        (self.0)(&watched)
+        (self.f)(&self.layers, &watched)
     }
 }
 
@@ -127,7 +138,22 @@ fn op<F>(shape: &[usize], f: F) -> Result<()>
 where
     F: for<'t> Fn(&Var<'t>) -> Result<Var<'t>> + Send + Sync,
 {
-    let op = Op(f);
+    op_of_layers(shape, move |_, x| f(x))
+}
+
+/// As [`op`], for a function that uses layers.
+fn op_of_layers<F>(shape: &[usize], f: F) -> Result<()>
+where
+    F: for<'t> Fn(&Layers, &Var<'t>) -> Result<Var<'t>> + Send + Sync,
+{
+    let rng = &mut Rng::seed(0);
+    let layers = Layers {
+        linear: Linear::new(300, 200, rng)?,
+        conv: conv3x3(32, 48).stride(2).bias(true).build(rng)?,
+        norm: BatchNorm2d::new(48)?,
+        same: conv3x3(48, 48).build(rng)?,
+    };
+    let op = Op { layers, f };
     let plan = op.plan(shape, Mode::Train)?;
     let x = Tensor::normal(shape, 1.0, &mut Rng::seed(1))?;
     let kept = measured(|| {
@@ -166,6 +192,7 @@ fn operations() -> Vec<Trial> {
         operation!(add, MAPS, |x| x.add(&x.relu())),
         operation!(add_to_itself, MAPS, |x| x.add(x)),
         operation!(mul, MAPS, |x| x.mul(&x.sigmoid())),
+        operation!(scale_channels, MAPS, |x| x.scale_channels(&x.global_avg_pool()?.sigmoid())),
         operation!(sum, MAPS, |x| Ok(x.sum())),
         operation!(mean, MAPS, |x| Ok(x.mean())),
         operation!(mse, MAPS, |x| x.mse(&x.relu())),
@@ -178,6 +205,7 @@ fn operations() -> Vec<Trial> {
         operation!(dropout, MAPS, |x| x.relu().dropout(0.5)),
         operation!(drop_path, MAPS, |x| x.relu().drop_path(0.5)),
         operation!(max_pool2d, MAPS, |x| x.max_pool2d(&Pool2dOptions::default())),
+        operation!(max_pool2d_same, MAPS, |x| x.max_pool2d(&Pool2dOptions::new(3).padding(Padding::Same))),
         operation!(avg_pool2d, MAPS, |x| x.avg_pool2d(&Pool2dOptions::default())),
         operation!(global_avg_pool, MAPS, |x| x.global_avg_pool()),
         operation!(matmul, MATRIX, |x| x.matmul(x)),
@@ -190,31 +218,20 @@ fn operations() -> Vec<Trial> {
 }
 
 fn linear() -> Result<()> {
-    let linear = Linear::new(300, 200, &mut Rng::seed(0))?;
-    op(&MATRIX, |x| linear.forward(x))
-}
-
-/// A convolution of stride 2 with a bias, and a norm for its output.
-fn conv_and_norm() -> Result<(Conv2d, BatchNorm2d)> {
-    let conv = conv3x3(32, 48).stride(2).bias(true).build(&mut Rng::seed(0))?;
-    Ok((conv, BatchNorm2d::new(48)?))
+    op_of_layers(&MATRIX, |layers, x| layers.linear.forward(x))
 }
 
 fn conv2d() -> Result<()> {
-    let (conv, _) = conv_and_norm()?;
-    op(&MAPS, |x| conv.forward(x))
+    op_of_layers(&MAPS, |layers, x| layers.conv.forward(x))
 }
 
 fn batch_norm() -> Result<()> {
-    let (conv, norm) = conv_and_norm()?;
-    op(&MAPS, |x| norm.forward(&conv.forward(x)?))
+    op_of_layers(&MAPS, |layers, x| layers.norm.forward(&layers.conv.forward(x)?))
 }
 
 /// Values that are computed again, by way of others, and every third that is kept.
 fn chain_of_shortcuts() -> Result<()> {
-    let (conv, norm) = conv_and_norm()?;
-    let same = conv3x3(48, 48).build(&mut Rng::seed(0))?;
-    op(&MAPS, |x| {
+    op_of_layers(&MAPS, |Layers { conv, norm, same, .. }, x| {
         let mut y = norm.forward_relu(&conv.forward(x)?)?;
         for _ in 0..5 {
             y = norm.forward_add_relu(&same.forward(&y)?, &y)?;

@@ -1,22 +1,45 @@
 //! Images in folders, one folder for each class.
 
-use super::{Dataset, Normalize, Preset, dataset::check_read, open_image};
+mod listing;
+mod names;
+mod options;
+mod parts;
+mod split;
+
+pub use options::ImageFolderOptions;
+pub use parts::ImageFolderParts;
+
+use super::{Dataset, ImageLimits, Preset, dataset::check_read};
 use crate::{Error, Result, Rng};
 use std::{
-    collections::BTreeMap,
-    fmt, fs,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 /// Image files on disk, `root/class/image.jpg`, as torchvision's `ImageFolder` finds them.
 ///
-/// The folders in the root, sorted by name, are the classes. The PNG and JPEG files in the folder
-/// of a class, at any depth, are its images.
+/// The folders in the root are the classes, at least two, and the files in the folder of a class,
+/// at any depth, are its images:
+///
+/// - **Classes are sorted by name as texts**, as in torchvision, whose weights depend on it: the
+///   labels of folders `0` to `11` are those of the order 0, 1, 10, 11, 2, ...
+///   [`ImageFolderOptions::natural_order`] sorts numbers by their value, and
+///   [`ImageFolderOptions::classes`] gives any order.
+/// - **Images are the files with the extension of a format that is read**, in any case: `.png`,
+///   `.jpg`, `.jpeg`, `.jpe` and `.jfif`, and with the features `webp`, `bmp`, `gif` and `tiff`
+///   those of these formats. [`ImageFolder::ignored_files`] lists the other files. The content of a
+///   file decides how it is read.
+/// - **What systems and programs leave is passed over**: names that begin with `.` or `__`, and
+///   names such as `Thumbs.db`, `desktop.ini`, `@eaDir` and `lost+found`.
+/// - **Links are followed**, and every file is listed once.
+/// - **Parts** such as `train` and `val` are no classes: [`ImageFolderOptions::open_parts`] opens
+///   them.
 ///
 /// An image is decoded when it is read, which a [`Loader`](super::Loader) does on its worker
 /// threads. An image that cannot be read is skipped: its batch is smaller, a warning is logged, and
-/// [`ImageFolder::unreadable`] lists it. It is an error if no image of a batch can be read, or if
+/// [`ImageFolder::unreadable`] lists it. It is an error if no image of an epoch can be read, or if
 /// the folder was opened with [`ImageFolderOptions::strict`]. Clones and splits share the list.
 ///
 /// ```
@@ -41,85 +64,16 @@ pub struct ImageFolder {
     classes: Arc<[String]>,
     /// Path and label of each image.
     samples: Arc<[(PathBuf, usize)]>,
+    /// Path of each file that is not read, and why it is not.
+    ignored: Arc<[(PathBuf, String)]>,
     preset: Preset,
     strict: bool,
+    limits: ImageLimits,
     /// Path of each unreadable image, with its error.
     unreadable: Arc<Mutex<BTreeMap<PathBuf, String>>>,
+    /// Paths of images that can be read although something is wrong with them, which was logged.
+    noted: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
-
-/// Options with which an [`ImageFolder`] is opened.
-///
-/// ```no_run
-/// use skipgrad::data::ImageFolderOptions;
-/// // The evaluation of ImageNet networks: resize to 256 pixels, crop 224.
-/// let data = ImageFolderOptions::new(224).resize_size(256).strict(true).open("imagenet/val")?;
-/// # Ok::<(), skipgrad::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct ImageFolderOptions {
-    size: usize,
-    resize_size: usize,
-    strict: bool,
-}
-
-impl ImageFolderOptions {
-    /// Creates the options for square images of `size` pixels a side: the shorter side of an image
-    /// is resized to `size` and the center is cropped, as a [`Preset`] does it. Unreadable images
-    /// are skipped.
-    pub fn new(size: usize) -> ImageFolderOptions {
-        ImageFolderOptions { size, resize_size: size, strict: false }
-    }
-
-    /// Sets the length in pixels to which the shorter side is resized before the center is cropped.
-    #[must_use]
-    pub fn resize_size(self, resize_size: usize) -> ImageFolderOptions {
-        ImageFolderOptions { resize_size, ..self }
-    }
-
-    /// Sets whether an image that cannot be read is an error, instead of being skipped.
-    #[must_use]
-    pub fn strict(self, strict: bool) -> ImageFolderOptions {
-        ImageFolderOptions { strict, ..self }
-    }
-
-    /// Lists the images below `root`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if a folder cannot be read; [`Error::Malformed`] if there is no class, or a
-    /// class has no image; and [`Error::Argument`] if the size is 0 or larger than the size after
-    /// resizing.
-    pub fn open(&self, root: impl AsRef<Path>) -> Result<ImageFolder> {
-        let root = root.as_ref();
-        let mut folders = entries(root)?;
-        folders.retain(|path| path.is_dir());
-        let mut samples = vec![];
-        for (label, folder) in folders.iter().enumerate() {
-            let before = samples.len();
-            visit_images(folder, MAX_DEPTH, &mut |path| samples.push((path, label)))?;
-            if samples.len() == before {
-                return Err(empty(folder, "an image, .png, .jpg or .jpeg"));
-            }
-        }
-        if folders.is_empty() {
-            return Err(empty(root, "a folder for each class"));
-        }
-        let names = folders.iter().map(|folder| folder.file_name().unwrap_or_default().to_string_lossy());
-        let classes: Arc<[String]> = names.map(String::from).collect();
-        let identity = Normalize::new([0.0; 3], [1.0; 3]);
-        let preset = Preset::new(self.size, identity, classes.iter()).resize_size(self.resize_size);
-        preset.check()?;
-        Ok(ImageFolder {
-            classes,
-            samples: samples.into(),
-            preset,
-            strict: self.strict,
-            unreadable: Arc::default(),
-        })
-    }
-}
-
-/// How deep the folders below the folder of a class are searched.
-const MAX_DEPTH: usize = 16;
 
 impl ImageFolder {
     /// Lists the images below `root`, which are read as `[size, size, 3]` with values in [0, 1].
@@ -143,8 +97,17 @@ impl ImageFolder {
         &self.samples
     }
 
+    /// Returns the path of each file in the folders of the classes that is not read, and why it is
+    /// not: it has no extension of an image, a format that no enabled feature reads, or is listed
+    /// already under another path. Files that systems and programs leave are not among them.
+    pub fn ignored_files(&self) -> &[(PathBuf, String)] {
+        &self.ignored
+    }
+
     /// Splits the images at random into a training and a test set. The first gets this fraction of
-    /// the images of each class, rounded down.
+    /// the images of each class (a stratified split), rounded, a half up: 9 of 10 images are 0.9 of
+    /// them. It gets at least one image of each class if the fraction is above 0. A class with few
+    /// images may have none in the second set, which is logged.
     ///
     /// # Errors
     /// [`Error::Argument`] if the fraction is not in [0, 1].
@@ -172,7 +135,10 @@ impl ImageFolder {
         for class in self.samples.chunk_by(|a, b| a.1 == b.1) {
             let mut order: Vec<usize> = (0..class.len()).collect();
             rng.shuffle(&mut order);
-            let (head, tail) = order.split_at_mut((class.len() as f64 * f64::from(fraction)) as usize);
+            let (head, tail) = order.split_at_mut(split::count(class.len(), fraction));
+            if tail.is_empty() && fraction < 1.0 {
+                log::warn!("split: no image of the class {} is left to test with", self.classes[class[0].1]);
+            }
             for (indices, samples) in [(head, &mut first), (tail, &mut second)] {
                 indices.sort_unstable();
                 samples.extend(indices.iter().map(|&i| class[i].clone()));
@@ -187,6 +153,14 @@ impl ImageFolder {
     pub fn unreadable(&self) -> Vec<(PathBuf, String)> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         unreadable.iter().map(|(path, error)| (path.clone(), error.clone())).collect()
+    }
+
+    /// Logs what is wrong with an image that can be read nevertheless, once for each image.
+    fn record_note(&self, path: &Path, note: &str) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.insert(path.to_path_buf()) {
+            log::warn!("{}: {note}", path.display());
+        }
     }
 
     /// Adds an image to the list of unreadable ones and logs it, once for each image.
@@ -215,7 +189,7 @@ impl Dataset for ImageFolder {
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
         check_read(self.samples.len(), self.preset.shape(), index, pixels)?;
         let (path, label) = &self.samples[index];
-        match open_image(path) {
+        match self.limits.open_noting(path, &mut |note| self.record_note(path, &note)) {
             Ok(image) => pixels.copy_from_slice(self.preset.apply_image(&image)?.data()),
             Err(error) => {
                 self.record_unreadable(path, error.to_string());
@@ -225,6 +199,10 @@ impl Dataset for ImageFolder {
         Ok(*label)
     }
 
+    fn unreadable(&self) -> Vec<(PathBuf, String)> {
+        self.unreadable()
+    }
+
     fn should_skip(&self, error: &Error) -> bool {
         !self.strict && matches!(error, Error::Malformed { .. } | Error::Io { .. })
     }
@@ -232,48 +210,18 @@ impl Dataset for ImageFolder {
 
 impl fmt::Debug for ImageFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [size, ..] = self.preset.crop_size;
+        let [h, w, c] = self.preset.shape();
         let (images, classes) = (self.samples.len(), self.classes.len());
-        write!(f, "ImageFolder({images} images in {classes} classes, read as {size} x {size})")
+        write!(f, "ImageFolder({images} images in {classes} classes, read as {h} x {w} x {c})")
     }
-}
-
-/// Builds the error that a folder has none of what it must have.
-fn empty(folder: &Path, expected: &str) -> Error {
-    Error::malformed(folder, "content", expected, "none")
-}
-
-/// Returns the paths of everything in a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read_error = |error| Error::io(folder, "read", error);
-    let mut paths = vec![];
-    for entry in fs::read_dir(folder).map_err(read_error)? {
-        paths.push(entry.map_err(read_error)?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// Visits the images of a folder, then those of the folders in it, up to `depth` folders deep.
-fn visit_images(folder: &Path, depth: usize, visit: &mut impl FnMut(PathBuf)) -> Result<()> {
-    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
-        entries(folder)?.into_iter().partition(|path| path.is_dir());
-    files.into_iter().filter(|path| is_image(path)).for_each(&mut *visit);
-    // The limit ends the search where a link leads back to a folder above it.
-    folders.iter().filter(|_| depth > 0).try_for_each(|folder| visit_images(folder, depth - 1, visit))
-}
-
-/// Returns whether a path has the extension of an image file.
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-    ["png", "jpg", "jpeg"].iter().any(|known| extension == *known)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Loader;
+    use crate::data::{Loader, Normalize};
     use image::{Rgb, RgbImage};
+    use std::fs;
     use tempfile::TempDir;
 
     /// The root of an image folder.
@@ -324,7 +272,8 @@ mod tests {
         let root = Root::new();
         root.image("a/0.png", 51);
         let mut pixels = [0.0; 48];
-        assert_eq!(ImageFolder::open(root.path(), 4).unwrap().read(0, &mut pixels).unwrap(), 0);
+        let options = ImageFolderOptions::new(4).classes(["a"]);
+        assert_eq!(options.open(root.path()).unwrap().read(0, &mut pixels).unwrap(), 0);
         assert_eq!(pixels, [0.2; 48]);
     }
 
@@ -336,11 +285,13 @@ mod tests {
         }
         root.file("a/1.png");
         root.file("a/4.png");
-        let data = ImageFolder::open(root.path(), 4).unwrap();
+        let options = ImageFolderOptions::new(4).classes(["a"]);
+        let data = options.open(root.path()).unwrap();
         for workers in [0, 2] {
             let loader = Loader::new(data.clone(), 4).num_workers(workers);
             let batches: Vec<_> = loader.epoch(0).unwrap().map(Result::unwrap).collect();
-            assert_eq!(batches.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [3, 1]);
+            // The one image that is left of the second batch joins the first.
+            assert_eq!(batches.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [4]);
             let firsts: Vec<u32> = batches
                 .iter()
                 .flat_map(|batch| {
@@ -351,14 +302,15 @@ mod tests {
         }
         let paths: Vec<PathBuf> = data.unreadable().into_iter().map(|(path, _)| path).collect();
         assert_eq!(paths, [root.path().join("a/1.png"), root.path().join("a/4.png")]);
-        assert!(data.unreadable()[0].1.contains("a PNG or JPEG image"));
+        let reason = &data.unreadable()[0].1;
+        assert!(reason.contains("format: expected a PNG") && reason.contains("JPEG"), "{reason}");
         assert_eq!(Normalize::fit(&data).unwrap().mean.len(), 3);
 
-        let strict = ImageFolderOptions::new(4).strict(true).open(root.path()).unwrap();
+        let strict = options.strict(true).open(root.path()).unwrap();
         let error = Loader::new(strict, 4).epoch(0).unwrap().next().unwrap().unwrap_err();
         assert!(matches!(&error, Error::Malformed { path, .. } if path.ends_with("a/1.png")), "{error}");
-        let error = Loader::new(data, 1).epoch(0).unwrap().nth(1).unwrap().unwrap_err();
-        assert!(matches!(error, Error::Malformed { .. }), "a batch without a readable image: {error}");
+        let alone = Loader::new(data, 1).epoch(0).unwrap().map(|batch| batch.unwrap().labels.len());
+        assert_eq!(alone.collect::<Vec<_>>(), [1; 4], "a batch without a readable image is passed over");
     }
 
     #[test]
@@ -371,9 +323,14 @@ mod tests {
         let large = ImageFolderOptions::new(8).resize_size(7).open(root.path()).unwrap_err();
         assert!(large.to_string().contains("preset: crop_size: expected from 1 to 7"), "{large}");
         fs::create_dir(root.path().join("a")).unwrap();
-        root.file("a/x.gif");
         let error = open(8);
-        assert!(error.contains("a: content: expected an image, .png, .jpg or .jpeg, found none"), "{error}");
+        assert!(error.contains("a: content: expected an image, .png, .apng, .jpg, "), "{error}");
+        assert!(error.ends_with("found none"), "{error}");
+        root.file("a/x.heic");
+        let error = open(8);
+        let found = "found none of 1 files; the first, x.heic: a HEIC image, which is not read: convert it \
+                     to PNG or JPEG";
+        assert!(error.ends_with(found), "{error}");
         let none = ImageFolder::open(root.path().join("none"), 8).unwrap_err();
         assert!(matches!(none, Error::Io { .. }));
     }

@@ -5,8 +5,14 @@
 //! for the pixels; a record of CIFAR-100 has one byte for the coarse label, one for the fine label,
 //! and then the pixels. The pixels are three planes of 32 x 32: red, green and blue.
 
+mod version;
+
+use self::version::{CIFAR_10, CIFAR_100};
 use super::{Images, Splits, memory::with_byte_capacity};
-use crate::{Error, Result, io::open_regular_file};
+use crate::{
+    Error, Result,
+    io::{FileKind, open_regular_file},
+};
 use std::{
     fs::File,
     io::{BufReader, Read},
@@ -45,11 +51,11 @@ impl Cifar10 {
     /// must have the same number.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Malformed`] with the file and
-    /// the record if a file is empty, truncated, or has a label that is not a class; and
-    /// [`Error::OutOfMemory`].
+    /// [`Error::Io`] if a file is missing or cannot be read; [`Error::Malformed`] if there is an
+    /// archive or the version for Python or Matlab instead, or with the file and the record if a
+    /// file is empty, truncated, or has a label that is not a class; and [`Error::OutOfMemory`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Cifar10> {
-        let folder = folder_with(folder.as_ref(), "cifar-10-batches-bin", "test_batch.bin");
+        let folder = CIFAR_10.locate(folder.as_ref())?;
         let labels = [Label { name: "label", classes: 10 }];
         let train = read_files(
             &(1..=5).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect::<Vec<_>>(),
@@ -128,7 +134,7 @@ impl Cifar100 {
     /// # Errors
     /// The errors of [`Cifar10::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Cifar100> {
-        let folder = folder_with(folder.as_ref(), "cifar-100-binary", "test.bin");
+        let folder = CIFAR_100.locate(folder.as_ref())?;
         let labels =
             [Label { name: "coarse label", classes: 20 }, Label { name: "fine label", classes: 100 }];
         let images = |file: &str| {
@@ -160,13 +166,6 @@ impl From<Cifar100> for Splits {
     fn from(data: Cifar100) -> Splits {
         data.fine
     }
-}
-
-/// Returns the folder that has the file: `inner` in `folder`, or `folder` itself. If the file is in
-/// neither, it returns `folder`, so that the error names it.
-fn folder_with(folder: &Path, inner: &str, file: &str) -> PathBuf {
-    let nested = folder.join(inner);
-    if !folder.join(file).exists() && nested.exists() { nested } else { folder.to_path_buf() }
 }
 
 /// The meaning of a label byte of a record.
@@ -207,6 +206,15 @@ fn open(path: &Path, record: usize) -> Result<(File, usize)> {
     let (file, size) = open_regular_file(path)?;
     let (count, rest) = (size / record as u64, size % record as u64);
     if rest != 0 || count == 0 {
+        // A file of CIFAR may begin as a file of some kinds, but not as text, a pickle or an
+        // archive.
+        let kind = FileKind::read(path)?;
+        if !matches!(
+            kind,
+            FileKind::Empty | FileKind::Zeros | FileKind::Unknown | FileKind::Onnx | FileKind::Ico
+        ) {
+            return Err(kind.error(path, format!("records of {record} bytes, as CIFAR's binary version has")));
+        }
         let found = if count + rest == 0 { "an empty file".into() } else { format!("{rest} bytes") };
         return Err(Error::malformed(path, format!("record {count}"), format!("{record} bytes"), found));
     }
@@ -373,6 +381,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_kind_is_named() {
+        let folder = Folder::cifar10(2);
+        for (bytes, found) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 30\n"[..], "LFS"),
+            (b"<!DOCTYPE html><html></html>", "a web page"),
+            (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "a gzip file: unpack it first"),
+            (b"\x80\x02}q\x01(U\x0bbatch_label", "a Python pickle"),
+        ] {
+            folder.write("data_batch_4.bin", bytes);
+            let error = folder.error().to_string();
+            let expected = "data_batch_4.bin: format: expected records of 3073 bytes, as CIFAR's binary";
+            assert!(error.contains(expected) && error.contains(found), "{error}");
+        }
+    }
+
+    #[test]
     fn a_missing_file_or_folder_is_named() {
         let folder = Folder::cifar10(1);
         fs::remove_file(folder.path().join("data_batch_5.bin")).unwrap();
@@ -386,6 +410,47 @@ mod tests {
         );
         let error = Cifar100::open(folder.path()).unwrap_err();
         assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("train.bin")), "{error}");
+    }
+
+    #[test]
+    fn other_versions_and_archives_are_told_apart() {
+        let error = |files: &[&str], open: &str| {
+            let folder = Folder::new();
+            for file in files {
+                let path = folder.path().join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, b"\x80\x02}").unwrap();
+            }
+            let path = folder.path().join(open);
+            let errors = [Cifar10::open(&path).unwrap_err(), Cifar100::open(&path).unwrap_err()];
+            errors.map(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+        };
+        let python = ["cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/test_batch"];
+        let words = "content: expected CIFAR-10's binary version, which cifar-10-binary.tar.gz from \
+                     https://www.cs.toronto.edu/~kriz/cifar.html has, found its version for Python";
+        assert_eq!(error(&python, "")[0], format!("cifar-10-batches-py: {words}"));
+        let inside = error(&python, "cifar-10-batches-py");
+        assert_eq!(inside[0], format!("cifar-10-batches-py/data_batch_1: {words}"));
+        assert!(inside[1].contains("train.bin: cannot read: no such file"), "{}", inside[1]);
+        let inside = error(&["cifar-100-python/train", "cifar-100-python/meta"], "cifar-100-python");
+        assert!(inside[1].contains("CIFAR-100's binary version"), "{}", inside[1]);
+        assert!(inside[1].ends_with("its version for Python"), "{}", inside[1]);
+        assert!(error(&["data_batch_1.mat"], "")[0].ends_with("its version for Matlab"));
+
+        let archive = error(&["cifar-10-binary.tar.gz"], "");
+        let words = "expected the folder cifar-10-batches-bin of CIFAR-10's binary version, found an \
+                     archive: unpack it, as `tar xf cifar-10-binary.tar.gz` does";
+        assert_eq!(archive[0], format!("cifar-10-binary.tar.gz: content: {words}"));
+        assert_eq!(error(&["cifar-10-binary.tar.gz"], "cifar-10-binary.tar.gz")[0], archive[0]);
+        let file = error(&["data_batch_1.bin"], "data_batch_1.bin");
+        assert!(file[0].ends_with("found a file: open the folder that it is in"), "{}", file[0]);
+
+        let other = error(&["train.bin", "test.bin"], "");
+        let words = "data_batch_1.bin: cannot read: no such file; the folder has CIFAR-100, which \
+                     Cifar100::open reads";
+        assert_eq!(other[0], words);
+        let nothing = error(&["cat/0.png"], "");
+        assert!(nothing[0].starts_with("data_batch_1.bin: cannot read: no such file; the folder cifar-10"));
     }
 
     #[test]

@@ -1,0 +1,369 @@
+//! The training loop: its settings here, the loop itself in [`run`].
+
+mod checks;
+mod divergence;
+mod output;
+mod resume;
+mod run;
+
+use super::{
+    Event, History, OnDivergence, Outcome, Position, Settings,
+    checkpoint::{Progress, Snapshot},
+    settings::Requested,
+};
+use crate::{
+    Result,
+    data::Loader,
+    nn::Module,
+    optim::{Optimizer, Schedule},
+};
+use output::Output;
+pub use resume::Resumed;
+use run::Run;
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+/// A training loop over epochs and batches: every batch is one optimizer step at the learning rate
+/// of the schedule, and after every epoch the model is evaluated and a checkpoint is written.
+///
+/// The random numbers of a step are keyed by (seed, epoch, batch), and the batches of a [`Loader`]
+/// by its seed and the epoch. A training that is stopped or killed after any step and resumed from
+/// its checkpoint, with the same model, optimizer settings and loaders, therefore ends with the
+/// same bits as one that was never stopped.
+///
+/// Before the first step, everything that can be known is checked; see [`Trainer::run`]. A state
+/// that is not finite is never written to a checkpoint; see [`OnDivergence`].
+///
+/// See [the module](super) for an example.
+#[derive(Debug)]
+pub struct Trainer {
+    settings: Settings,
+    requested: Requested,
+    progress: Progress,
+    /// The state that a rollback goes back to, if the policy is one.
+    rollback: Option<Snapshot>,
+    output: Option<Output>,
+    /// The checkpoint that the training was resumed from.
+    resumed_from: Option<PathBuf>,
+    checkpoint_every: Option<usize>,
+    stop: Arc<AtomicBool>,
+    /// The duration of the last evaluation.
+    evaluation: Duration,
+}
+
+impl Trainer {
+    /// Name of the file in [`Trainer::folder`] that holds the latest checkpoint.
+    pub const LAST: &'static str = "last.checkpoint";
+
+    /// Name of the file in [`Trainer::folder`] that holds the checkpoint of the best test accuracy.
+    pub const BEST: &'static str = "best.checkpoint";
+
+    /// Name of the file in [`Trainer::folder`] that holds the history.
+    pub const HISTORY: &'static str = "history.csv";
+
+    /// Creates a training of `epochs` epochs with seed 0, without label smoothing, gradient
+    /// clipping, micro-batches or files.
+    pub fn new(epochs: usize, schedule: Schedule) -> Trainer {
+        let settings = Settings {
+            model: String::new(),
+            epochs,
+            schedule,
+            seed: 0,
+            label_smoothing: 0.0,
+            clip_norm: None,
+            micro_batches: 1,
+            on_divergence: OnDivergence::Stop,
+        };
+        Trainer::create(settings, Requested::default())
+    }
+
+    /// Creates a training with these settings, such as those of a checkpoint.
+    ///
+    /// ```no_run
+    /// use skipgrad::train::{Checkpoint, Trainer};
+    /// let last = "runs/cifar10/last.checkpoint";
+    /// let settings = Checkpoint::read(last)?.settings().clone();
+    /// let trainer = Trainer::with_settings(settings).epochs(60); // as before, but for longer
+    /// # let _ = trainer;
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn with_settings(settings: Settings) -> Trainer {
+        Trainer::create(settings, Requested::ALL)
+    }
+
+    fn create(settings: Settings, requested: Requested) -> Trainer {
+        Trainer {
+            settings,
+            requested,
+            progress: Progress::default(),
+            rollback: None,
+            output: None,
+            resumed_from: None,
+            checkpoint_every: None,
+            stop: Arc::default(),
+            evaluation: Duration::ZERO,
+        }
+    }
+
+    /// Sets the number of epochs.
+    pub fn epochs(mut self, epochs: usize) -> Trainer {
+        self.settings.epochs = epochs;
+        self
+    }
+
+    /// Sets the learning rate of every step. Steps are counted from the beginning of the training,
+    /// also after it was resumed.
+    pub fn schedule(mut self, schedule: Schedule) -> Trainer {
+        self.settings.schedule = schedule;
+        self
+    }
+
+    /// Sets the seed of the random numbers of a step, such as those of dropout.
+    pub fn seed(mut self, seed: u64) -> Trainer {
+        self.settings.seed = seed;
+        self.requested.seed = true;
+        self
+    }
+
+    /// Sets the name of the model that checkpoints record.
+    pub fn model_name(mut self, name: impl Into<String>) -> Trainer {
+        self.settings.model = name.into();
+        self.requested.model = true;
+        self
+    }
+
+    /// Sets the fraction of each target that is spread over all classes, in [0, 1) (Szegedy et al.
+    /// 2016, section 7).
+    pub fn label_smoothing(mut self, label_smoothing: f32) -> Trainer {
+        self.settings.label_smoothing = label_smoothing;
+        self.requested.label_smoothing = true;
+        self
+    }
+
+    /// Scales the gradients of a step so that their global Euclidean norm is at most `norm`
+    /// (Pascanu et al. 2013). An infinite norm clips nothing.
+    pub fn clip_norm(mut self, norm: f32) -> Trainer {
+        self.settings.clip_norm = Some(norm);
+        self.requested.clip_norm = true;
+        self
+    }
+
+    /// Computes every batch as `count` micro-batches, one after the other, and accumulates their
+    /// gradients, which takes less memory. The step is that of the whole batch, except that batch
+    /// normalization uses the statistics of each micro-batch.
+    pub fn micro_batches(mut self, count: usize) -> Trainer {
+        self.settings.micro_batches = count;
+        self.requested.micro_batches = true;
+        self
+    }
+
+    /// Sets what happens when a value is not finite; by default the training ends.
+    pub fn on_divergence(mut self, policy: OnDivergence) -> Trainer {
+        self.settings.on_divergence = policy;
+        self.requested.on_divergence = true;
+        self
+    }
+
+    /// Sets the folder where checkpoints and the history are written before the first step, after
+    /// every epoch, and when the training is stopped. It is created if it does not exist. A folder
+    /// with the results of another training is an error when the training begins, and so is one
+    /// whose last checkpoint is further than the one that was resumed from: nothing is wiped.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
+        self.output = Some(Output::new(folder.into()));
+        self
+    }
+
+    /// Writes [`Trainer::LAST`] also after every `batches` batches of an epoch, at least 1.
+    pub fn checkpoint_every(mut self, batches: usize) -> Trainer {
+        self.checkpoint_every = Some(batches);
+        self
+    }
+
+    /// Sets the flag with which another thread, or a handler of Ctrl-C, stops the training after
+    /// the current step.
+    pub fn stop(mut self, flag: Arc<AtomicBool>) -> Trainer {
+        self.stop = flag;
+        self
+    }
+
+    /// Returns the settings of the training.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Returns the position of the training.
+    pub fn position(&self) -> Position {
+        self.progress.position
+    }
+
+    /// Returns the records of all finished epochs.
+    pub fn history(&self) -> &History {
+        &self.progress.history
+    }
+
+    /// Trains from the current position until all epochs are finished or the training is stopped,
+    /// and calls `on_event` after every step and every epoch.
+    ///
+    /// Before the first step it checks the settings, both loaders, the model (by meta passes on the
+    /// sizes of all batches, see [`Tape::meta`](crate::autograd::Tape::meta)), the optimizer and
+    /// the folder. It reads no more than a few images for that, and writes nothing.
+    /// [`Trainer::LAST`] is then written after every epoch, first before the evaluation and once
+    /// more after it.
+    ///
+    /// # Errors
+    /// Before the first step, with the model and all files unchanged:
+    ///
+    /// * [`Error::Argument`](crate::Error::Argument) for settings out of range; for loaders without
+    ///   images, batches that are too small for batch normalization, and classes that differ or for
+    ///   which the model has no logits; for a training loader that differs from the one before the
+    ///   training was stopped; for settings of the optimizer; for a folder with the results of
+    ///   another training;
+    /// * what the model reports for the images of both loaders, and
+    ///   [`Error::NoGradient`](crate::Error::NoGradient);
+    /// * [`Error::Io`](crate::Error::Io) if the folder cannot be written.
+    ///
+    /// Later, [`Error::Diverged`](crate::Error::Diverged) if a value is not finite, unless
+    /// [`Trainer::on_divergence`] has another policy; and errors of the loaders and of writing. The
+    /// last checkpoint is good in any case.
+    pub fn run(
+        &mut self,
+        model: &mut dyn Module,
+        optimizer: &mut dyn Optimizer,
+        train: &Loader,
+        test: &Loader,
+        mut on_event: impl FnMut(Event),
+    ) -> Result<Outcome> {
+        Run { trainer: self, model, optimizer, train, test, on_event: &mut on_event }.run()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Rng, Tensor,
+        autograd::{State, Tape},
+        data::Images,
+        nn::{Flatten, Linear, Sequential},
+        ops::Targets,
+        optim::Sgd,
+        train::Step,
+    };
+    use std::sync::atomic::Ordering;
+
+    fn loader(size: usize) -> Loader {
+        let mut rng = Rng::seed(4);
+        let pixels = Tensor::uniform([10, 2, 2, 1], 0.0, 1.0, &mut rng).unwrap();
+        let images = Images::new(pixels, (0..10).map(|i| i % 3).collect(), ["a", "b", "c"]).unwrap();
+        Loader::new(images, size).shuffle(1)
+    }
+
+    fn model() -> Sequential {
+        Sequential::new().push(Flatten).push(Linear::new(4, 3, &mut Rng::seed(0)).unwrap())
+    }
+
+    fn train(mut trainer: Trainer) -> (Sequential, Vec<Step>) {
+        let (mut model, mut steps) = (model(), vec![]);
+        let outcome = trainer.run(&mut model, &mut Sgd::new(9.0), &loader(4), &loader(5), |event| {
+            if let Event::Step(step) = event {
+                steps.push(step);
+            }
+        });
+        assert_eq!(outcome.unwrap(), Outcome::Finished);
+        (model, steps)
+    }
+
+    #[test]
+    fn it_equals_a_loop_written_by_hand() {
+        let schedule = Schedule::step(0.5, 2, 0.5);
+        let (trained, steps) = train(Trainer::new(2, schedule.clone()).label_smoothing(0.1));
+        let (mut model, mut sgd, mut losses) = (model(), Sgd::new(0.0), vec![]);
+        for epoch in 0..2 {
+            for batch in loader(4).epoch(epoch).unwrap() {
+                let batch = batch.unwrap();
+                sgd.set_lr(schedule.lr(losses.len()));
+                let tape = Tape::train(Rng::seed(0));
+                let logits = model.forward(&tape.input(batch.images)).unwrap();
+                let loss = logits.cross_entropy(Targets::classes(&batch.labels).smoothed(0.1)).unwrap();
+                losses.push(loss.item());
+                sgd.step(&mut model, loss.backward().unwrap()).unwrap();
+            }
+        }
+        assert_eq!(model.export(), trained.export());
+        assert_eq!(steps.iter().map(|step| step.loss).collect::<Vec<_>>(), losses);
+        let counts: Vec<_> = steps.iter().map(|s| (s.epoch, s.batch, s.batches, s.lr)).collect();
+        assert_eq!(
+            counts,
+            [
+                (1, 1, 3, 0.5),
+                (1, 2, 3, 0.5),
+                (1, 3, 3, 0.25),
+                (2, 1, 3, 0.25),
+                (2, 2, 3, 0.125),
+                (2, 3, 3, 0.125)
+            ]
+        );
+        let mean = (4.0 * losses[3] + 4.0 * losses[4] + 2.0 * losses[5]) / 10.0;
+        assert!((steps[5].mean_loss - mean).abs() < 1e-6, "weighted by the images");
+        assert_eq!(steps[5].eta, Duration::ZERO);
+        assert!(steps[0].total_eta > steps[0].eta && steps[0].skipped_steps == 0);
+    }
+
+    #[test]
+    fn micro_batches_make_the_same_step() {
+        let schedule = Schedule::constant(0.5);
+        let (whole, _) = train(Trainer::new(2, schedule.clone()));
+        for count in [2, 3, 100] {
+            let (split, _) = train(Trainer::new(2, schedule.clone()).micro_batches(count));
+            for (a, b) in whole.export().values().zip(split.export().values()) {
+                assert!(a.data().iter().zip(b.data()).all(|(a, b)| (a - b).abs() < 1e-6), "{count}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn clipped_steps_are_short() {
+        let (model, _) = train(Trainer::new(1, Schedule::constant(1.0)).clip_norm(1e-3));
+        let (before, after) = (self::model().export(), model.export());
+        for (name, tensor) in after {
+            let moved = tensor.data().iter().zip(before[&name].data()).all(|(a, b)| (a - b).abs() <= 3.1e-3);
+            assert!(moved, "{name}");
+        }
+    }
+
+    #[test]
+    fn it_continues_in_the_same_process() {
+        let flag = Arc::new(AtomicBool::new(true));
+        let mut trainer = Trainer::new(1, Schedule::constant(0.5)).stop(flag.clone());
+        let (mut model, mut sgd) = (model(), Sgd::new(0.0));
+        let mut run = |trainer: &mut Trainer| {
+            trainer.run(&mut model, &mut sgd, &loader(4), &loader(5), |_| flag.store(true, Ordering::Relaxed))
+        };
+        for batch in [0, 1, 2, 3] {
+            assert_eq!(run(&mut trainer).unwrap(), Outcome::Stopped(Position { epoch: 0, batch }));
+            flag.store(false, Ordering::Relaxed);
+        }
+        assert_eq!(run(&mut trainer).unwrap(), Outcome::Finished);
+        assert_eq!(trainer.history().records.len(), 1);
+        assert_eq!(model.export(), train(Trainer::new(1, Schedule::constant(0.5))).0.export());
+    }
+
+    #[test]
+    fn settings_out_of_range_are_errors() {
+        let check = |mut trainer: Trainer, text: &str| {
+            let (mut model, mut sgd) = (model(), Sgd::new(0.1));
+            let run = trainer.run(&mut model, &mut sgd, &loader(4), &loader(5), |_| panic!("a step"));
+            let error = run.unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+            assert_eq!(model.export(), self::model().export());
+        };
+        let trainer = || Trainer::new(1, Schedule::constant(0.1));
+        check(trainer().micro_batches(0), "train: micro_batches: expected at least 1, found 0");
+        check(trainer().clip_norm(f32::NAN), "train: clip_norm: expected more than 0, found NaN");
+        check(trainer().label_smoothing(1.5), "smoothing");
+        check(Trainer::new(1, Schedule::constant(-1.0)), "sgd: lr");
+    }
+}

@@ -1,0 +1,224 @@
+//! The loop over epochs and batches.
+
+use super::Trainer;
+use crate::{
+    Result, Rng,
+    autograd::{Tape, Updates},
+    data::{Batch, Loader},
+    install,
+    nn::Module,
+    ops::Targets,
+    optim::Optimizer,
+    train::{
+        Event, Metrics, Outcome, Position, Record, Settings, Step, checkpoint::Sums, evaluate,
+        metrics::log_unreadable,
+    },
+};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+/// A trainer and everything that it trains with.
+pub(super) struct Run<'a> {
+    pub(super) trainer: &'a mut Trainer,
+    pub(super) model: &'a mut dyn Module,
+    pub(super) optimizer: &'a mut dyn Optimizer,
+    pub(super) train: &'a Loader,
+    pub(super) test: &'a Loader,
+    pub(super) on_event: &'a mut dyn FnMut(Event),
+}
+
+impl Run<'_> {
+    /// Trains until all epochs are finished or the training is stopped.
+    pub(super) fn run(mut self) -> Result<Outcome> {
+        self.prepare()?;
+        while self.trainer.progress.position.epoch < self.trainer.settings.epochs {
+            match self.epoch() {
+                Ok(Some(record)) => (self.on_event)(Event::Epoch(record)),
+                Ok(None) => return Ok(Outcome::Stopped(self.trainer.progress.position)),
+                Err(error) => self.roll_back(error)?,
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// Finishes the current epoch: trains on its remaining batches, evaluates and saves. Returns
+    /// `None` if the training was stopped before the evaluation.
+    fn epoch(&mut self) -> Result<Option<Record>> {
+        self.remember();
+        // A training that was stopped or killed before the evaluation has saved this state.
+        let is_saved = self.is_trained();
+        self.train_epoch()?;
+        let is_stopped = self.is_stopped() || !self.is_trained();
+        if is_stopped || !is_saved {
+            self.save_last()?;
+        }
+        if is_stopped {
+            let Position { epoch, batch } = self.trainer.progress.position;
+            log::info!("stopped after {epoch} epochs and {batch} batches");
+            return Ok(None);
+        }
+        let start = Instant::now();
+        let metrics = evaluate(&*self.model, self.test)?;
+        self.trainer.evaluation = start.elapsed();
+        self.check_test_loss(&metrics)?;
+        let record = self.finish_epoch(&metrics);
+        self.save_epoch(&record)?;
+        Ok(Some(record))
+    }
+
+    /// Trains on the remaining batches of the current epoch, until it ends or the training is
+    /// stopped.
+    fn train_epoch(&mut self) -> Result<()> {
+        if self.is_trained() {
+            return Ok(());
+        }
+        let Position { epoch, batch: first } = self.trainer.progress.position;
+        let (start, before) = (Instant::now(), self.trainer.progress.sums);
+        let mut batches = self.train.epoch_from(epoch as u64, first)?;
+        while !self.is_stopped() {
+            let Some(batch) = batches.next() else {
+                self.trainer.progress.position.batch = self.train.num_batches();
+                return self.check_sums();
+            };
+            let done = self.trainer.progress.position.batch;
+            let loss = self.step_or_skip(batch?, batches.position())?;
+            self.trainer.progress.position.batch = batches.position();
+            self.trainer.progress.sums.seconds = before.seconds + start.elapsed().as_secs_f64();
+            let step = self.report(loss, &before);
+            (self.on_event)(Event::Step(step));
+            if self.trainer.checkpoint_every.is_some_and(|every| step.batch / every > done / every)
+                && !self.is_trained()
+            {
+                self.save_last()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one step, which finishes `done` batches of the epoch, and returns the loss before it.
+    pub(super) fn step(&mut self, batch: Batch, done: usize) -> Result<f32> {
+        let Trainer { settings, progress, .. } = &mut *self.trainer;
+        let Position { epoch, batch: number } = progress.position;
+        let step = epoch * self.train.num_batches() + number;
+        self.optimizer.set_lr(settings.schedule.lr(step) * progress.lr_scale);
+        // The split separates this stream from that of an augmentation keyed by the same numbers.
+        let rng = Rng::keyed(settings.seed, epoch as u64, number as u64).split();
+        let images = batch.labels.len();
+        let (model, settings) = (&*self.model, &*settings);
+        let (mut updates, loss, correct) = install(|| gradients(settings, model, batch, rng))?;
+        self.check_updates(loss, &mut updates, done)?;
+        self.optimizer.step(self.model, updates)?;
+        let sums = &mut self.trainer.progress.sums;
+        sums.images += images;
+        sums.correct += correct;
+        sums.loss += f64::from(loss) * images as f64;
+        Ok(loss)
+    }
+
+    /// Describes the progress after a step of this loss. `before` are the sums of the epoch when
+    /// this process began with it.
+    fn report(&self, loss: f32, before: &Sums) -> Step {
+        let Trainer { settings, progress, evaluation, .. } = &*self.trainer;
+        let (Position { epoch, batch }, sums) = (progress.position, &progress.sums);
+        let (batches, samples) = (self.train.num_batches(), self.train.num_samples());
+        let images = sums.images + sums.skipped_images - before.images - before.skipped_images;
+        let rate = images as f64 / (sums.seconds - before.seconds).max(1e-9);
+        let remaining = samples.saturating_sub(batch.saturating_mul(self.train.batch_size()));
+        let later = settings.epochs - epoch - 1;
+        let time = |images: usize| Duration::try_from_secs_f64(images as f64 / rate.max(1e-9));
+        let time = |images: usize| time(images).unwrap_or(Duration::MAX);
+        let evaluations = evaluation.saturating_mul(u32::try_from(later + 1).unwrap_or(u32::MAX));
+        Step {
+            epoch: epoch + 1,
+            epochs: settings.epochs,
+            batch,
+            batches,
+            loss,
+            mean_loss: sums.mean_loss(),
+            accuracy: sums.accuracy(),
+            lr: self.optimizer.lr(),
+            skipped_steps: sums.skipped_steps,
+            images_per_second: rate as f32,
+            eta: time(remaining),
+            total_eta: time(remaining.saturating_add(later.saturating_mul(samples)))
+                .saturating_add(evaluations),
+        }
+    }
+
+    /// Finishes an epoch: adds its record, and moves on to the next one.
+    fn finish_epoch(&mut self, test: &Metrics) -> Record {
+        let Trainer { settings, progress, .. } = &mut *self.trainer;
+        let sums = std::mem::take(&mut progress.sums);
+        progress.position = Position { epoch: progress.position.epoch + 1, batch: 0 };
+        let last_step = progress.position.epoch * self.train.num_batches() - 1;
+        let rollbacks: usize = progress.history.records.iter().map(|record| record.rollbacks).sum();
+        let record = Record {
+            epoch: progress.position.epoch,
+            seconds: sums.seconds,
+            lr: settings.schedule.lr(last_step) * progress.lr_scale,
+            train_loss: sums.mean_loss(),
+            train_accuracy: sums.accuracy(),
+            test_loss: test.loss(),
+            test_accuracy: test.accuracy(),
+            test_top5: test.top5_accuracy(),
+            skipped_steps: sums.skipped_steps,
+            rollbacks: progress.rollbacks - rollbacks,
+            unreadable: self.train.num_samples().saturating_sub(sums.images + sums.skipped_images),
+            test_unreadable: test.unreadable,
+        };
+        progress.history.records.push(record);
+        log_unreadable(&format!("epoch {}", record.epoch), record.unreadable, self.train);
+        record
+    }
+
+    /// Returns whether the steps of the current epoch are finished.
+    pub(super) fn is_trained(&self) -> bool {
+        self.trainer.progress.position.batch == self.train.num_batches()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.trainer.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Computes the gradients and the loss of a batch, micro-batch by micro-batch, and the number of
+/// images that were classified correctly.
+fn gradients(
+    settings: &Settings,
+    model: &dyn Module,
+    batch: Batch,
+    mut rng: Rng,
+) -> Result<(Updates, f32, usize)> {
+    let images = batch.labels.len();
+    let size = images.div_ceil(settings.micro_batches).max(1);
+    let (mut updates, mut mean_loss, mut correct) = (Updates::default(), 0.0, 0);
+    for (i, labels) in batch.labels.chunks(size).enumerate() {
+        let pixels = if labels.len() == images {
+            batch.images.clone()
+        } else {
+            batch.images.slice_rows(i * size..i * size + labels.len())?
+        };
+        let tape = Tape::train(rng.split());
+        let logits = tape.input(pixels).apply(model)?;
+        let targets = Targets::classes(labels).smoothed(settings.label_smoothing);
+        let weight = labels.len() as f32 / images as f32;
+        let loss = logits.cross_entropy(targets)?.scale(weight);
+        mean_loss += loss.item();
+        let predictions = logits.argmax();
+        correct += predictions.iter().zip(labels).filter(|(class, label)| class == label).count();
+        updates.accumulate(loss.backward()?);
+    }
+    Ok((updates, mean_loss, correct))
+}
+
+impl Sums {
+    fn mean_loss(&self) -> f32 {
+        (self.loss / self.images as f64) as f32
+    }
+
+    fn accuracy(&self) -> f32 {
+        self.correct as f32 / self.images as f32
+    }
+}
