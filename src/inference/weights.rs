@@ -67,30 +67,10 @@ impl Folded {
 }
 
 /// Packs the weights of all convolutions, each for its geometry. Where the fastest packings
-/// together would take more than [`BUDGET`] times the weights, the largest are replaced.
+/// together would take more than [`BUDGET`] times the weights, some are replaced.
 pub(super) fn pack_all(convolutions: Vec<(Folded, Conv2dGeometry)>) -> Result<Vec<Weights>> {
     let isa = Isa::active();
-    let mut packings: Vec<Option<Packing>> = convolutions
-        .iter()
-        .map(|(folded, geometry)| Some(Packing::fastest(folded.algorithm, geometry)))
-        .collect();
-    let len = |packing: &Option<Packing>, (folded, geometry): &(Folded, Conv2dGeometry)| {
-        packing.map_or(folded.len(), |packing| packing.len(isa, geometry))
-    };
-    let elements: usize = convolutions.iter().map(|(folded, _)| folded.len()).sum();
-    let budget = (BUDGET * elements as f64) as usize;
-    let total = |packings: &[Option<Packing>]| {
-        packings.iter().zip(&convolutions).map(|(packing, conv)| len(packing, conv)).sum::<usize>()
-    };
-    while total(&packings) > budget {
-        let largest = (0..packings.len())
-            .filter(|&i| packings[i] == Some(Packing::Winograd4x4))
-            .max_by_key(|&i| len(&packings[i], &convolutions[i]));
-        let Some(largest) = largest else { break };
-        let geometry = &convolutions[largest].1;
-        let tiles = geometry.batch * geometry.out_height().div_ceil(4) * geometry.out_width().div_ceil(4);
-        packings[largest] = if tiles >= MIN_TILES { None } else { Some(Packing::Winograd2x2) };
-    }
+    let packings = packings(isa, &convolutions);
     let pack = |((folded, geometry), packing): ((Folded, Conv2dGeometry), Option<Packing>)| {
         let Folded { weight, bias, algorithm } = folded;
         let shape = *weight.shape();
@@ -106,6 +86,44 @@ pub(super) fn pack_all(convolutions: Vec<(Folded, Conv2dGeometry)>) -> Result<Ve
         Ok(Weights { shape, bias, form })
     };
     convolutions.into_iter().zip(packings).map(pack).collect()
+}
+
+/// Chooses the packing of each weight; `None` is a weight that is packed in every run.
+///
+/// A weight that is packed in every run costs time, and saves memory, for each of its elements.
+/// The largest are replaced first, and at last the smallest that saves enough.
+fn packings(isa: Isa, convolutions: &[(Folded, Conv2dGeometry)]) -> Vec<Option<Packing>> {
+    let mut packings: Vec<Option<Packing>> = convolutions
+        .iter()
+        .map(|(folded, geometry)| Some(Packing::fastest(folded.algorithm, geometry)))
+        .collect();
+    let len = |packing: Option<Packing>, (folded, geometry): &(Folded, Conv2dGeometry)| {
+        packing.map_or(folded.len(), |packing| packing.len(isa, geometry))
+    };
+    let elements: usize = convolutions.iter().map(|(folded, _)| folded.len()).sum();
+    let packed: usize = packings.iter().zip(convolutions).map(|(&packing, conv)| len(packing, conv)).sum();
+    let mut excess = packed.saturating_sub((BUDGET * elements as f64) as usize);
+    let mut candidates: Vec<(usize, usize)> = (0..packings.len())
+        .filter(|&i| packings[i] == Some(Packing::Winograd4x4))
+        .map(|i| {
+            let replaced = len(smaller(&convolutions[i].1), &convolutions[i]);
+            (len(packings[i], &convolutions[i]) - replaced, i)
+        })
+        .collect();
+    candidates.sort_unstable();
+    while excess > 0 && !candidates.is_empty() {
+        let enough = candidates.partition_point(|&(saved, _)| saved < excess);
+        let (saved, replaced) = candidates.remove(enough.min(candidates.len() - 1));
+        packings[replaced] = smaller(&convolutions[replaced].1);
+        excess = excess.saturating_sub(saved);
+    }
+    packings
+}
+
+/// Returns the packing that replaces Winograd's for tiles of 4x4 where memory is short.
+fn smaller(geometry: &Conv2dGeometry) -> Option<Packing> {
+    let tiles = geometry.batch * geometry.out_height().div_ceil(4) * geometry.out_width().div_ceil(4);
+    (tiles < MIN_TILES).then_some(Packing::Winograd2x2)
 }
 
 impl Weights {
