@@ -34,6 +34,7 @@ use crate::grid::RowOffsets;
 use crate::microkernel::{Beta, TileShape};
 use crate::moments::{TakeMoments, merge_blocks};
 use crate::panel::{Layout, RowMajor};
+use crate::prefetch::LINE;
 use crate::scratch;
 use crate::split::{Split, SyncMutPtr};
 use rayon::prelude::*;
@@ -96,7 +97,8 @@ pub(in super::super) fn forward_packed<const I: usize, const O: usize>(
 
 /// Returns the number of elements that [`pack`] writes for tiles of `I` x `I` inputs.
 pub(in super::super) fn packed_len<const I: usize>(isa: Isa, sizes: &Conv2dGeometry) -> usize {
-    I * I * sizes.in_channels * sizes.out_channels.next_multiple_of(TileShape::of(isa).lanes)
+    let padded = sizes.out_channels.next_multiple_of(TileShape::of(isa).lanes);
+    transformed_len::<I>(&depth_split(sizes.in_channels), padded)
 }
 
 /// Transforms all weights on the calling thread, for [`forward_packed`].
@@ -108,9 +110,10 @@ pub(in super::super) fn pack<const I: usize, const O: usize>(
 ) where
     F: Filtering<I, O>,
 {
-    let (inputs, outputs) = (sizes.in_channels, sizes.out_channels);
-    for (depth, block) in depth_blocks(inputs, packed_len::<I>(isa, sizes) / inputs.max(1), packed) {
-        weights(sizes, w).transform::<I, O>(isa, depth, 0..outputs, block);
+    let padded = sizes.out_channels.next_multiple_of(TileShape::of(isa).lanes);
+    for (depth, block) in depth_blocks::<I>(&depth_split(sizes.in_channels), padded, packed) {
+        let stride = point_stride(depth.len(), padded);
+        weights(sizes, w).transform::<I, O>(isa, depth, 0..sizes.out_channels, block, stride);
     }
 }
 
@@ -175,14 +178,34 @@ enum U<'a> {
     Transformed(&'a [f32]),
 }
 
-/// Returns the blocks of the input channels and the part of `transformed` that belongs to each,
-/// with `len` elements per channel.
-fn depth_blocks(inputs: usize, len: usize, transformed: &mut [f32]) -> Vec<(Range<usize>, &mut [f32])> {
-    let split = Split::new(inputs, 1, KC, 1);
+/// Returns the blocks of the input channels.
+fn depth_split(inputs: usize) -> Split {
+    Split::new(inputs, 1, KC, 1)
+}
+
+/// Returns the number of elements from one point to the next in the transformed weights of a block.
+/// A line more than there are: with a power of two, the points of a weight would lie in few sets of
+/// a cache, and computing them took five times as long.
+fn point_stride(depth: usize, padded: usize) -> usize {
+    depth * padded + LINE
+}
+
+/// Returns the number of elements of the transformed weights.
+fn transformed_len<const I: usize>(split: &Split, padded: usize) -> usize {
+    I * I * (split.range(split.parts.max(1) - 1).end * padded + split.parts * LINE)
+}
+
+/// Returns the blocks of the input channels and the part of `transformed` that belongs to each.
+fn depth_blocks<'t, const I: usize>(
+    split: &Split,
+    padded: usize,
+    transformed: &'t mut [f32],
+) -> Vec<(Range<usize>, &'t mut [f32])> {
     let mut rest = transformed;
     let blocks = (0..split.parts).map(|block| {
         let depth = split.range(block);
-        let (block, after) = std::mem::take(&mut rest).split_at_mut(depth.len() * len);
+        let len = I * I * point_stride(depth.len(), padded);
+        let (block, after) = std::mem::take(&mut rest).split_at_mut(len);
         rest = after;
         (depth, block)
     });
@@ -220,7 +243,7 @@ impl ForwardSplit {
             lanes: tile.lanes,
             tiles,
             columns: Split::new(columns, tile.columns, NC, wanted),
-            depth: Split::new(depth, 1, KC, 1),
+            depth: depth_split(depth),
         }
     }
 
@@ -250,7 +273,8 @@ where
         y.check(all.images * self.to.height * self.to.width, columns);
         self.epilogue.check(columns, y.data.len());
         let split = ForwardSplit::new(isa, tiles, depth, columns);
-        let len = Self::POINTS * depth * split.padded(columns);
+        let padded = split.padded(columns);
+        let len = transformed_len::<I>(&split.depth, padded);
         match &self.u {
             U::Transformed(u) => {
                 assert!(u.len() >= len, "weights that do not fit the geometry");
@@ -258,9 +282,10 @@ where
             }
             U::Untransformed(_) if split.tiles.parts == 1 => self.all_tasks(isa, &split, None, visitor, y),
             U::Untransformed(weights) => scratch::with(len, |u| {
-                let blocks = depth_blocks(depth, Self::POINTS * split.padded(columns), u);
+                let blocks = depth_blocks::<I>(&split.depth, padded, u);
                 blocks.into_par_iter().with_max_len(1).for_each(|(depth, block)| {
-                    weights.transform::<I, O>(isa, depth, 0..columns, block);
+                    let stride = point_stride(depth.len(), padded);
+                    weights.transform::<I, O>(isa, depth, 0..columns, block, stride);
                 });
                 self.all_tasks(isa, &split, Some(u), visitor, y)
             }),
@@ -310,13 +335,13 @@ where
         let (v_panel, m_row) = (spread(tiles.len() * RowMajor::PITCH), spread(width));
         let m_panel = spread(tiles.len() * m_row);
         let rows = RowOffsets::strided(tiles.len(), m_row);
-        let u_len = if u.is_none() { Self::POINTS * split.depth.largest() * width } else { 0 };
+        let u_len = if u.is_none() { Self::POINTS * point_stride(split.depth.largest(), width) } else { 0 };
         let lens = [Self::POINTS * v_panel, Self::POINTS * m_panel, u_len];
         scratch::with_buffers(lens, |[v, m, u_buffer]| {
             for block in 0..split.depth.parts {
                 let depth = split.depth.range(block);
                 self.inputs.transform::<RowMajor, I, O>(isa, tiles.clone(), depth.clone(), v_panel, v);
-                let u = self.u_of_block(isa, split, depth.clone(), y.columns.clone(), u, u_buffer);
+                let u = self.u_of_block(isa, split, block, y.columns.clone(), u, u_buffer);
                 let v = PerPoint { data: v, stride: v_panel };
                 let products =
                     PointProducts::<RowMajor>::new(v, u, [depth.len(), width], Beta::of_block(block))
@@ -342,21 +367,24 @@ where
         &self,
         isa: Isa,
         split: &ForwardSplit,
-        depth: Range<usize>,
+        block: usize,
         columns: Range<usize>,
         transformed: Option<&'b [f32]>,
         buffer: &'b mut [f32],
     ) -> PerPoint<'b> {
+        let depth = split.depth.range(block);
         match (transformed, &self.u) {
             (None, U::Untransformed(weights)) => {
-                let stride = depth.len() * split.padded(columns.len());
-                weights.transform::<I, O>(isa, depth, columns, buffer);
+                let stride = point_stride(depth.len(), split.padded(columns.len()));
+                weights.transform::<I, O>(isa, depth, columns, buffer, stride);
                 PerPoint { data: buffer, stride }
             }
             (transformed, _) => {
                 let padded = split.padded(self.to.channels);
-                let first = Self::POINTS * depth.start * padded + depth.len() * columns.start;
-                PerPoint { data: &transformed.unwrap_or_default()[first..], stride: depth.len() * padded }
+                let of_block = Self::POINTS * (depth.start * padded + block * LINE);
+                let first = of_block + depth.len() * columns.start;
+                let stride = point_stride(depth.len(), padded);
+                PerPoint { data: &transformed.unwrap_or_default()[first..], stride }
             }
         }
     }

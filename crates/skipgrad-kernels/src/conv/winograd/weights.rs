@@ -16,13 +16,15 @@ pub(super) struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Computes `U = G g G^T` of some channels, packed for the products.
+    /// Computes `U = G g G^T` of some channels, packed for the products, with the points `stride`
+    /// elements apart.
     pub(super) fn transform<const I: usize, const O: usize>(
         &self,
         isa: Isa,
         depth: Range<usize>,
         columns: Range<usize>,
         to: &mut [f32],
+        stride: usize,
     ) where
         F: Filtering<I, O>,
     {
@@ -31,7 +33,8 @@ impl Weights<'_> {
         if !self.rotated {
             let from = &self.w[depth.start * outputs + columns.start..];
             let taps = Taps { from, tap: inputs * outputs, row: outputs };
-            isa.dispatch(TransformWeights::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
+            let [depth, columns] = [depth.len(), columns.len()];
+            isa.dispatch(TransformWeights::<I, O> { taps, depth, columns, to, stride });
             return;
         }
         let tap = depth.len() * columns.len();
@@ -41,7 +44,8 @@ impl Weights<'_> {
                 transpose(from, outputs, rotated, columns.len());
             }
             let taps = Taps { from: rotated, tap, row: columns.len() };
-            isa.dispatch(TransformWeights::<I, O> { taps, depth: depth.len(), columns: columns.len(), to });
+            let [depth, columns] = [depth.len(), columns.len()];
+            isa.dispatch(TransformWeights::<I, O> { taps, depth, columns, to, stride });
         });
     }
 }
@@ -75,6 +79,8 @@ struct TransformWeights<'a, 'b, const I: usize, const O: usize> {
     depth: usize,
     columns: usize,
     to: &'b mut [f32],
+    /// Elements from one point to the next.
+    stride: usize,
 }
 
 impl<const I: usize, const O: usize> Task for TransformWeights<'_, '_, I, O>
@@ -85,9 +91,9 @@ where
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let TransformWeights { taps, depth, columns, to } = self;
+        let TransformWeights { taps, depth, columns, to, stride } = self;
         let point = depth * columns.next_multiple_of(S::LANES);
-        assert!(depth > 0 && to.len() >= I * I * point);
+        assert!(depth > 0 && stride >= point && to.len() >= (I * I - 1) * stride + point);
         assert!(taps.from.len() >= 8 * taps.tap + (depth - 1) * taps.row + columns);
         let tile = S::TILE_VECTORS * S::LANES;
         for start in (0..columns).step_by(tile) {
@@ -117,7 +123,7 @@ where
                         {
                             // SAFETY: the assert shows that each point has `depth` rows of whole
                             // vectors.
-                            unsafe { simd.store(to.add((i * I + j) * point), value) };
+                            unsafe { simd.store(to.add((i * I + j) * stride), value) };
                         }
                     }
                 }
