@@ -133,31 +133,13 @@ impl<'g> Fuser<'g> {
         let n = &self.graph.nodes()[node];
         let geometry = geometry(n, self.graph.shape(&n.inputs()[0]), folded.weight.shape());
         let mut input = n.inputs()[0].clone();
-        let (mut output, mut residual, mut relu) = (node, None, false);
+        let mut output = node;
         if let Some(pool) = self.pool_that_commutes(node, &geometry) {
             let work = Work::AvgPool { node: pool };
             self.stages.push(Stage { work, inputs: vec![input], output: node });
             (input, output) = (Source::Node(node), self.take(pool));
         }
-        while let Some(next) = self.only_reader(output) {
-            let follower = &self.graph.nodes()[next];
-            match follower.kind() {
-                Kind::BatchNorm { relu: false, has_residual: false, .. } if residual.is_none() => {
-                    let Some(norm) = self.affine(follower) else { break };
-                    folded.fold(&norm);
-                }
-                Kind::Add if residual.is_none() => {
-                    let Some(term) = self.other_term(follower, output, node) else { break };
-                    residual = Some(term);
-                }
-                Kind::Relu => relu = true,
-                _ => break,
-            }
-            output = self.take(next);
-            if relu {
-                break;
-            }
-        }
+        let (output, residual, relu) = self.followers(node, output, Some(&mut folded));
         self.convolutions.push((folded, geometry));
         let work = Work::Conv { weights: self.convolutions.len() - 1, node, relu };
         Stage { work, inputs: [input].into_iter().chain(residual).collect(), output }
@@ -167,22 +149,7 @@ impl<'g> Fuser<'g> {
     /// convolution, a normalization and another ReLU after it, all are one.
     fn norm(&mut self, node: usize, norm: Affine) -> Stage {
         let input = self.graph.nodes()[node].inputs()[0].clone();
-        let (mut output, mut residual, mut relu) = (node, None, false);
-        while let Some(next) = self.only_reader(output) {
-            let follower = &self.graph.nodes()[next];
-            match follower.kind() {
-                Kind::Add if residual.is_none() => {
-                    let Some(term) = self.other_term(follower, output, node) else { break };
-                    residual = Some(term);
-                }
-                Kind::Relu => relu = true,
-                _ => break,
-            }
-            output = self.take(next);
-            if relu {
-                break;
-            }
-        }
+        let (output, residual, relu) = self.followers(node, node, None);
         if relu
             && residual.is_none()
             && let Some((conv, folded, end)) = self.product_after(output)
@@ -195,6 +162,35 @@ impl<'g> Fuser<'g> {
         }
         let inputs = [input].into_iter().chain(residual).collect();
         Stage { work: Work::Norm { norm, relu }, inputs, output }
+    }
+
+    /// Takes what follows `last` in a stage that begins with the node `first`: normalizations, if
+    /// there are weights to fold them into, a sum, and a ReLU, which ends the stage. Returns the
+    /// last node of the stage, the other term of the sum, and whether there is a ReLU.
+    fn followers(
+        &mut self,
+        first: usize,
+        mut last: usize,
+        mut folded: Option<&mut Folded>,
+    ) -> (usize, Option<Source>, bool) {
+        let mut residual = None;
+        while let Some(next) = self.only_reader(last) {
+            let follower = &self.graph.nodes()[next];
+            match (follower.kind(), &mut folded) {
+                (Kind::BatchNorm { .. }, Some(folded)) if residual.is_none() => {
+                    let Some(norm) = self.affine(follower) else { break };
+                    folded.fold(&norm);
+                }
+                (Kind::Add, _) if residual.is_none() => {
+                    let Some(term) = self.other_term(follower, last, first) else { break };
+                    residual = Some(term);
+                }
+                (Kind::Relu, _) => return (self.take(next), residual, true),
+                _ => break,
+            }
+            last = self.take(next);
+        }
+        (last, residual, false)
     }
 
     /// Returns the 1x1 convolution that alone reads a node, if a normalization and a ReLU follow

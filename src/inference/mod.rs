@@ -38,6 +38,7 @@ use program::{Arena, Program};
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use weights::Weights;
@@ -109,8 +110,10 @@ impl InferenceModel {
     pub fn compile<M: Module + ?Sized>(module: &M, options: &InferenceOptions) -> Result<InferenceModel> {
         let shape = options.shape();
         let mut graph = Graph::trace(module, &shape)?;
-        let fits_other_batches = is_traced_again(module, &graph, |axis| axis == 0);
-        let fits_other_images = is_traced_again(module, &graph, |axis| axis == 1 || axis == 2);
+        // Mostly one more trace says both.
+        let fits_all = is_traced_again(module, &graph, 0..3) == Some(true);
+        let fits_other_batches = fits_all || is_traced_again(module, &graph, 0..1) != Some(false);
+        let fits_other_images = fits_all || is_traced_again(module, &graph, 1..3) != Some(false);
         let Fused { stages, weights } = fuse::fuse(&graph)?;
         graph.forget_constants();
         let mut versions = BTreeMap::new();
@@ -227,14 +230,14 @@ impl InferenceModel {
 const MORE_PIXELS: usize = 32;
 
 /// Returns whether a module does the same with an input that is larger along some axes as its graph
-/// does, or does not take such an input, which the graph will say, too.
-fn is_traced_again<M: Module + ?Sized>(module: &M, graph: &Graph, grows: impl Fn(usize) -> bool) -> bool {
+/// does, or `None` if it does not take such an input, which the graph will say, too.
+fn is_traced_again<M: Module + ?Sized>(module: &M, graph: &Graph, axes: Range<usize>) -> Option<bool> {
     let mut shape = graph.input().to_vec();
-    for (axis, size) in shape.iter_mut().enumerate().filter(|(axis, _)| grows(*axis)) {
+    for (axis, size) in shape.iter_mut().enumerate().filter(|(axis, _)| axes.contains(axis)) {
         *size += if axis == 0 { 1 } else { MORE_PIXELS };
     }
-    let (Ok(traced), Ok(shape)) = (Graph::trace(module, &shape), Shape::new(&shape)) else { return true };
-    graph.resized(shape).is_ok_and(|resized| resized.is_like(&traced))
+    let traced = Graph::trace(module, &shape).ok()?;
+    Some(graph.resized(Shape::new(&shape).ok()?).is_ok_and(|resized| resized.is_like(&traced)))
 }
 
 /// Locks a list. A thread that panicked leaves it whole.
