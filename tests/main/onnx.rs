@@ -3,16 +3,17 @@
 
 use crate::own_networks::se_resnet;
 use skipgrad::{
-    Result, Rng, Tensor,
-    autograd::{NamedTensors, State, Tape},
+    Result, Rng, Shape, Tensor,
+    autograd::{Cost, Fault, Input, Kind, NamedTensors, OnnxAttribute, OnnxNode, Op, State, Tape, Var},
     io,
-    models::{self, Model, ModelOptions, ResNet},
+    models::{self, ModelOptions, ResNet},
+    nn::{BatchNorm2d, Conv2d, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3, from_fn},
     onnx,
 };
 use std::{path::Path, process::Command};
 
 /// Names and the side of the images; the first three in ImageNet's size.
-const MODELS: [(&str, usize); 18] = [
+const MODELS: [(&str, usize); 20] = [
     ("resnet18", 224),
     ("resnet152", 224),
     ("densenet121", 224),
@@ -31,10 +32,18 @@ const MODELS: [(&str, usize); 18] = [
     ("densenet_bc100_k12", 32),
     ("densenet40_k12", 33),
     (SE_RESNET, 31),
+    (PLAIN, 30),
+    (LEAKY, 29),
 ];
 
 /// A network with blocks of a user's own, whose channels are gated.
 const SE_RESNET: &str = "se_resnet";
+
+/// Layers one after the other.
+const PLAIN: &str = "plain";
+
+/// The same with an operation of a user's own, which says which node of ONNX it is.
+const LEAKY: &str = "leaky";
 
 /// Checks each file and runs it on the images beside it; writes the largest difference, relative to
 /// the largest logit.
@@ -76,10 +85,65 @@ fn perturb(model: &mut (impl State + ?Sized), rng: &mut Rng) -> Result<()> {
     model.import(tensors)
 }
 
+/// Returns layers one after the other, and between them a module.
+fn layers(between: impl Module + 'static, rng: &mut Rng) -> Result<Sequential> {
+    Ok(Sequential::new()
+        .push(Conv2d::builder(3, 8, 5).stride(2).padding(2).bias(true).build(rng)?)
+        .push(BatchNorm2d::new(8)?)
+        .push(between)
+        .push(MaxPool2d::new(2))
+        .push(conv3x3(8, 12).build(rng)?)
+        .push(BatchNorm2d::new(12)?)
+        .push(Relu)
+        .push(GlobalAvgPool)
+        .push(Linear::new(12, 10, rng)?))
+}
+
+/// `y = x` where x is positive, else `x / 10`.
+fn leaky_relu<'t>(x: &Var<'t>) -> Result<Var<'t>> {
+    LeakyRelu.apply(&[x])
+}
+
+struct LeakyRelu;
+
+impl Op for LeakyRelu {
+    type Context = Tensor;
+
+    fn name(&self) -> &'static str {
+        "leaky_relu"
+    }
+
+    fn output_shape(&self, inputs: &[Input<'_>]) -> std::result::Result<Shape, Fault> {
+        Ok(*inputs[0].shape())
+    }
+
+    fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Tensor) {
+        let x = inputs[0].value();
+        let write = |y: &mut [f32]| y.iter_mut().zip(x.data()).for_each(|(y, x)| *y = x.max(0.1 * x));
+        (Tensor::build(shape, write), x.clone())
+    }
+
+    fn backward(&self, x: Tensor, mut dy: Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
+        let slope = |x: &f32| if *x > 0.0 { 1.0 } else { 0.1 };
+        dy.data_mut().iter_mut().zip(x.data()).for_each(|(dy, x)| *dy *= slope(x));
+        vec![Some(dy)]
+    }
+
+    fn cost(&self, inputs: &[Input<'_>], _: Shape) -> Cost {
+        Cost::saving_everything(inputs)
+    }
+
+    fn kind(&self, _: &[Input<'_>]) -> Kind {
+        Kind::Custom(Some(OnnxNode::new("LeakyRelu").attribute("alpha", OnnxAttribute::Float(0.1))))
+    }
+}
+
 fn write(folder: &Path, name: &str, edge: usize) -> Result<()> {
     let mut rng = Rng::seed(7);
-    let mut model: Box<dyn Model> = match name {
+    let mut model: Box<dyn Module> = match name {
         SE_RESNET => Box::new(ResNet::new(&se_resnet()?, &mut rng)?),
+        PLAIN => Box::new(layers(Relu, &mut rng)?),
+        LEAKY => Box::new(layers(from_fn(leaky_relu), &mut rng)?),
         name => models::build(name, &ModelOptions::classes(10), &mut rng)?,
     };
     perturb(&mut *model, &mut rng)?;
