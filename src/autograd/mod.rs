@@ -24,6 +24,7 @@ mod backward;
 mod check;
 mod closure;
 mod freeze;
+mod inspect;
 mod kind;
 mod meta;
 mod op;
@@ -38,6 +39,7 @@ mod updates;
 
 pub use check::{GradientCheck, gradient_check};
 pub(crate) use freeze::matches;
+pub(crate) use inspect::Computed;
 pub use kind::{Kind, OnnxAttribute, OnnxNode};
 pub use meta::{Cost, GradientMemory, RecomputeCost};
 pub(crate) use meta::{Operand, Operation};

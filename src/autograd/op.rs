@@ -219,6 +219,7 @@ pub(crate) fn apply_with<'t, O: Op, A>(
     let shape = Op::output_shape(&op, &operands).map_err(|fault| fault.into_parts().0)?;
     let (value, context) = op.forward(&operands, shape);
     assert_eq!(*value.shape(), shape, "{name}: forward made another shape than it announced");
+    tape.show(|| Op::kind(&op, &operands), &operands, &value);
     let observed = observe(&context);
     let is_recorded = operands.iter().any(Input::needs_gradient);
     let recompute = if is_recorded { op.recompute(&context) } else { None };

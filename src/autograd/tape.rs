@@ -1,6 +1,7 @@
 //! The tape, the values on it, and the entry point through which they are made.
 
 use super::{
+    inspect::Inspector,
     meta::Meta,
     param::{Buffer, Param, StateId},
     saved::Recompute,
@@ -61,6 +62,8 @@ pub struct Tape {
     pub(super) meta: Option<Meta>,
     /// The state of a pass that is captured, for feature maps and summaries.
     pub(super) capture: RefCell<Option<Capture>>,
+    /// What is shown every operation of the pass.
+    pub(super) inspector: Option<Inspector>,
     /// Where the latest error arose.
     pub(super) fault: RefCell<Option<FaultSite>>,
 }
@@ -104,6 +107,7 @@ impl Tape {
             observed: RefCell::default(),
             meta: None,
             capture: RefCell::default(),
+            inspector: None,
             fault: RefCell::default(),
         }
     }

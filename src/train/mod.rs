@@ -26,6 +26,7 @@
 //! ```
 
 mod checkpoint;
+mod diagnose;
 mod event;
 mod history;
 mod loader_info;
@@ -35,6 +36,10 @@ mod settings;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Position};
+pub use diagnose::{
+    ChannelStats, Check, CheckProgress, DiagnoseOptions, Diagnosis, Finding, FindingKind, HeldOut,
+    LayerStats, ReluStats, Severity, diagnose,
+};
 pub use event::{Divergence, Event, Outcome, Recovery, Step};
 pub use history::{History, Record};
 pub use metrics::{ConfusionMatrix, Metrics, evaluate};

@@ -11,6 +11,7 @@ mod before_training;
 mod checkpoint;
 mod data;
 mod determinism;
+mod diagnose;
 mod divergence;
 mod empty_inputs;
 mod errors;

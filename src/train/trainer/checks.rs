@@ -172,7 +172,7 @@ fn check_logits(of: &str, shape: &Shape, loader: &Loader) -> Result<()> {
 }
 
 /// Returns the only fault of a list, as the pass itself would.
-fn single(error: Error) -> Error {
+pub(in crate::train) fn single(error: Error) -> Error {
     match error {
         Error::Faults { mut faults } if faults.len() == 1 => faults.swap_remove(0),
         error => error,

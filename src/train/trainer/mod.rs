@@ -17,6 +17,7 @@ use crate::{
     nn::Module,
     optim::{Optimizer, Schedule},
 };
+pub(super) use checks::single;
 use output::Output;
 pub use resume::Resumed;
 use run::Run;
