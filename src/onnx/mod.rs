@@ -262,6 +262,15 @@ mod tests {
     }
 
     #[test]
+    fn plain_networks_add_nothing() {
+        let config = ResNetConfig::cifar_paper(8, 3).unwrap().shortcut(ShortcutKind::None);
+        let graph = graph(&ResNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
+        let counts = counts(&graph);
+        assert_eq!((counts.get("Add"), counts["Conv"], counts["Relu"]), (None, 7, 7));
+        assert_eq!(node(&graph, "layer2.0.conv1.Conv").input[0], node(&graph, "layer1.0.Relu_1").output[0]);
+    }
+
+    #[test]
     fn rounded_padding_is_written_as_numbers() {
         let rng = &mut Rng::seed(0);
         let conv = Conv2d::builder(3, 4, [3, 1]).stride(2).padding(Padding::Same).dilation([2, 9]).bias(true);

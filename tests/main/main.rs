@@ -34,6 +34,7 @@ mod optimizers;
 mod own_networks;
 #[cfg(feature = "image")]
 mod pictures;
+mod plain_networks;
 mod predict;
 mod real_data;
 mod style;

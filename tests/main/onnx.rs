@@ -5,14 +5,15 @@ use crate::own_networks::se_resnet;
 use skipgrad::{
     Result, Rng, Tensor,
     autograd::{NamedTensors, State, Tape},
+    blocks::ShortcutKind,
     io,
-    models::{self, Model, ModelOptions, ResNet},
+    models::{self, Model, ModelOptions, ResNet, ResNetConfig},
     onnx,
 };
 use std::{path::Path, process::Command};
 
 /// Names and the side of the images; the first three in ImageNet's size.
-const MODELS: [(&str, usize); 18] = [
+const MODELS: [(&str, usize); 19] = [
     ("resnet18", 224),
     ("resnet152", 224),
     ("densenet121", 224),
@@ -31,10 +32,14 @@ const MODELS: [(&str, usize); 18] = [
     ("densenet_bc100_k12", 32),
     ("densenet40_k12", 33),
     (SE_RESNET, 31),
+    (PLAIN, 32),
 ];
 
 /// A network with blocks of a user's own, whose channels are gated.
 const SE_RESNET: &str = "se_resnet";
+
+/// A network without shortcuts.
+const PLAIN: &str = "plain20";
 
 /// Checks each file and runs it on the images beside it; writes the largest difference, relative to
 /// the largest logit.
@@ -80,6 +85,10 @@ fn write(folder: &Path, name: &str, edge: usize) -> Result<()> {
     let mut rng = Rng::seed(7);
     let mut model: Box<dyn Model> = match name {
         SE_RESNET => Box::new(ResNet::new(&se_resnet()?, &mut rng)?),
+        PLAIN => {
+            let config = ResNetConfig::cifar_paper(20, 10)?.shortcut(ShortcutKind::None);
+            Box::new(ResNet::new(&config, &mut rng)?)
+        }
         name => models::build(name, &ModelOptions::classes(10), &mut rng)?,
     };
     perturb(&mut *model, &mut rng)?;
