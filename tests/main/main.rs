@@ -25,6 +25,7 @@ mod goldens_ops;
 mod gradients;
 mod inference;
 mod learns;
+mod lecture;
 mod meta;
 mod models;
 mod module_names;
