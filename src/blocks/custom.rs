@@ -20,7 +20,7 @@ pub struct BlockSettings {
     pub out_channels: usize,
     /// The stride, in rows and in columns: 1 in all blocks but the first.
     pub stride: usize,
-    /// The kind of the shortcut where the block changes the shape.
+    /// The kind of the shortcut where the block changes the shape, or that it has none.
     pub shortcut: ShortcutKind,
     /// Whether the block begins as its shortcut.
     pub zero_init_residual: bool,

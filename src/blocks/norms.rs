@@ -69,7 +69,7 @@ impl Norms for Shortcut {
     fn norms_mut<'a>(&'a mut self, norms: &mut Vec<&'a mut BatchNorm2d>) {
         match self {
             Shortcut::Projection { conv } | Shortcut::PoolProjection { conv, .. } => conv.norms_mut(norms),
-            Shortcut::Identity | Shortcut::Pad { .. } => {}
+            Shortcut::Identity | Shortcut::Pad { .. } | Shortcut::None => {}
         }
     }
 }

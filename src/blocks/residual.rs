@@ -73,7 +73,8 @@ pub(super) use residual_setters;
 /// The setter of a builder whose block may have any kind of shortcut.
 macro_rules! shortcut_setter {
     () => {
-        /// Sets the kind of the shortcut where the shape changes; a projection by default.
+        /// Sets the kind of the shortcut where the shape changes, a projection by default, or that
+        /// there is none anywhere ([`ShortcutKind::None`]).
         pub fn shortcut(mut self, kind: ShortcutKind) -> Self {
             self.options.shortcut = kind;
             self
@@ -103,7 +104,8 @@ macro_rules! bottleneck_setters {
 }
 pub(super) use bottleneck_setters;
 
-/// Two 3x3 convolutions and a shortcut (He et al. 2015, figure 5 left): `relu(F(x) + shortcut(x))`.
+/// Two 3x3 convolutions and a shortcut (He et al. 2015, figure 5 left): `relu(F(x) + shortcut(x))`,
+/// or with [`Shortcut::None`] `relu(F(x))`.
 ///
 /// Maps `[N, H, W, in]` to `[N, H/stride, W/stride, out]`, rounded up. Its state is `conv1`, `bn1`,
 /// `conv2`, `bn2` and `downsample`.
@@ -137,7 +139,7 @@ impl Module for BasicBlock {
         x.tape().enter(self, || {
             let y = self.conv1.forward_relu(x)?;
             let shortcut = forward_shortcut(&self.downsample, x)?;
-            join_shortcut(&self.conv2, &y, &shortcut, self.drop_path)
+            join_shortcut(&self.conv2, &y, shortcut, self.drop_path)
         })
     }
 }
@@ -164,6 +166,7 @@ impl BasicBlock {
     ) -> Result<BasicBlock> {
         let BlockOptions { stride, shortcut, drop_path, fan, .. } = *options;
         expect_no_groups("basic_block", options)?;
+        expect_shortcut("basic_block", options)?;
         Ok(BasicBlock {
             conv1: ConvNorm::new(conv3x3(in_channels, out_channels).stride(stride).fan(fan), rng)?,
             conv2: last_conv(conv3x3(out_channels, out_channels), options, rng)?,
@@ -189,15 +192,16 @@ impl BasicBlockBuilder {
     /// Makes the block.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a number is zero, the drop probability is not in [0, 1), or the
-    /// shortcut would have to drop channels.
+    /// [`Error::Argument`] if a number is zero, the drop probability is not in [0, 1), the shortcut
+    /// would have to drop channels, or there is no shortcut and a setting needs one: a drop
+    /// probability, or [`zero_init_residual`](Self::zero_init_residual).
     pub fn build(self, rng: &mut Rng) -> Result<BasicBlock> {
         BasicBlock::with(self.in_channels, self.out_channels, &self.options, rng)
     }
 }
 
-/// A 1x1 convolution to fewer channels, a 3x3, a 1x1 to all channels, and a shortcut (He et al.
-/// 2015, figure 5 right).
+/// A 1x1 convolution to fewer channels, a 3x3, a 1x1 to all channels, and a shortcut, if any (He et
+/// al. 2015, figure 5 right).
 ///
 /// The 3x3 has a quarter of the output channels, or more in a wide network; see
 /// [`BottleneckBuilder::width_per_group`]. The stride is that of the 3x3, as in torchvision and
@@ -238,7 +242,7 @@ impl Module for Bottleneck {
         x.tape().enter(self, || {
             let y = self.conv2.forward_relu(&self.conv1.forward_relu(x)?)?;
             let shortcut = forward_shortcut(&self.downsample, x)?;
-            join_shortcut(&self.conv3, &y, &shortcut, self.drop_path)
+            join_shortcut(&self.conv3, &y, shortcut, self.drop_path)
         })
     }
 }
@@ -268,6 +272,7 @@ impl Bottleneck {
     ) -> Result<Bottleneck> {
         let BlockOptions { stride, shortcut, drop_path, fan, groups, .. } = *options;
         let width = bottleneck_width(out_channels, options)?;
+        expect_shortcut("bottleneck", options)?;
         let conv2 = conv3x3(width, width).stride(stride).groups(groups).fan(fan);
         Ok(Bottleneck {
             conv1: ConvNorm::new(conv1x1(in_channels, width).fan(fan), rng)?,
@@ -332,24 +337,51 @@ fn last_conv(conv: Conv2dBuilder, options: &BlockOptions, rng: &mut Rng) -> Resu
     Ok(conv)
 }
 
+/// Rejects settings that only have a sense beside a shortcut: they skip the branch of a block, for
+/// some samples or at first, and without a shortcut nothing else goes on.
+fn expect_shortcut(op: &'static str, options: &BlockOptions) -> Result<()> {
+    let BlockOptions { shortcut, zero_init_residual, drop_path, .. } = *options;
+    if shortcut == ShortcutKind::None && zero_init_residual {
+        return Err(Error::argument(op, "zero_init_residual", "false without a shortcut", true));
+    }
+    if shortcut == ShortcutKind::None && drop_path > 0.0 {
+        return Err(Error::argument(op, "drop_path", "0 without a shortcut", drop_path));
+    }
+    Ok(())
+}
+
 /// Runs a shortcut, which may have no parameters that its name could be found by.
-fn forward_shortcut<'t>(downsample: &Shortcut, x: &Var<'t>) -> Result<Var<'t>> {
-    x.tape().scope("downsample", || downsample.forward(x))
+fn forward_shortcut<'t>(downsample: &Shortcut, x: &Var<'t>) -> Result<Option<Var<'t>>> {
+    match downsample {
+        Shortcut::None => Ok(None),
+        _ => x.tape().scope("downsample", || downsample.forward(x)).map(Some),
+    }
 }
 
 /// Returns `relu(last(y) + shortcut)`, in training without `last(y)` for a random part of the
-/// samples.
-fn join_shortcut<'t>(last: &ConvNorm, y: &Var<'t>, shortcut: &Var<'t>, drop_path: f32) -> Result<Var<'t>> {
+/// samples; without a shortcut `relu(last(y))`.
+fn join_shortcut<'t>(
+    last: &ConvNorm,
+    y: &Var<'t>,
+    shortcut: Option<Var<'t>>,
+    drop_path: f32,
+) -> Result<Var<'t>> {
+    let Some(shortcut) = shortcut else {
+        return last.forward_relu(y);
+    };
     if drop_path == 0.0 || y.tape().mode() == Mode::Eval {
-        return last.forward_add_relu(y, shortcut);
+        return last.forward_add_relu(y, &shortcut);
     }
-    Ok(last.forward(y)?.drop_path(drop_path)?.add(shortcut)?.relu())
+    Ok(last.forward(y)?.drop_path(drop_path)?.add(&shortcut)?.relu())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Tensor, autograd::Tape};
+    use crate::{
+        Tensor,
+        autograd::{Tape, gradient_check},
+    };
 
     fn images(rng: &mut Rng) -> Tensor {
         Tensor::uniform([64, 3, 3, 4], 0.0, 1.0, rng).unwrap()
@@ -377,6 +409,57 @@ mod tests {
     fn a_block_that_is_always_skipped_is_rejected() {
         assert!(BasicBlock::builder(4, 4).drop_path(1.0).build(&mut Rng::seed(0)).is_err());
         assert!(Bottleneck::builder(4, 4).drop_path(1.0).build(&mut Rng::seed(0)).is_err());
+    }
+
+    #[test]
+    fn a_plain_block_is_its_branch() {
+        let mut rng = Rng::seed(7);
+        let plain = |stride| BasicBlock::builder(4, 4).stride(stride).shortcut(ShortcutKind::None);
+        for stride in [1, 2] {
+            let block = plain(stride).build(&mut rng).unwrap();
+            assert!(!block.export().keys().any(|name| name.starts_with("downsample")));
+            let tape = Tape::train(Rng::seed(0));
+            let x = tape.input(images(&mut rng));
+            let y = block.conv1.forward(&x).unwrap().relu();
+            let expected = block.conv2.forward(&y).unwrap().relu();
+            assert_eq!(block.forward(&x).unwrap().value(), expected.value());
+        }
+        let block = Bottleneck::builder(4, 8).shortcut(ShortcutKind::None).build(&mut rng).unwrap();
+        let tape = Tape::eval();
+        let x = tape.input(images(&mut rng));
+        let y = block.conv1.forward_relu(&x).and_then(|y| block.conv2.forward_relu(&y)).unwrap();
+        let expected = block.conv3.forward_relu(&y).unwrap();
+        assert_eq!(block.forward(&x).unwrap().value(), expected.value());
+    }
+
+    #[test]
+    fn the_gradient_of_a_plain_block() {
+        let rng = &mut Rng::seed(3);
+        let plain = BasicBlock::builder(2, 3).stride(2).shortcut(ShortcutKind::None);
+        let mut block = plain.build(rng).unwrap();
+        // Far from the kinks of the ReLUs, with channels on both sides.
+        for norm in [&mut block.conv1.norm, &mut block.conv2.norm] {
+            norm.bias.value_mut().data_mut().copy_from_slice(&[6.0, -6.0, 6.0]);
+        }
+        let x = Tensor::normal([3, 4, 4, 2], 1.0, rng).unwrap();
+        let check = gradient_check(&[x], |v| block.forward(&v[0])).unwrap();
+        check.within(1e-3).unwrap();
+    }
+
+    #[test]
+    fn what_skips_the_branch_needs_a_shortcut() {
+        let plain = || BasicBlock::builder(4, 4).shortcut(ShortcutKind::None);
+        let error = |block: BasicBlockBuilder| block.build(&mut Rng::seed(0)).unwrap_err().to_string();
+        assert_eq!(
+            error(plain().zero_init_residual(true)),
+            "basic_block: zero_init_residual: expected false without a shortcut, found true"
+        );
+        assert_eq!(
+            error(plain().drop_path(0.5)),
+            "basic_block: drop_path: expected 0 without a shortcut, found 0.5"
+        );
+        let bottleneck = Bottleneck::builder(4, 4).shortcut(ShortcutKind::None).drop_path(0.5);
+        assert!(bottleneck.build(&mut Rng::seed(0)).is_err());
     }
 
     #[test]

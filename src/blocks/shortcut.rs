@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The kind of shortcut that a block has where it changes the shape (He et al. 2015, section 4.1,
-/// "Identity vs. projection shortcuts").
+/// "Identity vs. projection shortcuts"), or that no block has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShortcutKind {
@@ -23,9 +23,13 @@ pub enum ShortcutKind {
     /// that no pixel is left out (He et al. 2018, "Bag of tricks for image classification with
     /// convolutional neural networks", ResNet-D).
     PoolProject,
+    /// No shortcut at all, in blocks that keep the shape neither: the plain networks that the paper
+    /// compares with (section 4.1, "Plain networks"; figures 1 and 6).
+    None,
 }
 
-/// The shortcut of a residual block; its output has the shape of the block's.
+/// The shortcut of a residual block; its output has the shape of the block's. A block of a plain
+/// network has [`Shortcut::None`], which has no output.
 ///
 /// Its state is that of the projection, if there is one: convolution and norm under the names `0`
 /// and `1`, or after a pooling `1` and `2`.
@@ -72,12 +76,14 @@ pub enum Shortcut {
         #[state(skip)]
         after: usize,
     },
+    /// [`ShortcutKind::None`].
+    None,
 }
 
 impl Shortcut {
     /// Makes the shortcut of a block from `in_channels` to `out_channels`: the identity where
-    /// nothing changes, else one of this kind. Of an odd number of zero channels the larger half
-    /// comes last.
+    /// nothing changes, else one of this kind; with [`ShortcutKind::None`] always none. Of an odd
+    /// number of zero channels the larger half comes last.
     ///
     /// # Errors
     /// [`Error::Argument`] if the stride is zero, or option A would have to drop channels.
@@ -90,6 +96,9 @@ impl Shortcut {
     ) -> Result<Shortcut> {
         if stride == 0 {
             return Err(Error::argument("shortcut", "stride", "at least 1", stride));
+        }
+        if kind == ShortcutKind::None {
+            return Ok(Shortcut::None);
         }
         if in_channels == out_channels && stride == 1 {
             return Ok(Shortcut::Identity);
@@ -112,10 +121,12 @@ impl Shortcut {
                 };
                 Ok(Shortcut::Pad { stride, before: new / 2, after: new - new / 2 })
             }
+            ShortcutKind::None => Ok(Shortcut::None),
         }
     }
 }
 
+/// [`Shortcut::None`] has no output, and its forward is an error: blocks look for it beforehand.
 impl Module for Shortcut {
     fn forward<'t>(&self, x: &Var<'t>) -> Result<Var<'t>> {
         let tape = x.tape();
@@ -132,6 +143,7 @@ impl Module for Shortcut {
                 let every = Pool2dOptions { kernel: [1, 1], stride: [stride; 2], ..Pool2dOptions::default() };
                 x.avg_pool2d(&every)?.pad_channels(before, after)
             }
+            Shortcut::None => Err(Error::argument("shortcut", "kind", "a shortcut with an output", "None")),
         })
     }
 }

@@ -19,6 +19,9 @@
 //! | layers     | 1 + 2n | 2n    | 2n  |
 //! | channels   | 16     | 32    | 64  |
 //!
+//! Plain networks, which the paper compares with, are these without their shortcuts
+//! ([`ShortcutKind::None`](crate::blocks::ShortcutKind::None) in a [`ResNetConfig`]).
+//!
 //! Other networks have the stages of table 1 and another stem, block or width:
 //!
 //! * ResNeXt (Xie et al. 2017, "Aggregated residual transformations for deep neural networks"), C x

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    Rng, Tensor,
+    Rng, Shape, Tensor,
     autograd::{Cost, Fault, Input, Kind, OnnxAttribute, OnnxNode, Op, State, Var},
     blocks::ShortcutKind,
     models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
@@ -156,6 +156,15 @@ fn shortcuts_without_parameters() {
     let pads: Vec<i64> =
         pads.raw_data.chunks(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap())).collect();
     assert_eq!(pads, [0, 1, 0, 0, 0, 2, 0, 0]);
+}
+
+#[test]
+fn plain_networks_add_nothing() {
+    let config = ResNetConfig::cifar_paper(8, 3).unwrap().shortcut(ShortcutKind::None);
+    let graph = graph(&ResNet::new(&config, &mut Rng::seed(0)).unwrap(), [8, 8, 3]);
+    let counts = counts(&graph);
+    assert_eq!((counts.get("Add"), counts["Conv"], counts["Relu"]), (None, 7, 7));
+    assert_eq!(node(&graph, "layer2.0.conv1.Conv").input[0], node(&graph, "layer1.0.Relu_1").output[0]);
 }
 
 #[test]

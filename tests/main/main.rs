@@ -26,6 +26,7 @@ mod goldens_ops;
 mod gradients;
 mod inference;
 mod learns;
+mod lecture;
 mod meta;
 mod models;
 mod module_names;
@@ -35,6 +36,7 @@ mod optimizers;
 mod own_networks;
 #[cfg(feature = "image")]
 mod pictures;
+mod plain_networks;
 mod predict;
 mod real_data;
 mod style;

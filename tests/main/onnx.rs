@@ -5,15 +5,16 @@ use crate::own_networks::se_resnet;
 use skipgrad::{
     Result, Rng, Shape, Tensor,
     autograd::{Cost, Fault, Input, Kind, NamedTensors, OnnxAttribute, OnnxNode, Op, State, Tape, Var},
+    blocks::ShortcutKind,
     io,
-    models::{self, ModelOptions, ResNet},
+    models::{self, ModelOptions, ResNet, ResNetConfig},
     nn::{BatchNorm2d, Conv2d, GlobalAvgPool, Linear, MaxPool2d, Module, Relu, Sequential, conv3x3, from_fn},
     onnx,
 };
 use std::{path::Path, process::Command};
 
 /// Names and the side of the images; the first three in ImageNet's size.
-const MODELS: [(&str, usize); 20] = [
+const MODELS: [(&str, usize); 21] = [
     ("resnet18", 224),
     ("resnet152", 224),
     ("densenet121", 224),
@@ -32,18 +33,22 @@ const MODELS: [(&str, usize); 20] = [
     ("densenet_bc100_k12", 32),
     ("densenet40_k12", 33),
     (SE_RESNET, 31),
-    (PLAIN, 30),
+    (LAYERS, 30),
     (LEAKY, 29),
+    (PLAIN, 32),
 ];
 
 /// A network with blocks of a user's own, whose channels are gated.
 const SE_RESNET: &str = "se_resnet";
 
 /// Layers one after the other.
-const PLAIN: &str = "plain";
+const LAYERS: &str = "layers";
 
 /// The same with an operation of a user's own, which says which node of ONNX it is.
 const LEAKY: &str = "leaky";
+
+/// A network without shortcuts.
+const PLAIN: &str = "plain20";
 
 /// Checks each file and runs it on the images beside it; writes the largest difference, relative to
 /// the largest logit.
@@ -142,8 +147,12 @@ fn write(folder: &Path, name: &str, edge: usize) -> Result<()> {
     let mut rng = Rng::seed(7);
     let mut model: Box<dyn Module> = match name {
         SE_RESNET => Box::new(ResNet::new(&se_resnet()?, &mut rng)?),
-        PLAIN => Box::new(layers(Relu, &mut rng)?),
+        LAYERS => Box::new(layers(Relu, &mut rng)?),
         LEAKY => Box::new(layers(from_fn(leaky_relu), &mut rng)?),
+        PLAIN => {
+            let config = ResNetConfig::cifar_paper(20, 10)?.shortcut(ShortcutKind::None);
+            Box::new(ResNet::new(&config, &mut rng)?)
+        }
         name => models::build(name, &ModelOptions::classes(10), &mut rng)?,
     };
     perturb(&mut *model, &mut rng)?;

@@ -114,7 +114,7 @@ pub struct ResNetConfig {
     /// The output channels and the number of blocks of each stage. Every stage but the first halves
     /// the edge.
     pub stages: Vec<(usize, usize)>,
-    /// The kind of the shortcut where a stage changes the shape.
+    /// The kind of the shortcut where a stage changes the shape, or that no block has a shortcut.
     pub shortcut: ShortcutKind,
     /// The groups of a bottleneck's 3x3 convolution; see
     /// [`ResBlockBuilder::groups`](crate::blocks::ResBlockBuilder::groups).
@@ -238,7 +238,17 @@ impl ResNetConfig {
         ResNetConfig { stages: stages.into(), ..self }
     }
 
-    /// Sets the kind of the shortcut where a stage changes the shape.
+    /// Sets the kind of the shortcut where a stage changes the shape, or that no block has one: a
+    /// plain network, whose parameters have the same names and shapes.
+    ///
+    /// ```
+    /// use skipgrad::{Rng, autograd::State, blocks::ShortcutKind};
+    /// use skipgrad::models::{ResNet, ResNetConfig};
+    /// let plain20 = ResNetConfig::cifar_paper(20, 10)?.shortcut(ShortcutKind::None);
+    /// let plain20 = ResNet::new(&plain20, &mut Rng::seed(0))?;
+    /// assert_eq!(plain20.num_parameters(), 269_722); // as ResNet-20
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
     pub fn shortcut(self, shortcut: ShortcutKind) -> ResNetConfig {
         ResNetConfig { shortcut, ..self }
     }
