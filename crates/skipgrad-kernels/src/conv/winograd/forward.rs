@@ -183,9 +183,9 @@ fn depth_split(inputs: usize) -> Split {
     Split::new(inputs, 1, KC, 1)
 }
 
-/// Returns the number of elements from one point to the next in the transformed weights of a block.
-/// A line more than there are: with a power of two, the points of a weight would lie in few sets of
-/// a cache, and computing them took five times as long.
+/// Returns the number of elements from one point to the next in the transformed weights of a block:
+/// a line more than there are, since the points of a weight would otherwise mostly be a power of two
+/// apart, all in few sets of a cache, where each store evicts another.
 fn point_stride(depth: usize, padded: usize) -> usize {
     depth * padded + LINE
 }
