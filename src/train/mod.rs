@@ -25,8 +25,10 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
+mod calibration;
 mod checkpoint;
 mod event;
+mod hash;
 mod history;
 mod loader_info;
 mod metrics;
@@ -34,9 +36,17 @@ mod on_divergence;
 mod settings;
 mod trainer;
 
+pub use calibration::{Calibration, CalibrationBin};
+#[cfg(feature = "report")]
+pub(crate) use calibration::{confidence, probability};
 pub use checkpoint::{Checkpoint, Position};
 pub use event::{Divergence, Event, Outcome, Recovery, Step};
+pub use hash::weights_hash;
 pub use history::{History, Record};
+#[cfg(feature = "report")]
+pub(crate) use loader_info::LoaderInfo;
+#[cfg(feature = "report")]
+pub(crate) use metrics::for_each_batch;
 pub use metrics::{ConfusionMatrix, Metrics, evaluate};
 pub use on_divergence::OnDivergence;
 pub use settings::{Change, Settings};
