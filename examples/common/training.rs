@@ -6,7 +6,8 @@ use skipgrad::{
     data::Loader,
     nn::Module,
     optim::{Curve, Optimizer, Schedule},
-    train::{Checkpoint, Divergence, Event, Outcome, Settings, Trainer},
+    report::Report,
+    train::{Checkpoint, Divergence, Event, Outcome, Record, Settings, Trainer},
 };
 use std::{
     error::Error,
@@ -41,6 +42,10 @@ pub(crate) struct TrainingOptions {
     /// Resume from the last checkpoint in `--out`. Options that are given again hold from now on.
     #[arg(long)]
     resume: bool,
+    /// Write event files for TensorBoard into the folder `tensorboard` of `--out`.
+    #[cfg(feature = "tensorboard")]
+    #[arg(long)]
+    tensorboard: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -116,9 +121,13 @@ impl<'a> Session<'a> {
         }
         let epochs = trainer.settings().epochs;
         let mut progress = Progress::new();
+        let mut events = Events::new(self, trainer.position().epoch)?;
         let outcome = trainer.run(model, optimizer, train, test, |event| match event {
             Event::Step(step) => progress.step(&step),
-            Event::Epoch(record) => progress.epoch(&record, epochs),
+            Event::Epoch(record) => {
+                progress.epoch(&record, epochs);
+                events.record(&record);
+            }
             Event::Changed(change) => println!("changed: {change}"),
             Event::Diverged(Divergence { epoch, batch, what, recovery, .. }) => {
                 println!("epoch {epoch}/{epochs} batch {batch}: {what} is not finite: {recovery:?}");
@@ -163,6 +172,46 @@ impl<'a> Session<'a> {
         let smoothing = options.label_smoothing.or(saved.map(|saved| saved.label_smoothing));
         Trainer::new(epochs, schedule).label_smoothing(smoothing.unwrap_or(recipe.label_smoothing))
     }
+}
+
+/// The event files of a training, if they are asked for.
+struct Events {
+    #[cfg(feature = "tensorboard")]
+    writer: Option<skipgrad::report::tensorboard::EventWriter>,
+}
+
+impl Events {
+    #[cfg(feature = "tensorboard")]
+    fn new(session: &Session<'_>, finished_epochs: usize) -> Result<Events> {
+        use skipgrad::report::tensorboard::EventWriter;
+        let create = || EventWriter::create(session.folder.join("tensorboard"), finished_epochs);
+        Ok(Events { writer: session.options.tensorboard.then(create).transpose()? })
+    }
+
+    #[cfg(not(feature = "tensorboard"))]
+    fn new(_: &Session<'_>, _: usize) -> Result<Events> {
+        Ok(Events {})
+    }
+
+    /// Adds an epoch. Where that fails, the training goes on without events.
+    fn record(&mut self, _record: &Record) {
+        #[cfg(feature = "tensorboard")]
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.record(_record)
+        {
+            eprintln!("no more events: {error}");
+            self.writer = None;
+        }
+    }
+}
+
+/// Writes the report of a training to a folder, and says where it is.
+pub(crate) fn write_report(report: Report<'_>, folder: &Path) -> Result<()> {
+    let path = folder.join(Report::FILE_NAME);
+    println!("evaluating for the report ...");
+    report.write(&path)?;
+    println!("report: {}", path.display());
+    Ok(())
 }
 
 impl Kind {

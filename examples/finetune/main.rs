@@ -2,10 +2,10 @@
 //!
 //! ```sh
 //! # Without arguments it draws a folder of pictures; nothing else is needed.
-//! cargo run --release --features image --example finetune
+//! cargo run --release --features image,report --example finetune
 //! # On your pictures: pictures/cat/1.jpg, pictures/dog/1.jpg, ...
-//! cargo run --release --features image --example finetune -- pictures
-//! cargo run --release --features image,pth --example finetune -- \
+//! cargo run --release --features image,report --example finetune -- pictures
+//! cargo run --release --features image,pth,report --example finetune -- \
 //!     --model resnet50 --weights resnet50.pth --size 224 pictures
 //! ```
 //!
@@ -16,11 +16,9 @@
 //! pictures is used for evaluation only, unless the folder has parts such as `train` and `val` or
 //! `test`, by any of their usual names. Files that are no pictures are listed at the start, and
 //! pictures that cannot be decoded at the end.
-//! The folder `--out` receives the weights, the names of the classes, the history and its curves;
-//! the last lines of the output show how to predict with them.
+//! The folder `--out` receives the weights, the names of the classes, a report of the training as a
+//! web page, the history and its curves; the last lines of the output show how to predict.
 
-#[path = "../common/curves.rs"]
-mod curves;
 mod pictures;
 #[path = "../common/progress.rs"]
 mod progress;
@@ -38,6 +36,7 @@ use skipgrad::{
     io::{self, LoadOptions},
     models::{self, Model, ModelOptions},
     optim::{Group, Sgd},
+    report::{self, Report},
     train::{History, evaluate},
 };
 use std::{collections::BTreeMap, error::Error, path::PathBuf, process::ExitCode};
@@ -144,6 +143,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
     println!("{} pictures could not be decoded", unreadable.len());
     write(options, &name, &*model, train.classes(), trainer.history())?;
+    training::write_report(Report::new(&model, &trainer, &evaluation), &options.out)?;
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)
@@ -258,7 +258,7 @@ fn write(
     let preset = if is_small(options) { Preset::cifar10() } else { Preset::imagenet() };
     let preset = preset.resize_size(options.size).crop_size([options.size; 2]).classes(classes);
     preset.save(options.out.join(Preset::FILE_NAME))?;
-    curves::curves(history, &options.out.join("curves.svg"))?;
+    io::write_atomically(options.out.join("curves.svg"), report::curves_to_svg(history)?.as_bytes())?;
     println!("written to {}: weights, preset, classes, history, curves, checkpoints", options.out.display());
     println!(
         "to predict: cargo run --release --features image --example predict -- --model {name} --weights {} \

@@ -36,6 +36,10 @@ mod own_networks;
 mod pictures;
 mod predict;
 mod real_data;
+#[cfg(feature = "report")]
+mod report;
 mod style;
+#[cfg(feature = "tensorboard")]
+mod tensorboard;
 mod verify;
 mod weights;
