@@ -36,6 +36,8 @@ pub mod inference;
 pub mod onnx;
 pub mod train;
 pub mod predict;
+#[cfg(any(feature = "report", feature = "tensorboard"))]
+pub mod report;
 #[cfg(doc)]
 pub mod guide;
 

@@ -7,14 +7,13 @@
 //!     --data cifar-10-batches-bin --model resnet20 --epochs 30
 //! ```
 //!
-//! It shows the progress, and writes to `--out` the history as a table and as curves, test images
-//! with the network's predictions, checkpoints and the final weights. Ctrl-C finishes the step and
+//! It shows the progress, and writes to `--out` a report of the training as a web page, the history
+//! as a table and as curves, test images with the network's predictions, checkpoints and the final
+//! weights. Ctrl-C finishes the step and
 //! writes a checkpoint; `--resume` continues from there and ends with the same bits as a run that
 //! was never stopped. With `--resume --epochs 60` or another learning rate it goes on as said, and
 //! lists what changed. A folder with the results of another run is refused.
 
-#[path = "../common/curves.rs"]
-mod curves;
 mod pictures;
 #[path = "../common/progress.rs"]
 mod progress;
@@ -31,6 +30,7 @@ use skipgrad::{
     io, models,
     models::ModelOptions,
     optim::Sgd,
+    report::{self, Report},
     train::evaluate,
 };
 use std::{error::Error, path::PathBuf, process::ExitCode};
@@ -59,16 +59,22 @@ struct Options {
     /// Number of training images to use; by default all of them.
     #[arg(long)]
     train_limit: Option<usize>,
-    /// Output folder.
-    #[arg(long, default_value = "runs/cifar10")]
+    /// Output folder; the default is the first of runs/cifar10, runs/cifar10-2 and so on without a training
+    /// or, with `--resume`, the last one with a training.
+    #[arg(long, default_value = DEFAULT_OUT)]
     out: PathBuf,
 }
 
 /// What is trained unless the options say otherwise.
 const RECIPE: Recipe = Recipe { epochs: 6, lr: 0.2, label_smoothing: 0.1 };
 
+/// The output folder of the first run.
+const DEFAULT_OUT: &str = "runs/cifar10";
+
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let mut options = Options::parse();
+    options.out = training::output_folder(&options.training, &options.out, DEFAULT_OUT);
+    match run(&options) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("cifar10: {error}");
@@ -113,9 +119,10 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     io::save(&model, out.join("weights.safetensors"))?;
     io::write_atomically(out.join("classes.txt"), (test.classes().join("\n") + "\n").as_bytes())?;
     Preset::cifar10().classes(test.classes()).save(out.join(Preset::FILE_NAME))?;
-    curves::curves(trainer.history(), &out.join("curves.svg"))?;
+    io::write_atomically(out.join("curves.svg"), report::curves_to_svg(trainer.history())?.as_bytes())?;
     pictures::samples(&model, &test, &transform, &out.join("samples.svg"))?;
     println!("written to {}: history, curves, samples, checkpoints, weights, classes", out.display());
+    training::write_report(Report::new(&model, &trainer, &evaluation), out)?;
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)

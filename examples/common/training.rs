@@ -6,7 +6,8 @@ use skipgrad::{
     data::Loader,
     nn::Module,
     optim::{Curve, Optimizer, Schedule},
-    train::{Checkpoint, Divergence, Event, Outcome, Settings, Trainer},
+    report::Report,
+    train::{Checkpoint, Divergence, Event, Outcome, Record, Settings, Trainer},
 };
 use std::{
     error::Error,
@@ -41,6 +42,10 @@ pub(crate) struct TrainingOptions {
     /// Resume from the last checkpoint in `--out`. Options that are given again hold from now on.
     #[arg(long)]
     resume: bool,
+    /// Write event files for TensorBoard into the folder `tensorboard` of `--out`.
+    #[cfg(feature = "tensorboard")]
+    #[arg(long)]
+    tensorboard: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -55,6 +60,18 @@ pub(crate) struct Recipe {
     pub(crate) epochs: usize,
     pub(crate) lr: f32,
     pub(crate) label_smoothing: f32,
+}
+
+/// Returns the output folder. Instead of the default it is the first of `runs/x`, `runs/x-2`,
+/// `runs/x-3` and so on that holds no training or, to resume, the last one that holds one.
+pub(crate) fn output_folder(options: &TrainingOptions, out: &Path, default: &str) -> PathBuf {
+    if out != Path::new(default) {
+        return out.to_path_buf();
+    }
+    let folder = |run: usize| if run == 1 { default.to_string() } else { format!("{default}-{run}") };
+    let mut runs = (1..).map(|run| PathBuf::from(folder(run)));
+    let taken = runs.by_ref().take_while(|folder| folder.join(Trainer::LAST).exists()).count();
+    PathBuf::from(folder(if options.resume { taken.max(1) } else { taken + 1 }))
 }
 
 /// A training that begins or is resumed.
@@ -116,9 +133,13 @@ impl<'a> Session<'a> {
         }
         let epochs = trainer.settings().epochs;
         let mut progress = Progress::new();
+        let mut events = Events::new(self, trainer.position().epoch)?;
         let outcome = trainer.run(model, optimizer, train, test, |event| match event {
             Event::Step(step) => progress.step(&step),
-            Event::Epoch(record) => progress.epoch(&record, epochs),
+            Event::Epoch(record) => {
+                progress.epoch(&record, epochs);
+                events.record(&record);
+            }
             Event::Changed(change) => println!("changed: {change}"),
             Event::Diverged(Divergence { epoch, batch, what, recovery, .. }) => {
                 println!("epoch {epoch}/{epochs} batch {batch}: {what} is not finite: {recovery:?}");
@@ -163,6 +184,46 @@ impl<'a> Session<'a> {
         let smoothing = options.label_smoothing.or(saved.map(|saved| saved.label_smoothing));
         Trainer::new(epochs, schedule).label_smoothing(smoothing.unwrap_or(recipe.label_smoothing))
     }
+}
+
+/// The event files of a training, if they are asked for.
+struct Events {
+    #[cfg(feature = "tensorboard")]
+    writer: Option<skipgrad::report::tensorboard::EventWriter>,
+}
+
+impl Events {
+    #[cfg(feature = "tensorboard")]
+    fn new(session: &Session<'_>, finished_epochs: usize) -> Result<Events> {
+        use skipgrad::report::tensorboard::EventWriter;
+        let create = || EventWriter::create(session.folder.join("tensorboard"), finished_epochs);
+        Ok(Events { writer: session.options.tensorboard.then(create).transpose()? })
+    }
+
+    #[cfg(not(feature = "tensorboard"))]
+    fn new(_: &Session<'_>, _: usize) -> Result<Events> {
+        Ok(Events {})
+    }
+
+    /// Adds an epoch. Where that fails, the training goes on without events.
+    fn record(&mut self, _record: &Record) {
+        #[cfg(feature = "tensorboard")]
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.record(_record)
+        {
+            eprintln!("no more events: {error}");
+            self.writer = None;
+        }
+    }
+}
+
+/// Writes the report of a training to a folder, and says where it is.
+pub(crate) fn write_report(report: Report<'_>, folder: &Path) -> Result<()> {
+    let path = folder.join(Report::FILE_NAME);
+    println!("evaluating for the report ...");
+    report.write(&path)?;
+    println!("report: {}", path.display());
+    Ok(())
 }
 
 impl Kind {

@@ -16,11 +16,9 @@
 //! pictures is used for evaluation only, unless the folder has parts such as `train` and `val` or
 //! `test`, by any of their usual names. Files that are no pictures are listed at the start, and
 //! pictures that cannot be decoded at the end.
-//! The folder `--out` receives the weights, the names of the classes, the history and its curves;
-//! the last lines of the output show how to predict with them.
+//! The folder `--out` receives the weights, the names of the classes, a report of the training as a
+//! web page, the history and its curves; the last lines of the output show how to predict.
 
-#[path = "../common/curves.rs"]
-mod curves;
 mod pictures;
 #[path = "../common/progress.rs"]
 mod progress;
@@ -38,6 +36,7 @@ use skipgrad::{
     io::{self, LoadOptions},
     models::{self, Model, ModelOptions},
     optim::{Group, Sgd},
+    report::{self, Report},
     train::{History, evaluate},
 };
 use std::{collections::BTreeMap, error::Error, path::PathBuf, process::ExitCode};
@@ -86,8 +85,9 @@ struct Options {
     /// Stop at a picture that cannot be decoded.
     #[arg(long)]
     strict: bool,
-    /// Output folder.
-    #[arg(long, default_value = "runs/finetune")]
+    /// Output folder; the default is the first of runs/finetune, runs/finetune-2 and so on without a training
+    /// or, with `--resume`, the last one with a training.
+    #[arg(long, default_value = DEFAULT_OUT)]
     out: PathBuf,
 }
 
@@ -97,8 +97,13 @@ const RECIPE: Recipe = Recipe { epochs: 8, lr: 0.05, label_smoothing: 0.1 };
 /// The weights that the example cifar10 writes.
 const TRAINED: &str = "runs/cifar10/weights.safetensors";
 
+/// The output folder of the first run.
+const DEFAULT_OUT: &str = "runs/finetune";
+
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let mut options = Options::parse();
+    options.out = training::output_folder(&options.training, &options.out, DEFAULT_OUT);
+    match run(&options) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("finetune: {error}");
@@ -144,6 +149,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
     println!("{} pictures could not be decoded", unreadable.len());
     write(options, &name, &*model, train.classes(), trainer.history())?;
+    training::write_report(Report::new(&model, &trainer, &evaluation), &options.out)?;
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)
@@ -258,7 +264,7 @@ fn write(
     let preset = if is_small(options) { Preset::cifar10() } else { Preset::imagenet() };
     let preset = preset.resize_size(options.size).crop_size([options.size; 2]).classes(classes);
     preset.save(options.out.join(Preset::FILE_NAME))?;
-    curves::curves(history, &options.out.join("curves.svg"))?;
+    io::write_atomically(options.out.join("curves.svg"), report::curves_to_svg(history)?.as_bytes())?;
     println!("written to {}: weights, preset, classes, history, curves, checkpoints", options.out.display());
     println!(
         "to predict: cargo run --release --features image --example predict -- --model {name} --weights {} \

@@ -22,6 +22,7 @@ use clap::Parser;
 use skipgrad::{
     autograd::{State, StateMut},
     data::{Cifar10, Normalize, Preset, SyntheticShapes, Transform},
+    graph::{HeatMap, grad_cam},
     io, models,
     prelude::*,
 };
@@ -100,7 +101,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let pixels = test.images(0..test.len())?;
     let [height, width, channels] = test.image_shape();
     let images = normalized(&pixels, &normalize)?;
-    let maps = grad_cam(&model, &images, &options.layer)?;
+    let maps = grad_cam(&model, &images, &options.layer, None)?;
     fs::create_dir_all(&options.out).map_err(|error| Error::io(&options.out, "create", error))?;
     let (labels, names) = (test.labels(0..test.len())?, test.classes());
     let size = height * width * channels;
@@ -157,59 +158,12 @@ fn load(options: &Options, model: &mut Box<dyn Model>, classes: &[String]) -> Re
     }
 }
 
-/// The heat map of one image for its predicted class.
-pub(crate) struct HeatMap {
-    class: usize,
-    probability: f32,
-    /// Height and width of the map.
-    size: [usize; 2],
-    /// Values in [0, 1].
-    heat: Vec<f32>,
-}
-
-/// Computes the heat map of each image. For the feature maps A of a layer and the logit y of the
-/// predicted class, the weights are α[k] = mean of ∂y / ∂A[k] over the pixels (equation 1).
-/// The heat map is relu(Σ α[k] A[k]) (equation 2), divided by its largest value.
-fn grad_cam(model: &dyn Model, images: &Tensor, layer: &str) -> Result<Vec<HeatMap>> {
-    let tape = Tape::eval().recording(true);
-    let found = model.feature_maps(&tape.input(images.clone()), &[layer, ""])?;
-    let (maps, logits) = (&found[0], &found[1]);
-    let (classes, predicted) = (logits.shape().num_channels(), logits.argmax());
-    // Images are independent in evaluation mode: one backward pass gives the gradients of all.
-    let one_hot =
-        Tensor::from_fn(logits.shape(), |i| f32::from(u8::from(predicted[i / classes] == i % classes)))?;
-    let updates = logits.backward_from(one_hot)?;
-    let gradients = updates
-        .grad_of(maps)
-        .ok_or_else(|| Error::argument("grad_cam", "layer", "a module before the head", layer))?;
-    let [_, height, width, channels] = maps.shape()[..] else {
-        return Err(Error::argument("grad_cam", "layer", "maps, [N, H, W, C]", maps.shape()));
-    };
-    let probabilities = logits.softmax()?;
-    let size = height * width * channels;
-    let of_image = |(i, (maps, gradients)): (usize, (&[f32], &[f32]))| {
-        let mut weights = vec![0.0; channels];
-        for pixel in gradients.chunks(channels) {
-            weights.iter_mut().zip(pixel).for_each(|(w, g)| *w += g / (height * width) as f32);
-        }
-        let heat = |pixel: &[f32]| pixel.iter().zip(&weights).map(|(a, w)| a * w).sum::<f32>().max(0.0);
-        let mut heat: Vec<f32> = maps.chunks(channels).map(heat).collect();
-        let largest = heat.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        heat.iter_mut().for_each(|heat| *heat /= largest);
-        let class = predicted[i];
-        let probability = probabilities.value().data()[i * classes + class];
-        HeatMap { class, probability, size: [height, width], heat }
-    };
-    let parts = maps.value().data().chunks(size).zip(gradients.data().chunks(size));
-    Ok(parts.enumerate().map(of_image).collect())
-}
-
 /// Paints the hottest or the coldest quarter of the pixels of each image in the image's mean color.
 fn painted(pixels: &Tensor, [height, width]: [usize; 2], maps: &[HeatMap], hottest: bool) -> Result<Tensor> {
     let (mut painted, channels) = (pixels.clone(), pixels.shape().num_channels());
     let area = height * width;
     for (image, map) in painted.data_mut().chunks_mut(area * channels).zip(maps) {
-        let heat = picture::resized(map, [height, width]);
+        let heat = map.resized([height, width]);
         let mut order: Vec<usize> = (0..area).collect();
         order.sort_by(|&a, &b| heat[b].total_cmp(&heat[a]));
         if !hottest {

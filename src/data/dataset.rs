@@ -115,4 +115,6 @@ pub struct Batch {
     pub images: Tensor,
     /// Label of each image, `N` of them.
     pub labels: Vec<usize>,
+    /// Index of each image in the dataset, `N` of them.
+    pub indices: Vec<usize>,
 }

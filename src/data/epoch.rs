@@ -77,6 +77,7 @@ impl BatchReader {
             Err(error) => return Some(Err(error)),
         };
         let mut labels = Vec::with_capacity(indices.len());
+        let mut read = Vec::with_capacity(indices.len());
         let mut first_error = None;
         let image_len: usize = shape.iter().product();
         for &index in indices {
@@ -85,7 +86,10 @@ impl BatchReader {
             }
             let pixels = &mut images.data_mut()[labels.len() * image_len..][..image_len];
             match self.dataset.read(index, pixels) {
-                Ok(label) => labels.push(label),
+                Ok(label) => {
+                    labels.push(label);
+                    read.push(index);
+                }
                 Err(error) if self.dataset.should_skip(&error) => {
                     first_error.get_or_insert(error);
                     continue;
@@ -95,7 +99,7 @@ impl BatchReader {
             let mut rng = Rng::keyed(self.seed, self.epoch, index as u64);
             self.transform.apply(pixels, shape, &mut rng);
         }
-        Some(Planned::new(images, labels, first_error))
+        Some(Planned::new(images, labels, read, first_error))
     }
 }
 

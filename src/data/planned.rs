@@ -17,16 +17,21 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// `images` starts with the images that were read, one per label. The other rows are those of
-    /// images that were skipped, the first of them because of `first_error`.
+    /// `images` starts with the images that were read, one per label and index. The other rows are
+    /// those of images that were skipped, the first of them because of `first_error`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub(super) fn new(images: Tensor, labels: Vec<usize>, first_error: Option<Error>) -> Result<Planned> {
+    pub(super) fn new(
+        images: Tensor,
+        labels: Vec<usize>,
+        indices: Vec<usize>,
+        first_error: Option<Error>,
+    ) -> Result<Planned> {
         let planned = images.shape()[0];
         let num_skipped = planned - labels.len();
         let images = if num_skipped > 0 { images.slice_rows(0..labels.len())? } else { images };
-        Ok(Planned { batch: Batch { images, labels }, planned, num_skipped, first_error })
+        Ok(Planned { batch: Batch { images, labels, indices }, planned, num_skipped, first_error })
     }
 
     /// Returns whether skipped images left none, or fewer than a batch should have. A batch that
@@ -53,7 +58,8 @@ impl Planned {
                 let (before, after) = images.data_mut().split_at_mut(head.images.data().len());
                 before.copy_from_slice(head.images.data());
                 after.copy_from_slice(tail.images.data());
-                Batch { images, labels: [head.labels, tail.labels].concat() }
+                let labels = [head.labels, tail.labels].concat();
+                Batch { images, labels, indices: [head.indices, tail.indices].concat() }
             }
         };
         Ok(Planned { batch, planned, num_skipped, first_error })

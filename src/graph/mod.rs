@@ -20,11 +20,13 @@
 //! ```
 
 mod feature_maps;
+mod grad_cam;
 mod module_ext;
 mod plan;
 mod summary;
 mod svg;
 
+pub use grad_cam::{HeatMap, grad_cam, grad_cam_layer};
 pub use module_ext::ModuleExt;
 pub use plan::Plan;
 pub use summary::{LayerSummary, Summary};

@@ -12,7 +12,11 @@ macro_rules! page {
     };
 }
 
-page!(train, "train.md");
+page!(
+    #[cfg(any(not(doctest), feature = "report"))]
+    train,
+    "train.md"
+);
 page!(
     #[cfg(any(not(doctest), feature = "image"))]
     fine_tune,

@@ -32,6 +32,12 @@ pub struct Record {
     pub unreadable: usize,
     /// Number of test images that could not be read and were left out.
     pub test_unreadable: usize,
+    /// Training images per second, without the evaluation; `None` if an older version wrote the
+    /// record.
+    pub images_per_second: Option<f32>,
+    /// [`weights_hash`](super::weights_hash) of the model after the epoch; `None` if an older
+    /// version wrote the record.
+    pub weights_hash: Option<u64>,
 }
 
 /// The records of all epochs of a training, which can be written and read as a CSV table.
@@ -39,10 +45,11 @@ pub struct Record {
 /// ```
 /// use skipgrad::train::History;
 /// let csv = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5,\
-///     skipped_steps,rollbacks,unreadable,test_unreadable\n\
-///     1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9,0,0,3,1\n";
+///     skipped_steps,rollbacks,unreadable,test_unreadable,images_per_second,weights_hash\n\
+///     1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9,0,0,3,1,4000,00c0ffee00c0ffee\n";
 /// let history: History = csv.parse()?;
 /// assert_eq!(history.best().map(|record| record.test_accuracy), Some(0.5625));
+/// assert_eq!(history.records[0].images_per_second, Some(4000.0));
 /// assert_eq!(history.to_csv(), csv);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
@@ -53,12 +60,13 @@ pub struct History {
     pub records: Vec<Record>,
 }
 
-const HEADER: &str = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5,\
-    skipped_steps,rollbacks,unreadable,test_unreadable";
-
-/// The header that version 0.1 wrote, without counts.
-const HEADER_WITHOUT_COUNTS: &str =
-    "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5";
+/// The columns, in the groups in which they were added: every header that was ever written is that
+/// of the first groups.
+const COLUMNS: [&str; 3] = [
+    "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5",
+    ",skipped_steps,rollbacks,unreadable,test_unreadable",
+    ",images_per_second,weights_hash",
+];
 
 impl History {
     /// Returns the record of the highest test accuracy, and the first of them if several are equal.
@@ -69,12 +77,12 @@ impl History {
     /// Returns the table as CSV, a header and one line per epoch. Parsing it gives the same
     /// numbers.
     pub fn to_csv(&self) -> String {
-        let mut text = format!("{HEADER}\n");
+        let mut text = COLUMNS.concat() + "\n";
         for r in &self.records {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{},{},{},{},{},{},{},{},{},{},{},{}",
+                "{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
                 r.epoch,
                 r.seconds,
                 r.lr,
@@ -86,7 +94,9 @@ impl History {
                 r.skipped_steps,
                 r.rollbacks,
                 r.unreadable,
-                r.test_unreadable
+                r.test_unreadable,
+                r.images_per_second.map_or(String::new(), |rate| rate.to_string()),
+                r.weights_hash.map_or(String::new(), |hash| format!("{hash:016x}")),
             );
         }
         text
@@ -101,51 +111,57 @@ impl History {
     }
 }
 
-/// Parses the table that [`History::to_csv`] returns, also one of version 0.1, which has no counts.
+/// Parses the table that [`History::to_csv`] returns, also one of an older version, which has fewer
+/// columns.
 impl FromStr for History {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<History> {
         let mut lines = text.lines();
         let header = lines.next().unwrap_or_default();
-        let counts = match header {
-            HEADER => 4,
-            HEADER_WITHOUT_COUNTS => 0,
-            _ => return Err(Error::argument("history", "header", HEADER, format_args!("{header:?}"))),
+        let Some(groups) = (1..=COLUMNS.len()).find(|&groups| COLUMNS[..groups].concat() == header) else {
+            let expected = COLUMNS.concat();
+            return Err(Error::argument("history", "header", expected, format_args!("{header:?}")));
         };
-        Ok(History { records: lines.map(|line| record(line, counts)).collect::<Result<_>>()? })
+        let columns = COLUMNS[..groups].concat().split(',').count();
+        Ok(History { records: lines.map(|line| record(line, columns)).collect::<Result<_>>()? })
     }
 }
 
-/// Parses a record that ends with this many counts.
-fn record(line: &str, counts: usize) -> Result<Record> {
-    let error = || Error::argument("history", "record", format_args!("numbers for {HEADER}"), line);
-    let fields: Vec<&str> = line.split(',').collect();
-    let [epoch, seconds, rest @ ..] = &fields[..] else { return Err(error()) };
-    let Some((rest, counted)) = rest.split_at_checked(rest.len().saturating_sub(counts)) else {
-        return Err(error());
-    };
-    let rest: Vec<f32> = rest.iter().map(|x| x.parse()).collect::<Result<_, _>>().map_err(|_| error())?;
-    let mut counted =
-        counted.iter().map(|x| x.parse()).collect::<Result<Vec<usize>, _>>().map_err(|_| error())?;
-    counted.resize(4, 0);
-    let [lr, train_loss, train_accuracy, test_loss, test_accuracy, test_top5] = rest[..] else {
-        return Err(error());
-    };
-    Ok(Record {
-        epoch: epoch.parse().map_err(|_| error())?,
-        seconds: seconds.parse().map_err(|_| error())?,
-        lr,
-        train_loss,
-        train_accuracy,
-        test_loss,
-        test_accuracy,
-        test_top5,
-        skipped_steps: counted[0],
-        rollbacks: counted[1],
-        unreadable: counted[2],
-        test_unreadable: counted[3],
+/// Parses a record of the first `columns` columns.
+fn record(line: &str, columns: usize) -> Result<Record> {
+    let error =
+        || Error::argument("history", "record", format_args!("numbers for {}", COLUMNS.concat()), line);
+    let parsed = (line.split(',').count() == columns).then(|| parse(&mut line.split(','))).flatten();
+    parsed.ok_or_else(error)
+}
+
+/// Parses the fields of a record. Where the fields end, what is left has no value.
+fn parse<'a>(fields: &mut impl Iterator<Item = &'a str>) -> Option<Record> {
+    Some(Record {
+        epoch: fields.next()?.parse().ok()?,
+        seconds: fields.next()?.parse().ok()?,
+        lr: fields.next()?.parse().ok()?,
+        train_loss: fields.next()?.parse().ok()?,
+        train_accuracy: fields.next()?.parse().ok()?,
+        test_loss: fields.next()?.parse().ok()?,
+        test_accuracy: fields.next()?.parse().ok()?,
+        test_top5: fields.next()?.parse().ok()?,
+        skipped_steps: fields.next().unwrap_or("0").parse().ok()?,
+        rollbacks: fields.next().unwrap_or("0").parse().ok()?,
+        unreadable: fields.next().unwrap_or("0").parse().ok()?,
+        test_unreadable: fields.next().unwrap_or("0").parse().ok()?,
+        images_per_second: optional(fields.next(), |rate| rate.parse().ok())?,
+        weights_hash: optional(fields.next(), |hash| u64::from_str_radix(hash, 16).ok())?,
     })
+}
+
+/// Parses a field that may be missing or empty. The outer `None` is an error.
+fn optional<T>(field: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    match field {
+        None | Some("") => Some(None),
+        Some(text) => parse(text).map(Some),
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +182,8 @@ mod tests {
             rollbacks: 1,
             unreadable: epoch,
             test_unreadable: 7,
+            images_per_second: Some(1.0 / 3.0),
+            weights_hash: Some(epoch as u64),
         }
     }
 
@@ -187,20 +205,27 @@ mod tests {
     fn other_tables_are_errors() {
         assert!("".parse::<History>().is_err());
         for line in ["1,2,3", "1,2,3,4,5,6,7,8,9", "x,2,3,4,5,6,7,8", "1,2,3,4,5,6,7,eight"] {
-            for (header, counts) in [(HEADER_WITHOUT_COUNTS, ""), (HEADER, ",0,0,0,0")] {
+            let [old, with_counts, all] = [1, 2, 3].map(|groups| COLUMNS[..groups].concat());
+            for (header, counts) in [(old, ""), (with_counts, ",0,0,0,0"), (all, ",0,0,0,0,,")] {
                 let error = format!("{header}\n{line}{counts}\n").parse::<History>().unwrap_err();
                 assert!(error.to_string().ends_with(&format!("found {line}{counts}")), "{error}");
             }
         }
-        for counts in ["", ",0,0,0", ",0,0,0,-1", ",0,0,0,0,0"] {
-            assert!(format!("{HEADER}\n1,2,3,4,5,6,7,8{counts}\n").parse::<History>().is_err(), "{counts}");
+        for rest in ["", ",0,0,0", ",0,0,0,-1,,", ",0,0,0,0", ",0,0,0,0,x,", ",0,0,0,0,,x", ",0,0,0,0,,,"] {
+            let text = format!("{}\n1,2,3,4,5,6,7,8{rest}\n", COLUMNS.concat());
+            assert!(text.parse::<History>().is_err(), "{rest}");
         }
     }
 
     #[test]
-    fn a_table_without_counts_is_read() {
-        let text = format!("{HEADER_WITHOUT_COUNTS}\n1,0.3333333333333333,0.1,2,0.25,1,0.125,0.5\n");
-        let record = text.parse::<History>().unwrap().records[0];
+    fn tables_of_older_versions_are_read() {
+        let old = format!("{}\n1,0.3333333333333333,0.1,2,0.25,1,0.125,0.5\n", COLUMNS[0]);
+        let record = old.parse::<History>().unwrap().records[0];
         assert_eq!((record.epoch, record.test_top5, record.unreadable), (1, 0.5, 0));
+        let with_counts = format!("{}\n1,2,3,4,5,6,7,8,9,10,11,12\n", COLUMNS[..2].concat());
+        let history: History = with_counts.parse().unwrap();
+        let record = history.records[0];
+        assert_eq!((record.test_unreadable, record.images_per_second, record.weights_hash), (12, None, None));
+        assert_eq!(history.to_csv().parse::<History>().unwrap(), history);
     }
 }

@@ -1,6 +1,6 @@
 //! What a checkpoint records of a loader, so that a resumed training can tell another one.
 
-use super::Change;
+use super::{Change, hash::Fnv1a};
 use crate::{
     Error, Result,
     data::{Dataset, Loader},
@@ -10,25 +10,25 @@ use std::fmt;
 
 /// The sizes of a loader, and what else its batches depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct LoaderInfo {
+pub(crate) struct LoaderInfo {
     /// Number of images in an epoch.
-    pub(super) images: usize,
-    pub(super) batch_size: usize,
+    pub(crate) images: usize,
+    pub(crate) batch_size: usize,
     /// Checkpoints of the formats 1 and 2 have the sizes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) details: Option<Details>,
+    pub(crate) details: Option<Details>,
 }
 
 /// What the batches of a loader depend on, besides its sizes. The number of workers is not part of
 /// it, since the batches do not depend on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Details {
-    pub(super) shuffle: bool,
-    pub(super) seed: u64,
-    pub(super) drop_last: bool,
-    pub(super) transform: String,
-    pub(super) classes: Vec<String>,
-    pub(super) image_shape: [usize; 3],
+pub(crate) struct Details {
+    pub(crate) shuffle: bool,
+    pub(crate) seed: u64,
+    pub(crate) drop_last: bool,
+    pub(crate) transform: String,
+    pub(crate) classes: Vec<String>,
+    pub(crate) image_shape: [usize; 3],
     /// A hash of a few images and their labels.
     pub(super) fingerprint: u64,
 }
@@ -131,32 +131,17 @@ const FINGERPRINT_IMAGES: usize = 4;
 fn fingerprint(data: &dyn Dataset) -> u64 {
     let (len, shape) = (data.len(), data.image_shape());
     let mut hash = Fnv1a::new();
-    shape.into_iter().chain([len]).for_each(|size| hash.add(size as u64));
+    shape.into_iter().chain([len]).for_each(|size| hash.add(&(size as u64).to_le_bytes()));
     let mut pixels = vec![0.0; shape.iter().product()];
     let count = FINGERPRINT_IMAGES.min(len);
     for i in 0..count {
         let index = i * (len - 1) / (count - 1).max(1);
         if let Ok(label) = data.read(index, &mut pixels) {
-            hash.add(label as u64);
-            pixels.iter().for_each(|x| hash.add(x.to_bits().into()));
+            hash.add(&(label as u64).to_le_bytes());
+            pixels.iter().for_each(|x| hash.add(&u64::from(x.to_bits()).to_le_bytes()));
         }
     }
-    hash.0
-}
-
-/// The 64-bit FNV-1a hash, which is the same on every machine and in every version.
-struct Fnv1a(u64);
-
-impl Fnv1a {
-    fn new() -> Fnv1a {
-        Fnv1a(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn add(&mut self, number: u64) {
-        for byte in number.to_le_bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
+    hash.finish()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result, Tensor,
-    data::Loader,
+    data::{Batch, Loader},
     inference::{InferenceModel, InferenceOptions},
     nn::Module,
 };
@@ -73,7 +73,7 @@ impl Metrics {
 }
 
 /// Checks that logits and labels fit together, and returns the number of classes.
-fn classes(logits: &Tensor, labels: &[usize]) -> Result<usize> {
+pub(super) fn classes(logits: &Tensor, labels: &[usize]) -> Result<usize> {
     let [images, classes] = logits.shape()[..] else {
         return Err(Error::shape("metrics", "logits", ["N", "K"], logits.shape()));
     };
@@ -126,7 +126,23 @@ fn cross_entropy(row: &[f32], label: usize) -> f64 {
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
-    let (mut metrics, mut compiled) = (Metrics::default(), None);
+    let mut metrics = Metrics::default();
+    for_each_batch(model, loader, |batch, logits| metrics.add(logits, &batch.labels))?;
+    metrics.unreadable = loader.num_samples().saturating_sub(metrics.images);
+    log_unreadable("evaluation", metrics.unreadable, loader);
+    Ok(metrics)
+}
+
+/// Compiles a model and calls `f` with every batch of a loader and the logits of its images.
+///
+/// # Errors
+/// Errors of the loader, of the model, and of `f`.
+pub(crate) fn for_each_batch(
+    model: &dyn Module,
+    loader: &Loader,
+    mut f: impl FnMut(&Batch, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let mut compiled = None;
     for batch in loader.epoch(0)? {
         let batch = batch?;
         let shape = batch.images.shape();
@@ -137,11 +153,9 @@ pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
                 compiled.insert(InferenceModel::compile(model, &options)?)
             }
         };
-        metrics.add(&compiled.run(&batch.images)?, &batch.labels)?;
+        f(&batch, &compiled.run(&batch.images)?)?;
     }
-    metrics.unreadable = loader.num_samples().saturating_sub(metrics.images);
-    log_unreadable("evaluation", metrics.unreadable, loader);
-    Ok(metrics)
+    Ok(())
 }
 
 /// The most images that one line of the log names.
@@ -206,18 +220,38 @@ impl ConfusionMatrix {
         if in_range { self.counts[label * self.classes + prediction] } else { 0 }
     }
 
+    /// Returns the number of classes.
+    pub fn num_classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Returns the number of images of a class, which is called its support.
+    pub fn support(&self, class: usize) -> usize {
+        (0..self.classes).map(|prediction| self.count(class, prediction)).sum()
+    }
+
+    /// Returns the number of images that were predicted to be of a class.
+    pub fn predicted(&self, class: usize) -> usize {
+        (0..self.classes).map(|label| self.count(label, class)).sum()
+    }
+
     /// Returns the recall of a class in [0, 1], the fraction of its images that were predicted to
     /// be of it; NaN if it has no images.
     pub fn recall(&self, class: usize) -> f32 {
-        let images: usize = (0..self.classes).map(|prediction| self.count(class, prediction)).sum();
-        self.count(class, class) as f32 / images as f32
+        self.count(class, class) as f32 / self.support(class) as f32
     }
 
     /// Returns the precision of a class in [0, 1], the fraction of the images predicted to be of it
     /// that are; NaN if there are no such images.
     pub fn precision(&self, class: usize) -> f32 {
-        let images: usize = (0..self.classes).map(|label| self.count(label, class)).sum();
-        self.count(class, class) as f32 / images as f32
+        self.count(class, class) as f32 / self.predicted(class) as f32
+    }
+
+    /// Returns the F1 score of a class in [0, 1], the harmonic mean of its precision and its
+    /// recall: twice the correct predictions, divided by the images of the class and those that
+    /// were predicted to be of it. NaN if there are neither.
+    pub fn f1(&self, class: usize) -> f32 {
+        2.0 * self.count(class, class) as f32 / (self.support(class) + self.predicted(class)) as f32
     }
 }
 
@@ -295,6 +329,10 @@ mod tests {
         assert_eq!(counts, [1, 1, 0, 0, 1, 0, 0, 1, 1]);
         assert_eq!([0, 1, 2].map(|class| confusion.recall(class)), [0.5, 1.0, 0.5]);
         assert_eq!([0, 1, 2].map(|class| confusion.precision(class)), [1.0, 1.0 / 3.0, 1.0]);
+        assert_eq!([0, 1, 2].map(|class| confusion.f1(class)), [2.0 / 3.0, 0.5, 2.0 / 3.0]);
+        assert_eq!([0, 1, 2].map(|class| confusion.support(class)), [2, 1, 2]);
+        assert_eq!([0, 1, 2].map(|class| confusion.predicted(class)), [1, 3, 1]);
+        assert!(ConfusionMatrix::new(1).f1(0).is_nan());
         // Classes that there are not, one of which would be within the table.
         assert_eq!((confusion.count(0, 3), confusion.count(3, 0), confusion.count(1, 4)), (0, 0, 0));
     }

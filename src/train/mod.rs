@@ -25,9 +25,11 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
+mod calibration;
 mod checkpoint;
 mod diagnose;
 mod event;
+mod hash;
 mod history;
 mod loader_info;
 mod metrics;
@@ -35,13 +37,21 @@ mod on_divergence;
 mod settings;
 mod trainer;
 
+pub use calibration::{Calibration, CalibrationBin};
+#[cfg(feature = "report")]
+pub(crate) use calibration::{confidence, probability};
 pub use checkpoint::{Checkpoint, Position};
 pub use diagnose::{
     ChannelStats, Check, CheckProgress, DiagnoseOptions, Diagnosis, Finding, FindingKind, HeldOut,
     LayerStats, ReluStats, Severity, diagnose,
 };
 pub use event::{Divergence, Event, Outcome, Recovery, Step};
+pub use hash::weights_hash;
 pub use history::{History, Record};
+#[cfg(feature = "report")]
+pub(crate) use loader_info::LoaderInfo;
+#[cfg(feature = "report")]
+pub(crate) use metrics::for_each_batch;
 pub use metrics::{ConfusionMatrix, Metrics, evaluate};
 pub use on_divergence::OnDivergence;
 pub use settings::{Change, Settings};

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// A module, the modules it may import besides itself, and why no others. Errors and random numbers
 /// are everyone's; `kernels` is the crate below.
-const MODULES: [(&str, &[&str], &str); 15] = [
+const MODULES: [(&str, &[&str], &str); 16] = [
     ("cpu", &["kernels"], "what the processor has is asked of the kernels"),
     ("tensor", &["kernels"], "a tensor is elements in memory and knows nothing of gradients"),
     ("autograd", &["tensor"], "the tape must not know what a convolution is, else every op edits the engine"),
@@ -48,6 +48,11 @@ const MODULES: [(&str, &[&str], &str); 15] = [
         "predict",
         &["tensor", "autograd", "nn", "data", "inference"],
         "a predictor runs any module on any picture; it trains nothing and reads no weights",
+    ),
+    (
+        "report",
+        &["cpu", "tensor", "autograd", "nn", "graph", "data", "io", "inference", "train"],
+        "a report reads what a training has left, and changes nothing",
     ),
 ];
 

@@ -179,6 +179,8 @@ mod tests {
             rollbacks: 0,
             unreadable: 0,
             test_unreadable: 0,
+            images_per_second: None,
+            weights_hash: None,
         };
         Progress {
             position: Position { epoch: 1, batch: 17 },
@@ -301,7 +303,7 @@ mod tests {
         check(replaced("\"seed\":1", "\"seed\":-"), "invalid value: integer `-8446744073709551615`");
         check(replaced("one_cycle", "two_cycle"), "unknown variant `two_cycle`, expected one of `constant`");
         check(replaced(",\"batch\":17", ""), "missing field `batch`");
-        check(replaced(",0.125,0.5,0,0,0,0\n", "\n"), "history: expected a history");
+        check(replaced(",0.125,0.5,0,0,0,0,,\n", "\n"), "history: expected a history");
         check(Metadata::new(), "header: expected the text of a checkpoint, found none");
         let mut without = metadata.clone();
         without.remove(HISTORY);

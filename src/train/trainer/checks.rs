@@ -25,6 +25,7 @@ impl Run<'_> {
         self.check_learning_rates()?;
         self.check_loaders_again()?;
         let trainer = &mut *self.trainer;
+        trainer.optimizer_settings = self.optimizer.settings(&*self.model);
         if let Some(output) = &mut trainer.output {
             let progress = &trainer.progress;
             output.check(trainer.resumed_from.as_deref(), progress.position, &progress.history)?;

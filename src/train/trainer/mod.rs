@@ -6,6 +6,8 @@ mod output;
 mod resume;
 mod run;
 
+#[cfg(feature = "report")]
+use super::LoaderInfo;
 use super::{
     Event, History, OnDivergence, Outcome, Position, Settings,
     checkpoint::{Progress, Snapshot},
@@ -15,7 +17,7 @@ use crate::{
     Result,
     data::Loader,
     nn::Module,
-    optim::{Optimizer, Schedule},
+    optim::{NamedSettings, Optimizer, Schedule},
 };
 pub(super) use checks::single;
 use output::Output;
@@ -53,6 +55,8 @@ pub struct Trainer {
     stop: Arc<AtomicBool>,
     /// The duration of the last evaluation.
     evaluation: Duration,
+    /// The settings of the optimizer that the training last ran with.
+    optimizer_settings: NamedSettings,
 }
 
 impl Trainer {
@@ -106,6 +110,7 @@ impl Trainer {
             checkpoint_every: None,
             stop: Arc::default(),
             evaluation: Duration::ZERO,
+            optimizer_settings: NamedSettings::new(),
         }
     }
 
@@ -203,6 +208,30 @@ impl Trainer {
     /// Returns the records of all finished epochs.
     pub fn history(&self) -> &History {
         &self.progress.history
+    }
+
+    /// Returns the settings of the optimizer of the last [`Trainer::run`], apart from the learning
+    /// rate; none before it.
+    ///
+    /// ```
+    /// use skipgrad::{data::{Loader, SyntheticShapes}, nn::{Flatten, Linear, Sequential}};
+    /// use skipgrad::{prelude::*, train::Trainer};
+    /// let data = SyntheticShapes::with_sizes(16, 16, 0)?;
+    /// let (train, test) = (Loader::new(data.train(), 8), Loader::new(data.test(), 16));
+    /// let mut model = Sequential::new().push(Flatten).push(Linear::new(3072, 10, &mut Rng::seed(0))?);
+    /// let mut trainer = Trainer::new(1, Schedule::constant(0.01));
+    /// trainer.run(&mut model, &mut Sgd::new(0.0).momentum(0.9), &train, &test, |_| ())?;
+    /// assert_eq!(trainer.optimizer_settings()["momentum"], "0.9");
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn optimizer_settings(&self) -> &NamedSettings {
+        &self.optimizer_settings
+    }
+
+    /// Returns what is known of the training and of the test loader, once there were some.
+    #[cfg(feature = "report")]
+    pub(crate) fn loaders(&self) -> [Option<&LoaderInfo>; 2] {
+        [self.progress.train.as_ref(), self.progress.test.as_ref()]
     }
 
     /// Trains from the current position until all epochs are finished or the training is stopped,

@@ -11,7 +11,7 @@ use crate::{
     optim::Optimizer,
     train::{
         Event, Metrics, Outcome, Position, Record, Settings, Step, checkpoint::Sums, evaluate,
-        metrics::log_unreadable,
+        metrics::log_unreadable, weights_hash,
     },
 };
 use std::{
@@ -167,6 +167,8 @@ impl Run<'_> {
             rollbacks: progress.rollbacks - rollbacks,
             unreadable: self.train.num_samples().saturating_sub(sums.images + sums.skipped_images),
             test_unreadable: test.unreadable,
+            images_per_second: Some(sums.images_per_second()),
+            weights_hash: Some(weights_hash(&*self.model)),
         };
         progress.history.records.push(record);
         log_unreadable(&format!("epoch {}", record.epoch), record.unreadable, self.train);
@@ -220,5 +222,9 @@ impl Sums {
 
     fn accuracy(&self) -> f32 {
         self.correct as f32 / self.images as f32
+    }
+
+    fn images_per_second(&self) -> f32 {
+        ((self.images + self.skipped_images) as f64 / self.seconds.max(1e-9)) as f32
     }
 }
