@@ -81,7 +81,9 @@ fn train(options: &Options) -> Result<DenseNet> {
         let tape = Tape::train(Rng::seed(0)); // no layer of this network draws random numbers
         let loss = tape.input(batch.images).apply(&model)?.cross_entropy(&batch.labels)?;
         sgd.set_lr(schedule.lr(step));
-        sgd.step(&mut model, loss.backward()?)?;
+        let mut updates = loss.backward()?;
+        updates.clip_global_norm(1.0); // so that a high learning rate does no harm at first
+        sgd.step(&mut model, updates)?;
         let message = format!("step {}/{}, loss {:.3}", step + 1, options.steps, loss.item());
         progress.step("DenseNet", &message, 1.0, batch.labels.len(), begin);
     }

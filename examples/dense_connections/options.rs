@@ -26,7 +26,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 64)]
     pub(crate) batch: usize,
     /// Highest learning rate.
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.1)]
     pub(crate) lr: f32,
     /// Weight decay, which lets weights fade that the loss does not need.
     #[arg(long, default_value_t = 1e-3)]
