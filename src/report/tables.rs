@@ -107,8 +107,10 @@ pub(super) fn epochs(history: &History) -> Markup {
     }
 }
 
+type Count = fn(&Record) -> usize;
+
 /// The counts of an epoch that are usually 0, and are shown if one is not.
-const COUNTS: [(&str, fn(&Record) -> usize); 4] = [
+const COUNTS: [(&str, Count); 4] = [
     ("skipped steps", |r| r.skipped_steps),
     ("rollbacks", |r| r.rollbacks),
     ("unreadable", |r| r.unreadable),
@@ -118,7 +120,7 @@ const COUNTS: [(&str, fn(&Record) -> usize); 4] = [
 fn epoch_table(history: &History) -> Markup {
     let records = &history.records;
     let best = history.best().map(|best| best.epoch);
-    let has_count = |count: &&(&str, fn(&Record) -> usize)| records.iter().any(|record| count.1(record) > 0);
+    let has_count = |count: &&(&str, Count)| records.iter().any(|record| count.1(record) > 0);
     let counts: Vec<_> = COUNTS.iter().filter(has_count).collect();
     html! {
         table.numbers {

@@ -208,7 +208,7 @@ mod tests {
     fn crcs_are_masked() {
         // The check value of CRC-32C is 0xe3069283 (RFC 3720, appendix B.4).
         let crc = 0xe306_9283u32;
-        let masked = ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
+        let masked = crc.rotate_right(15).wrapping_add(0xa282_ead8);
         assert_eq!(masked_crc(b"123456789"), masked.to_le_bytes());
         assert_eq!(framed(b"abc").len(), 8 + 4 + 3 + 4);
     }

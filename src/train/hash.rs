@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn every_bit_name_and_shape_counts() {
         let hash = |shape: &[usize], values: &[f32]| {
-            weights_hash(&vec![Param::new(Tensor::new(shape, values.to_vec()).unwrap())])
+            weights_hash(&vec![Param::new(Tensor::new(shape, values).unwrap())])
         };
         let whole = hash(&[2], &[0.0, 1.0]);
         assert_eq!(whole, hash(&[2], &[0.0, 1.0]));

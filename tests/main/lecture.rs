@@ -1,5 +1,7 @@
 //! The tests of the examples that make a lecture visible: their numbers and their pictures.
 
+#![allow(clippy::duplicate_mod, reason = "two examples share a module")]
+
 #[allow(dead_code, reason = "`main` is the example's")]
 #[path = "../../examples/dense_connections/main.rs"]
 mod dense_connections;

@@ -87,7 +87,7 @@ fn compiled_it_is_what_it_is_by_definition() -> Result<()> {
             }
         }
         model.import(tensors)?;
-        let compiled = InferenceModel::compile(&model, &InferenceOptions::new(&[16, 16, 3]).batch_size(3))?;
+        let compiled = InferenceModel::compile(&model, &InferenceOptions::new([16, 16, 3]).batch_size(3))?;
         compiled.verify(&model, &images(3)?, 2e-5)?;
     }
     Ok(())

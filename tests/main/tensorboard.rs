@@ -26,7 +26,7 @@ fn take_record<'a>(file: &mut &'a [u8]) -> &'a [u8] {
         *file = rest;
         taken
     };
-    let mask = |crc: u32| ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
+    let mask = |crc: u32| crc.rotate_right(15).wrapping_add(0xa282_ead8);
     let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
     let length = take(8);
     assert_eq!(number(take(4)), mask(crc32c(length)));
