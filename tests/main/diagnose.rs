@@ -43,9 +43,9 @@ fn relabeled(images: &Images, label: impl FnMut(usize) -> usize) -> Images {
     Images::new(images.images(0..images.len()).unwrap(), labels, images.classes()).unwrap()
 }
 
-/// All checks but the one that takes longest.
+/// The checks that do not train.
 fn quick() -> DiagnoseOptions {
-    DiagnoseOptions::new().batches(4).held_out_steps(0)
+    DiagnoseOptions::new().batches(2).overfit_steps(0).held_out_steps(0)
 }
 
 fn kinds(diagnosis: &Diagnosis) -> Vec<FindingKind> {
@@ -62,7 +62,7 @@ fn expect(diagnosis: &Diagnosis, expected: &[FindingKind]) -> String {
 /// A healthy training has no finding, and all of its bits are as before.
 #[test]
 fn the_set_up_of_cifar10_is_healthy_and_unchanged() {
-    let (mut model, mut optimizer, train) = (model(), sgd(LR), loader(images(2400)));
+    let (mut model, mut optimizer, train) = (model(), sgd(LR), loader(images(1000)));
     let before = bits(&model, &optimizer);
     let diagnosis = diagnose(&mut model, &mut optimizer, &train, &DiagnoseOptions::new()).unwrap();
     expect(&diagnosis, &[]);
@@ -81,13 +81,13 @@ fn the_set_up_of_cifar10_is_healthy_and_unchanged() {
 
 #[test]
 fn shuffled_labels_are_named() {
-    let data = images(2400);
+    let data = images(1000);
     let mut rng = Rng::seed(3);
     let mut labels = data.labels(0..data.len()).unwrap().to_vec();
     rng.shuffle(&mut labels);
     let mut labels = labels.into_iter();
     let shuffled = relabeled(&data, |_| labels.next().unwrap());
-    let options = DiagnoseOptions::new().held_out_steps(100);
+    let options = DiagnoseOptions::new().held_out_steps(60);
     let diagnosis = diagnose(&mut model(), &mut sgd(LR), &loader(shuffled), &options).unwrap();
     let text = expect(&diagnosis, &[FindingKind::ShuffledLabels]);
     assert!(text.starts_with("warning: shuffled-labels: The labels look unrelated"), "{text}");
@@ -96,7 +96,7 @@ fn shuffled_labels_are_named() {
 
 #[test]
 fn images_that_are_not_normalized_are_named() {
-    let train = loader(images(320)).transform(Compose::new());
+    let train = loader(images(128)).transform(Compose::new());
     let diagnosis = diagnose(&mut model(), &mut sgd(LR), &train, &quick()).unwrap();
     let text = expect(&diagnosis, &[FindingKind::UnnormalizedInputs]);
     assert!(text.contains("`Normalize`"), "{text}");
@@ -104,7 +104,7 @@ fn images_that_are_not_normalized_are_named() {
 
 #[test]
 fn a_learning_rate_100_times_too_high_is_named() {
-    let train = loader(images(320));
+    let train = loader(images(128));
     let diagnosis = diagnose(&mut model(), &mut sgd(100.0 * LR), &train, &quick()).unwrap();
     let text = expect(&diagnosis, &[FindingKind::HighLearningRate]);
     assert!(text.starts_with("error: high-learning-rate: At the learning rate 20, "), "{text}");
@@ -119,7 +119,7 @@ fn a_learning_rate_100_times_too_high_is_named() {
 
 #[test]
 fn a_frozen_head_is_named_and_a_frozen_body_is_not() {
-    let train = loader(images(320));
+    let train = loader(images(128));
     let mut frozen = model();
     frozen.freeze("fc.*").unwrap();
     let diagnosis = diagnose(&mut frozen, &mut sgd(LR), &train, &quick()).unwrap();
@@ -130,7 +130,7 @@ fn a_frozen_head_is_named_and_a_frozen_body_is_not() {
     let mut body = model();
     body.freeze("*").unwrap();
     body.thaw("fc.*").unwrap();
-    let options = quick().overfit_steps(0);
+    let options = quick();
     expect(&diagnose(&mut body, &mut sgd(LR), &train, &options).unwrap(), &[]);
     body.freeze("*").unwrap();
     let diagnosis = diagnose(&mut body, &mut sgd(LR), &train, &options).unwrap();
@@ -147,7 +147,7 @@ fn a_convolution_of_zeros_is_named() {
             param.value_mut().data_mut().fill(0.0);
         }
     });
-    let diagnosis = diagnose(&mut model, &mut sgd(LR), &loader(images(320)), &quick()).unwrap();
+    let diagnosis = diagnose(&mut model, &mut sgd(LR), &loader(images(128)), &quick()).unwrap();
     expect(&diagnosis, &[FindingKind::ZeroConvolution]);
     assert_eq!(diagnosis.findings[0].path(), Some("layer2.0.conv1"));
 }
@@ -156,9 +156,10 @@ fn a_convolution_of_zeros_is_named() {
 fn a_class_of_95_percent_is_named() {
     let mut rng = Rng::seed(4);
     let data = relabeled(&images(640), |label| if rng.chance(0.95) { 7 } else { label });
-    let options = DiagnoseOptions::new();
+    let options = quick().batches(8).held_out_steps(20);
     let diagnosis = diagnose(&mut model(), &mut sgd(LR), &loader(data), &options).unwrap();
     expect(&diagnosis, &[FindingKind::ImbalancedLabels]);
+    assert!(diagnosis.to_string().contains("not measured: the labels are not balanced"));
     assert!((0.9..1.0).contains(&diagnosis.findings[0].value()));
     assert!(diagnosis.findings[0].message().starts_with("Class `"), "{}", diagnosis.findings[0]);
 }
@@ -173,7 +174,7 @@ fn a_relu_dead_by_a_bias_of_minus_10_is_named() {
             param.value_mut().data_mut().fill(-10.0);
         }
     });
-    let train = loader(images(320));
+    let train = loader(images(128));
     let diagnosis = diagnose(&mut model, &mut sgd(LR), &train, &quick()).unwrap();
     expect(&diagnosis, &[FindingKind::DeadRelus]);
     let finding = &diagnosis.findings[0];
@@ -188,15 +189,15 @@ fn usual_zeros_are_no_faults() -> Result<()> {
     let config = skipgrad::models::ResNetConfig::cifar_paper(8, 10)?.zero_init_residual(true).drop_path(0.3);
     let mut model = ResNet::new(&config, &mut Rng::seed(1))?;
     model.classifier_mut().weight.value_mut().data_mut().fill(0.0);
-    let options = quick().overfit_steps(0);
-    let diagnosis = diagnose(&mut model, &mut sgd(LR), &loader(images(320)), &options)?;
+    let options = quick();
+    let diagnosis = diagnose(&mut model, &mut sgd(LR), &loader(images(128)), &options)?;
     expect(&diagnosis, &[]);
     Ok(())
 }
 
 #[test]
 fn small_batches_are_named() -> Result<()> {
-    let options = quick().overfit_steps(0);
+    let options = quick();
     let diagnose = |train: Loader| {
         diagnose(&mut model(), &mut AdamW::new(1e-3), &train, &options).map(|d| (kinds(&d), d))
     };
@@ -227,6 +228,8 @@ struct Noise {
     classes: Vec<String>,
     label: usize,
     pixel: f32,
+    /// How often the same image comes, each time with another label.
+    copies: usize,
 }
 
 impl Dataset for Noise {
@@ -243,7 +246,7 @@ impl Dataset for Noise {
     }
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
-        let mut rng = Rng::keyed(0, 0, index as u64);
+        let mut rng = Rng::keyed(0, 0, (index / self.copies) as u64);
         pixels.iter_mut().for_each(|pixel| *pixel = rng.normal());
         if index == 5 {
             pixels[0] = self.pixel;
@@ -255,7 +258,7 @@ impl Dataset for Noise {
 
 fn noise(label: usize, pixel: f32) -> Loader {
     let classes = (0..4).map(|class| class.to_string()).collect();
-    Loader::new(Noise { classes, label, pixel }, 32)
+    Loader::new(Noise { classes, label, pixel, copies: 1 }, 32)
 }
 
 /// Normalization and ReLU after a convolution, and a classifier.
@@ -272,7 +275,8 @@ fn small() -> Sequential {
 
 #[test]
 fn labels_and_pixels_that_no_training_survives_are_named() {
-    let found = |train: Loader| diagnose(&mut small(), &mut Sgd::new(0.1), &train, &quick()).unwrap();
+    let options = quick().overfit_steps(100);
+    let found = |train: Loader| diagnose(&mut small(), &mut Sgd::new(0.1), &train, &options).unwrap();
     expect(&found(noise(1, 0.0)), &[]);
     let diagnosis = found(noise(4, 0.0));
     expect(&diagnosis, &[FindingKind::InvalidLabels]);
@@ -281,6 +285,11 @@ fn labels_and_pixels_that_no_training_survives_are_named() {
     expect(&diagnosis, &[FindingKind::NotFinite]);
     assert!(diagnosis.checks.iter().any(|check| check.passed.is_none()));
     assert!(diagnosis.to_string().contains("not measured: the pixels are not finite"), "{diagnosis}");
+
+    let classes = (0..4).map(|class| class.to_string()).collect();
+    let diagnosis = found(Loader::new(Noise { classes, label: 1, pixel: 0.0, copies: 4 }, 32));
+    expect(&diagnosis, &[FindingKind::CannotOverfit]);
+    assert!(diagnosis.findings[0].value() > 1.0 && diagnosis.overfit_losses.len() == 101);
 }
 
 /// A part whose output is not used.
@@ -357,9 +366,8 @@ fn options_out_of_range_are_errors() {
 /// make it explode.
 #[test]
 fn gradients_out_of_proportion_are_named() {
-    let found = |mut net: Sequential| {
-        diagnose(&mut net, &mut AdamW::new(1e-3), &noise(1, 0.0), &quick().overfit_steps(0)).unwrap()
-    };
+    let found =
+        |mut net: Sequential| diagnose(&mut net, &mut AdamW::new(1e-3), &noise(1, 0.0), &quick()).unwrap();
     let mut rng = Rng::seed(6);
     let mut saturated = Sequential::new().push(Flatten);
     for _ in 0..8 {

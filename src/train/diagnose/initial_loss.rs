@@ -8,8 +8,12 @@ use super::{
 const NAME: &str = "initial loss";
 
 /// How far the initial loss may be above that of equal probabilities: a number of nats, or this
-/// part of it.
-const MARGIN: [f64; 2] = [1.0, 0.5];
+/// many times that loss. The maps of a residual network grow with its depth, and its logits with
+/// them, so that one nat is usual.
+const MARGIN: [f64; 2] = [5.0, 2.0];
+
+/// What is near enough to equal probabilities, in nats.
+const NEAR: f64 = 1.0;
 
 /// Judges the loss before the first step. Returns whether it is finite.
 pub(super) fn judge(loss: f32, logits: usize, diagnosis: &mut Diagnosis) -> bool {
@@ -34,7 +38,8 @@ pub(super) fn judge(loss: f32, logits: usize, diagnosis: &mut Diagnosis) -> bool
     }
     let verdict = match loss {
         _ if is_high => "too high",
-        loss if loss < expected - MARGIN[0] => "lower: the model knows something",
+        loss if loss < expected - NEAR => "lower: the model knows something",
+        loss if loss > expected + NEAR => "not far above equal probabilities",
         _ => "as of equal probabilities",
     };
     diagnosis.check(NAME, measured, !is_high, verdict);

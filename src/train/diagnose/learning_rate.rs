@@ -64,7 +64,7 @@ fn judge_ratio(lr: f32, diagnosis: &mut Diagnosis) {
     let change = format!(
         "At the learning rate {lr}, one step changes the weights of the median layer by {median:.1e} of their norm"
     );
-    let is_fine = if !(median <= RATIO[1]) {
+    let is_fine = if median.is_nan() || median > RATIO[1] {
         let message = format!(
             "{change}: it replaces what they were. About 1e-3 is usual, and 1e-1 the most at the start. Take a rate \
              that is {} times lower, or a warmup (`Schedule::warmup`).",

@@ -176,7 +176,7 @@ fn train_briefly(
 }
 
 /// What the first batches show.
-struct Seen {
+struct FirstBatches {
     inputs: Inputs,
     labels: Vec<usize>,
     activations: Activations,
@@ -184,7 +184,12 @@ struct Seen {
 }
 
 /// Looks at the first batches. Returns `None` if there are none.
-fn look(run: &Restored<'_>, train: &Loader, is_fit: bool, options: &DiagnoseOptions) -> Result<Option<Seen>> {
+fn look(
+    run: &Restored<'_>,
+    train: &Loader,
+    is_fit: bool,
+    options: &DiagnoseOptions,
+) -> Result<Option<FirstBatches>> {
     let (mut inputs, mut labels, mut activations, mut first) =
         (Inputs::default(), vec![], Activations::default(), None);
     let batches = options.batches.min(train.num_batches());
@@ -199,7 +204,7 @@ fn look(run: &Restored<'_>, train: &Loader, is_fit: bool, options: &DiagnoseOpti
         }
         first.get_or_insert(sample);
     }
-    Ok(first.map(|first| Seen { inputs, labels, activations, first }))
+    Ok(first.map(|first| FirstBatches { inputs, labels, activations, first }))
 }
 
 /// Returns the number of logits.

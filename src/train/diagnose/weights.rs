@@ -58,7 +58,7 @@ fn judge_trained(params: &BTreeMap<StateId, Known>, graph: &Graph, diagnosis: &m
         let frozen: usize = head.iter().map(|known| known.elements).sum();
         let message = format!(
             "The last layer, {}, is frozen, while layers before it are trained. Thaw it by `State::thaw`, unless \
-             a fixed classifier is meant.",
+             the classifier is to be fixed.",
             named(path)
         );
         let finding = Finding::new(FindingKind::FrozenHead, Severity::Warning, frozen as f64, message);
@@ -79,8 +79,8 @@ fn head<'a>(params: &'a BTreeMap<StateId, Known>, graph: &Graph) -> Vec<&'a Know
         Source::Constant(Some(id), _) => params.get(id),
         _ => None,
     };
-    let of_node = graph.nodes().iter().rev().map(|node| node.inputs().iter().filter_map(read).collect());
-    of_node.into_iter().find(|known: &Vec<&Known>| !known.is_empty()).unwrap_or_default()
+    let mut nodes = graph.nodes().iter().rev().map(|node| node.inputs().iter().filter_map(read).collect());
+    nodes.find(|known: &Vec<&Known>| !known.is_empty()).unwrap_or_default()
 }
 
 /// Judges whether the weights of convolutions are zero. A scale of zero at the end of a residual
