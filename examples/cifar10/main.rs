@@ -111,6 +111,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         rayon::current_num_threads(),
         skipgrad::cpu::Isa::active().name()
     );
+    let diagnosis = session.diagnose(&mut model, &mut sgd, &train)?;
     let Some(trainer) = session.train(&name, &mut model, &mut sgd, [&train, &evaluation])? else {
         return Ok(ExitCode::from(130));
     };
@@ -122,7 +123,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     io::write_atomically(out.join("curves.svg"), report::curves_to_svg(trainer.history())?.as_bytes())?;
     pictures::samples(&model, &test, &transform, &out.join("samples.svg"))?;
     println!("written to {}: history, curves, samples, checkpoints, weights, classes", out.display());
-    training::write_report(Report::new(&model, &trainer, &evaluation), out)?;
+    training::write_report(Report::new(&model, &trainer, &evaluation), diagnosis.as_ref(), out)?;
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,9 @@ use skipgrad::{
     nn::Module,
     optim::{Curve, Optimizer, Schedule},
     report::Report,
-    train::{Checkpoint, Divergence, Event, Outcome, Record, Settings, Trainer},
+    train::{
+        self, Checkpoint, DiagnoseOptions, Diagnosis, Divergence, Event, Outcome, Record, Settings, Trainer,
+    },
 };
 use std::{
     error::Error,
@@ -42,6 +44,10 @@ pub(crate) struct TrainingOptions {
     /// Resume from the last checkpoint in `--out`. Options that are given again hold from now on.
     #[arg(long)]
     resume: bool,
+    /// Look for mistakes in data, network and learning rate before the first step; the report lists
+    /// what is found.
+    #[arg(long)]
+    diagnose: bool,
     /// Write event files for TensorBoard into the folder `tensorboard` of `--out`.
     #[cfg(feature = "tensorboard")]
     #[arg(long)]
@@ -110,6 +116,24 @@ impl<'a> Session<'a> {
 
     fn last(&self) -> PathBuf {
         self.folder.join(Trainer::LAST)
+    }
+
+    /// Looks for mistakes if that is asked for, and prints what it finds. Model and optimizer remain
+    /// as they are, except for the learning rate, which the schedule sets anyway.
+    pub(crate) fn diagnose(
+        &self,
+        model: &mut dyn Module,
+        optimizer: &mut dyn Optimizer,
+        train: &Loader,
+    ) -> Result<Option<Diagnosis>> {
+        if !self.options.diagnose || self.options.resume {
+            return Ok(None);
+        }
+        println!("looking for mistakes ...");
+        optimizer.set_lr(self.options.lr.unwrap_or(self.recipe.lr));
+        let diagnosis = train::diagnose(model, optimizer, train, &DiagnoseOptions::new().seed(self.seed()))?;
+        println!("{diagnosis}");
+        Ok(Some(diagnosis))
     }
 
     /// Trains, and shows the progress. Returns `None` if Ctrl-C stopped the training, and says then
@@ -218,7 +242,14 @@ impl Events {
 }
 
 /// Writes the report of a training to a folder, and says where it is.
-pub(crate) fn write_report(report: Report<'_>, folder: &Path) -> Result<()> {
+pub(crate) fn write_report(
+    mut report: Report<'_>,
+    diagnosis: Option<&Diagnosis>,
+    folder: &Path,
+) -> Result<()> {
+    if let Some(diagnosis) = diagnosis {
+        report = report.findings(&diagnosis.findings);
+    }
     let path = folder.join(Report::FILE_NAME);
     println!("evaluating for the report ...");
     report.write(&path)?;

@@ -135,6 +135,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         sgd = sgd.group(move |name, _| pretrained(name), Group::new().lr_scale(options.lr_scale));
     }
     let before = options.head_only.then(|| model.export());
+    let diagnosis = session.diagnose(&mut model, &mut sgd, &loader)?;
     let Some(trainer) = session.train(&name, &mut model, &mut sgd, [&loader, &evaluation])? else {
         return Ok(ExitCode::from(130));
     };
@@ -149,7 +150,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
     println!("{} pictures could not be decoded", unreadable.len());
     write(options, &name, &*model, train.classes(), trainer.history())?;
-    training::write_report(Report::new(&model, &trainer, &evaluation), &options.out)?;
+    training::write_report(Report::new(&model, &trainer, &evaluation), diagnosis.as_ref(), &options.out)?;
     let metrics = evaluate(&model, &evaluation)?;
     println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)
