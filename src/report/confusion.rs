@@ -102,7 +102,7 @@ fn pairs(
 ) -> Markup {
     html! {
         div.scroll {
-            table.numbers {
+            table.numbers.confused {
                 caption { "Confused most" }
                 thead {
                     tr {

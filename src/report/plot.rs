@@ -15,7 +15,7 @@ pub(super) const BLUE: RGBColor = RGBColor(31, 119, 180);
 pub(super) const RED: RGBColor = RGBColor(214, 39, 40);
 
 /// Width and height of a panel of the page, in pixels.
-const PANEL: (u32, u32) = (460, 280);
+const PANEL: (u32, u32) = (480, 290);
 /// Width and height of a document of curves, in pixels.
 const DOCUMENT: (u32, u32) = (800, 1200);
 /// The most epochs for which each value is marked by a point.
@@ -106,8 +106,8 @@ fn curves(area: &Area<'_>, curves: &[Curve]) -> Result<()> {
     let x_range = 0..epochs + 1;
     let mut chart = ChartBuilder::on(area)
         .margin(8)
-        .x_label_area_size(34)
-        .y_label_area_size(58)
+        .x_label_area_size(42)
+        .y_label_area_size(66)
         .build_cartesian_2d(x_range, low - margin..high + margin)
         .map_err(failed)?;
     chart
@@ -117,8 +117,8 @@ fn curves(area: &Area<'_>, curves: &[Curve]) -> Result<()> {
         .x_labels(11)
         .y_labels(6)
         .x_desc("epoch")
-        .label_style(("sans-serif", 13))
-        .axis_desc_style(("sans-serif", 13))
+        .label_style(("sans-serif", 16))
+        .axis_desc_style(("sans-serif", 16))
         .x_label_formatter(&|x| if (1..=epochs).contains(x) { x.to_string() } else { String::new() })
         .draw()
         .map_err(failed)?;
@@ -135,7 +135,7 @@ fn curves(area: &Area<'_>, curves: &[Curve]) -> Result<()> {
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
     }
     let mut labels = chart.configure_series_labels();
-    labels.label_font(("sans-serif", 13)).border_style(BLACK.mix(0.3)).background_style(WHITE);
+    labels.label_font(("sans-serif", 16)).border_style(BLACK.mix(0.3)).background_style(WHITE);
     labels.draw().map_err(failed)
 }
 
@@ -184,7 +184,7 @@ pub(super) fn confidences(calibration: &Calibration) -> Result<String> {
         let accuracy = line(calibration.accuracy(), BLACK);
         chart.draw_series(accuracy).map_err(failed)?.label("accuracy").legend(legend(BLACK));
         let mut labels = chart.configure_series_labels();
-        labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 13));
+        labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 16));
         labels.border_style(BLACK.mix(0.3)).background_style(WHITE).draw().map_err(failed)
     })
 }
@@ -200,8 +200,8 @@ fn unit_chart<'a, 'b>(root: &'a Area<'b>, high: f32, description: &str) -> Resul
     let mut chart = ChartBuilder::on(root)
         .margin(8)
         .margin_right(14)
-        .x_label_area_size(34)
-        .y_label_area_size(58)
+        .x_label_area_size(42)
+        .y_label_area_size(66)
         .build_cartesian_2d(0f32..1f32, 0f32..high)
         .map_err(failed)?;
     chart
@@ -212,8 +212,8 @@ fn unit_chart<'a, 'b>(root: &'a Area<'b>, high: f32, description: &str) -> Resul
         .y_labels(6)
         .x_desc("confidence")
         .y_desc(description)
-        .label_style(("sans-serif", 13))
-        .axis_desc_style(("sans-serif", 13))
+        .label_style(("sans-serif", 16))
+        .axis_desc_style(("sans-serif", 16))
         .draw()
         .map_err(failed)?;
     Ok(chart)
