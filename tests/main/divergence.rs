@@ -484,6 +484,7 @@ fn run_policy(
 
 fn without_time(mut record: Record) -> Record {
     record.seconds = 0.0;
+    record.images_per_second = None;
     record
 }
 

@@ -218,7 +218,8 @@ impl Trainer {
     /// use skipgrad::{prelude::*, train::Trainer};
     /// let data = SyntheticShapes::with_sizes(16, 16, 0)?;
     /// let (train, test) = (Loader::new(data.train(), 8), Loader::new(data.test(), 16));
-    /// let mut model = Sequential::new().push(Flatten).push(Linear::new(3072, 10, &mut Rng::seed(0))?);
+    /// let fc = Linear::new(3072, 10, &mut Rng::seed(0))?;
+    /// let mut model = Sequential::new().push(Flatten).push(fc);
     /// let mut trainer = Trainer::new(1, Schedule::constant(0.01));
     /// trainer.run(&mut model, &mut Sgd::new(0.0).momentum(0.9), &train, &test, |_| ())?;
     /// assert_eq!(trainer.optimizer_settings()["momentum"], "0.9");
