@@ -59,8 +59,8 @@ struct Options {
     /// Number of training images to use; by default all of them.
     #[arg(long)]
     train_limit: Option<usize>,
-    /// Output folder; the default is the first of runs/cifar10, runs/cifar10-2 and so on without a training
-    /// or, with `--resume`, the last one with a training.
+    /// Output folder; the default is the first of runs/cifar10, runs/cifar10-2 and so on without
+    /// a training or, with `--resume`, the last one with a training.
     #[arg(long, default_value = DEFAULT_OUT)]
     out: PathBuf,
 }

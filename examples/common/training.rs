@@ -118,8 +118,8 @@ impl<'a> Session<'a> {
         self.folder.join(Trainer::LAST)
     }
 
-    /// Looks for mistakes if that is asked for, and prints what it finds. Model and optimizer remain
-    /// as they are, except for the learning rate, which the schedule sets anyway.
+    /// Looks for mistakes if that is asked for, and prints what it finds. Model and optimizer
+    /// remain as they are, except for the learning rate, which the schedule sets anyway.
     pub(crate) fn diagnose(
         &self,
         model: &mut dyn Module,

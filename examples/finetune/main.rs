@@ -85,8 +85,8 @@ struct Options {
     /// Stop at a picture that cannot be decoded.
     #[arg(long)]
     strict: bool,
-    /// Output folder; the default is the first of runs/finetune, runs/finetune-2 and so on without a training
-    /// or, with `--resume`, the last one with a training.
+    /// Output folder; the default is the first of runs/finetune, runs/finetune-2 and so on without
+    /// a training or, with `--resume`, the last one with a training.
     #[arg(long, default_value = DEFAULT_OUT)]
     out: PathBuf,
 }

@@ -184,8 +184,8 @@ fn depth_split(inputs: usize) -> Split {
 }
 
 /// Returns the number of elements from one point to the next in the transformed weights of a block:
-/// a line more than there are, since the points of a weight would otherwise mostly be a power of two
-/// apart, all in few sets of a cache, where each store evicts another.
+/// a line more than there are, since the points of a weight would otherwise mostly be a power of
+/// two apart, all in few sets of a cache, where each store evicts another.
 fn point_stride(depth: usize, padded: usize) -> usize {
     depth * padded + LINE
 }
