@@ -134,6 +134,10 @@ fn curves(area: &Area<'_>, curves: &[Curve]) -> Result<()> {
             .label(*name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
     }
+    // The title says what a single curve is.
+    if curves.len() == 1 {
+        return Ok(());
+    }
     let mut labels = chart.configure_series_labels();
     labels.label_font(("sans-serif", 16)).border_style(BLACK.mix(0.3)).background_style(WHITE);
     labels.draw().map_err(failed)
