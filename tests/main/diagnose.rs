@@ -35,7 +35,7 @@ fn loader(images: Images) -> Loader {
         .then(RandomCrop::with_padding(4))
         .then(RandomHorizontalFlip)
         .then(Normalize::cifar10());
-    Loader::new(images, 64).shuffle(0).transform(transform).drop_last(true).num_workers(0)
+    Loader::new(images, 32).shuffle(0).transform(transform).drop_last(true).num_workers(0)
 }
 
 fn relabeled(images: &Images, label: impl FnMut(usize) -> usize) -> Images {
@@ -70,8 +70,8 @@ fn the_set_up_of_cifar10_is_healthy_and_unchanged() {
     assert!(diagnosis.checks.iter().all(|check| check.passed == Some(true)), "{diagnosis}");
     assert!(diagnosis.held_out.unwrap().score >= 4.0);
     assert_eq!(bits(&model, &optimizer), before);
-    assert_eq!((diagnosis.images, diagnosis.channels.len()), (512, 3));
-    assert_eq!(diagnosis.class_counts.iter().sum::<usize>(), 512);
+    assert_eq!((diagnosis.images, diagnosis.channels.len()), (256, 3));
+    assert_eq!(diagnosis.class_counts.iter().sum::<usize>(), 256);
     assert_eq!(diagnosis.layers[0].path, "conv1");
     assert_eq!(
         diagnosis.relus.iter().map(|relu| &*relu.after).collect::<Vec<_>>(),

@@ -52,8 +52,7 @@ fn judge_balance(counts: &[usize], images: usize, loader: &Loader, diagnosis: &m
     let (most, &count) = counts.iter().enumerate().max_by_key(|(_, count)| **count).unwrap_or((0, &0));
     let share = count as f64 / n;
     let absent = counts.iter().filter(|&&count| count == 0).count();
-    // The share that the class has at least, but for three standard deviations of the sample.
-    let low = share - 3.0 * (share * (1.0 - share) / n).sqrt();
+    let low = least_share(share, n);
     let is_dominated = classes < 2 || low * (classes - 1) as f64 > ODDS * (1.0 - low);
     let is_incomplete = absent > 0 && n / classes as f64 >= EXPECTED;
     let least = counts.iter().min().copied().unwrap_or(0) as f64 / n;
@@ -84,4 +83,24 @@ fn judge_balance(counts: &[usize], images: usize, loader: &Loader, diagnosis: &m
         if is_dominated { "one class dominates" } else { "classes are missing" },
     );
     false
+}
+
+/// Returns the share that a class has at least, given that in a sample of `n`: the lower bound of
+/// Wilson (1927), three standard deviations away, which holds for small samples, too.
+fn least_share(share: f64, n: f64) -> f64 {
+    const Z: f64 = 3.0;
+    let spread = (share * (1.0 - share) / n + (Z / (2.0 * n)).powi(2)).sqrt();
+    (share + Z * Z / (2.0 * n) - Z * spread) / (1.0 + Z * Z / n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_sample_says_little_and_a_large_one_what_it_shows() {
+        assert!((least_share(1.0, 2.0) - 0.182).abs() < 1e-3);
+        assert!((least_share(0.95, 1e6) - 0.95).abs() < 1e-3);
+        assert!(least_share(0.0, 10.0).abs() < 1e-12);
+    }
 }
