@@ -54,7 +54,7 @@ mod tests {
             }
         };
         let tape = Tape::train(Rng::seed(1)).recording(false).inspect(&block, inspector);
-        let x = crate::Tensor::uniform([2, 4, 4, 2], 0.0, 1.0, &mut Rng::seed(2)).unwrap();
+        let x = Tensor::uniform([2, 4, 4, 2], 0.0, 1.0, &mut Rng::seed(2)).unwrap();
         block.forward(&tape.input(x)).unwrap();
         let seen = seen.borrow();
         let paths: Vec<&str> = seen.iter().map(|(path, _)| path.as_str()).collect();
