@@ -52,8 +52,8 @@ impl HeatMap {
 /// Computes the heat map of each image for its class in `classes`, or for the class that is
 /// predicted if that is `None`.
 ///
-/// For the feature maps A of a layer and the logit y of the class, the weights are α[k] = mean of
-/// ∂y / ∂A[k] over the pixels (equation 1), and the heat map is relu(Σ α[k] A[k]) (equation 2),
+/// For the feature maps A of a layer and the logit y of the class, the weights are `α[k]` = mean of
+/// `∂y / ∂A[k]` over the pixels (equation 1), and the heat map is `relu(Σ α[k] A[k])` (equation 2),
 /// divided by its largest value. `images` are `[N, H, W, C]`, as the network expects them, and
 /// `layer` is a name as in [`ModuleExt::feature_maps`](super::ModuleExt::feature_maps). The layer
 /// is usually the last one before the pooling, which [`grad_cam_layer`] finds. Earlier ones have
