@@ -189,7 +189,7 @@ fn judge_size(trained: &[&LayerStats], diagnosis: &mut Diagnosis) -> bool {
         let ratio = |step: usize| layer.gradient_norms[step] / last.gradient_norms[step];
         (0..steps).map(ratio).fold(f64::INFINITY, f64::min)
     };
-    // A layer behind a zero scale begins without a gradient, and gets more with every step.
+    // A layer after a zero scale begins without a gradient, and gets more with every step.
     let part = |layer: &LayerStats| {
         let parts = (0..steps).map(|step| layer.gradient_norms[step] / largest(step));
         if layer.gradient_norms[0] == 0.0 { 1.0 } else { parts.fold(0.0, f64::max) }
