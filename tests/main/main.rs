@@ -39,8 +39,6 @@ mod pictures;
 mod plain_networks;
 mod predict;
 mod real_data;
-#[cfg(feature = "report")]
-mod report;
 mod style;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;

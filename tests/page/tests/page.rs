@@ -1,6 +1,9 @@
 //! The report of a training: valid HTML that fetches nothing, with the numbers of the history.
 
-use crate::common::training::{loaders, model, sgd, trainer};
+#[allow(dead_code, reason = "most helpers are for the other tests that train")]
+#[path = "../../main/common/training.rs"]
+mod training;
+
 use html5ever::{ParseOpts, parse_document, tendril::TendrilSink, tree_builder::TreeBuilderOpts};
 use markup5ever_rcdom::{Handle, NodeData, RcDom};
 use skipgrad::{
@@ -12,6 +15,7 @@ use skipgrad::{
     train::{Trainer, evaluate, weights_hash},
 };
 use std::fs;
+use training::{loaders, model, sgd, trainer};
 
 /// An element: its name, its attributes, and the text inside of it.
 struct Element {
