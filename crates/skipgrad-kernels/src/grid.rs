@@ -34,6 +34,11 @@ impl Grid {
         assert!(self.start + extent <= len, "C is too short");
     }
 
+    /// Returns the first element of the row of a pixel: image, line and place in the line.
+    pub(crate) fn offset(&self, at: [usize; 3]) -> usize {
+        self.start + at[0] * self.stride[0] + at[1] * self.stride[1] + at[2] * self.stride[2]
+    }
+
     /// Returns the first element of each of at most [`RowOffsets::MAX`] rows.
     pub(super) fn offsets(&self, rows: Range<usize>) -> RowOffsets {
         let [_, lines, pixels] = self.size;
@@ -44,7 +49,7 @@ impl Grid {
             if pixel == pixels {
                 (line, pixel) = (line + 1, 0);
             }
-            self.start + at[0] * self.stride[0] + at[1] * self.stride[1] + at[2] * self.stride[2]
+            self.offset(at)
         })
     }
 }

@@ -11,6 +11,7 @@
 mod batch_norm;
 mod blocking;
 mod channels;
+mod element;
 mod elementwise;
 mod epilogue;
 mod gate;
@@ -32,6 +33,7 @@ mod scratch;
 
 pub mod conv;
 mod dense;
+mod engine;
 pub mod gemm;
 mod grid;
 mod microkernel;
@@ -47,11 +49,13 @@ mod split;
 pub use batch_norm::*;
 pub use channels::*;
 pub use conv::{
-    Algorithm, Conv2dGeometry, Packing, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
+    Algorithm, Conv2dGeometry, Packing, bf16, col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient,
     conv2d_with, im2col,
 };
 pub use dense::*;
+pub use element::{Bf16, Element};
 pub use elementwise::*;
+pub use engine::Engine;
 pub use epilogue::Epilogue;
 pub use gate::*;
 pub use gemm::{Gemm, gemm};

@@ -42,17 +42,25 @@ pub(crate) fn shifted(range: Range<usize>, by: usize) -> Range<usize> {
 }
 
 /// A pointer to a matrix that many tasks write to, each to elements of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct SyncMutPtr(pub(crate) *mut f32);
+pub(crate) struct SyncMutPtr<T = f32>(pub(crate) *mut T);
+
+// Derived, they would need `T: Copy`.
+impl<T> Clone for SyncMutPtr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for SyncMutPtr<T> {}
+
 // SAFETY: only the address crosses threads. Every access through it is an `unsafe` block of its
 // own, which must show that no other task accesses the same elements.
-unsafe impl Send for SyncMutPtr {}
+unsafe impl<T: Send> Send for SyncMutPtr<T> {}
 // SAFETY: a shared reference gives nothing but a copy of the address, see `Send`.
-unsafe impl Sync for SyncMutPtr {}
+unsafe impl<T: Send> Sync for SyncMutPtr<T> {}
 
-impl SyncMutPtr {
+impl<T> SyncMutPtr<T> {
     /// Returns the address of the element `index` places after the first.
-    pub(crate) fn offset(self, index: usize) -> *mut f32 {
+    pub(crate) fn offset(self, index: usize) -> *mut T {
         self.0.wrapping_add(index)
     }
 }

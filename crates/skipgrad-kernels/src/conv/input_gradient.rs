@@ -40,21 +40,42 @@ pub fn conv2d_input_gradient(isa: Isa, sizes: &Conv2dGeometry, dy: &[f32], w: &[
 }
 
 fn all_groups(isa: Isa, sizes: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    for y_phase in 0..sizes.stride[0].min(sizes.height) {
-        for x_phase in 0..sizes.stride[1].min(sizes.width) {
-            let phases = [Phase::new(sizes, 0, y_phase), Phase::new(sizes, 1, x_phase)];
-            let product = |group| phase_product(sizes, group, &phases, dy, w);
-            Product::side_by_side(isa, &(0..sizes.groups).map(product).collect::<Vec<_>>(), dx);
-        }
+    for phases in phases(sizes) {
+        let product = |group| {
+            let channels = sizes.group_out();
+            let source = Source {
+                data: dy,
+                size: [sizes.out_height(), sizes.out_width()],
+                pixel: sizes.out_channels,
+                first: group * channels,
+                channels,
+            };
+            let a = Patches::<RowMajor>::new(source, &phases.each_ref().map(|phase| phase.axis.clone()));
+            let b = phase_weights(sizes, group, &phases, w);
+            let depth = b.taps.len() * channels;
+            let c = phase_grid(sizes, group, &phases);
+            Product::new(a, BOperand::Unpacked(b), c, [depth, sizes.group_in()])
+        };
+        Product::side_by_side(isa, &(0..sizes.groups).map(product).collect::<Vec<_>>(), dx);
     }
 }
 
+/// Returns the vertical and the horizontal phase of all groups of pixels that see the same taps.
+pub(super) fn phases(sizes: &Conv2dGeometry) -> impl Iterator<Item = [Phase; 2]> {
+    let [vertical, horizontal] = [0, 1].map(|axis| {
+        let phases = 0..sizes.stride[axis].min(sizes.in_size()[axis]);
+        phases.map(move |first| Phase::new(sizes, axis, first))
+    });
+    vertical.flat_map(move |y| horizontal.clone().map(move |x| [y.clone(), x]))
+}
+
 /// The input positions of an axis that agree modulo the stride.
-struct Phase {
+#[derive(Clone)]
+pub(super) struct Phase {
     /// The first of them.
     first: usize,
     /// The output positions that depend on them.
-    axis: Axis,
+    pub(super) axis: Axis,
     /// The taps through which these do.
     taps: Vec<usize>,
 }
@@ -74,32 +95,25 @@ impl Phase {
     }
 }
 
-/// Returns the product that computes dx of one group at the pixels of a phase.
-fn phase_product<'a>(
+/// Returns the weights of a group, transposed, through which the pixels of a phase are read.
+pub(super) fn phase_weights<'a>(
     sizes: &Conv2dGeometry,
     group: usize,
     [vertical, horizontal]: &[Phase; 2],
-    dy: &'a [f32],
     w: &'a [f32],
-) -> Product<'a, Patches<'a, RowMajor>> {
-    let (group_in, group_out) = (sizes.group_in(), sizes.group_out());
-    let (pixel, line) = (sizes.in_channels, sizes.width * sizes.in_channels);
-    let source = Source {
-        data: dy,
-        size: [sizes.out_height(), sizes.out_width()],
-        pixel: sizes.out_channels,
-        first: group * group_out,
-        channels: group_out,
-    };
-    let tap = |ky, kx| (ky * sizes.kernel[1] + kx) * group_in * sizes.out_channels + group * group_out;
+) -> UnpackedB<'a> {
+    let (channels, group_out) = (sizes.out_channels, sizes.group_out());
+    let tap = |ky, kx| (ky * sizes.kernel[1] + kx) * sizes.group_in() * channels + group * group_out;
     let taps = vertical.taps.iter().flat_map(|&ky| horizontal.taps.iter().map(move |&kx| tap(ky, kx)));
-    let b = UnpackedB { data: w, taps: taps.collect(), depth: group_out, row: 1, column: sizes.out_channels };
-    let c = Grid {
+    UnpackedB { data: w, taps: taps.collect(), depth: group_out, row: 1, column: channels }
+}
+
+/// Returns where a group has dx of the pixels of a phase.
+pub(super) fn phase_grid(sizes: &Conv2dGeometry, group: usize, [vertical, horizontal]: &[Phase; 2]) -> Grid {
+    let (pixel, line) = (sizes.in_channels, sizes.width * sizes.in_channels);
+    Grid {
         size: [sizes.batch, vertical.axis.grid, horizontal.axis.grid],
         stride: [sizes.height * line, sizes.stride[0] * line, sizes.stride[1] * pixel],
-        start: vertical.first * line + horizontal.first * pixel + group * group_in,
-    };
-    let a = Patches::new(source, &[vertical.axis.clone(), horizontal.axis.clone()]);
-    let depth = vertical.taps.len() * horizontal.taps.len() * group_out;
-    Product::new(a, BOperand::Unpacked(b), c, [depth, group_in])
+        start: vertical.first * line + horizontal.first * pixel + group * sizes.group_in(),
+    }
 }

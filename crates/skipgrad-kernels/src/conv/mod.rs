@@ -27,6 +27,7 @@
 //! `winograd`), which [`Algorithm`] chooses where it pays.
 
 mod algorithm;
+pub mod bf16;
 mod forward;
 mod groups;
 mod im2col;
@@ -72,6 +73,23 @@ pub struct Conv2dGeometry {
 }
 
 impl Conv2dGeometry {
+    /// The geometry of a product of `[rows, in]` with `[in, out]`: a convolution of images of one
+    /// pixel.
+    pub fn of_pixels(rows: usize, in_channels: usize, out_channels: usize) -> Conv2dGeometry {
+        Conv2dGeometry {
+            batch: rows,
+            height: 1,
+            width: 1,
+            in_channels,
+            out_channels,
+            kernel: [1; 2],
+            stride: [1; 2],
+            padding: [[0; 2]; 2],
+            dilation: [1; 2],
+            groups: 1,
+        }
+    }
+
     /// Returns the number of lines of an output image, OH.
     ///
     /// # Panics

@@ -54,7 +54,7 @@ fn check_weight_gradient(sizes: &Conv2dGeometry) {
     }
 }
 
-fn square(
+pub(super) fn square(
     batch: usize,
     size: usize,
     channels: [usize; 2],
@@ -78,7 +78,7 @@ fn square(
 
 prop_compose! {
     /// Generates any geometry that has an output and is small enough for the oracle.
-    fn geometry()(
+    pub(super) fn geometry()(
         batch in 1..3usize, size in prop::array::uniform2(1..10usize), groups in 1..4usize,
         channels in prop::array::uniform2(1..12usize), kernel in prop::array::uniform2(1..5usize),
         stride in prop::array::uniform2(1..4usize), dilation in prop::array::uniform2(1..3usize),
