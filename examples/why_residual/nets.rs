@@ -20,10 +20,10 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [20, 56])]
     pub(crate) depths: Vec<usize>,
     /// Number of training steps of each network.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 520)]
     pub(crate) steps: usize,
     /// Batch size.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 32)]
     pub(crate) batch: usize,
     /// Learning rate, which falls to zero as a cosine.
     #[arg(long, default_value_t = 0.02)]
