@@ -6,7 +6,8 @@
 //!
 //! prints one line `NAME median_ms min_ms memory_mib` per case; without names, it measures every
 //! case. Each case runs in a process of its own: memory is the process's peak resident set minus
-//! the resident set before the model was built (Linux; `-` elsewhere). With `--faults`, one more
+//! the resident set before the model was built (Linux; `-` elsewhere). `--precision bf16` measures
+//! that precision. With `--faults`, one more
 //! column gives the page faults per step or inference, not counting the first two.
 //! A training step is forward, cross-entropy, backward and SGD (momentum 0.9, weight decay 5e-4).
 
@@ -14,7 +15,7 @@ mod process;
 
 use process::status;
 use skipgrad::{
-    Result, Rng, Tensor,
+    Precision, Result, Rng, Tensor,
     autograd::Tape,
     inference::{InferenceModel, InferenceOptions},
     install,
@@ -68,13 +69,14 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         arguments.drain(at..(at + 2).min(arguments.len())).nth(1)
     };
     let threads = option("--threads").map_or(Ok(0), |n| n.parse())?;
+    let precision: Precision = option("--precision").map_or(Ok(Precision::F32), |p| p.parse())?;
     let one = option("--one");
     let with_faults = arguments.iter().any(|a| a == "--faults");
     arguments.retain(|a| a != "--faults");
     if let Some(name) = one {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         let case = CASES.iter().find(|c| c.name == name).ok_or(name)?;
-        let (columns, faults) = measure(case)?;
+        let (columns, faults) = measure(case, precision)?;
         println!("{columns}{}", if with_faults { faults } else { String::new() });
         return Ok(());
     }
@@ -88,6 +90,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
         let exit = Command::new(std::env::current_exe()?)
             .args(["--one", &name, "--threads", &threads.to_string()])
+            .args(["--precision", &precision.to_string()])
             .args(with_faults.then_some("--faults"))
             .status()?;
         if !exit.success() {
@@ -98,9 +101,12 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The four columns, and the one about page faults.
-fn measure(case: &Case) -> Result<(String, String)> {
+fn measure(case: &Case, precision: Precision) -> Result<(String, String)> {
     let before = status("VmRSS");
-    let mut on_this_thread = if case.train { training(case)? } else { inference(case)? };
+    let mut on_this_thread = match case.train {
+        true => training(case, precision)?,
+        false => inference(case, precision)?,
+    };
     let mut pass = || install(&mut on_this_thread);
     pass()?;
     pass()?;
@@ -127,25 +133,26 @@ fn measure(case: &Case) -> Result<(String, String)> {
 type Pass = Box<dyn FnMut() -> Result<()> + Send>;
 
 /// Returns a training step.
-fn training(case: &Case) -> Result<Pass> {
+fn training(case: &Case, precision: Precision) -> Result<Pass> {
     let mut rng = Rng::seed(0);
     let mut model = models::build(case.model, &ModelOptions::classes(case.classes), &mut rng)?;
     let images = Tensor::normal([case.batch, case.size, case.size, 3], 1.0, &mut rng)?;
     let labels: Vec<usize> = (0..case.batch).map(|_| rng.below(case.classes)).collect();
     let mut sgd = Sgd::new(0.01).momentum(0.9).weight_decay(5e-4);
     Ok(Box::new(move || {
-        let tape = Tape::train(rng.split());
+        let tape = Tape::train(rng.split()).precision(precision);
         let loss = model.forward(&tape.input(images.clone()))?.cross_entropy(&labels)?;
         sgd.step(&mut model, loss.backward()?)
     }))
 }
 
 /// Returns a run of the compiled network, which is all that is kept of the model.
-fn inference(case: &Case) -> Result<Pass> {
+fn inference(case: &Case, precision: Precision) -> Result<Pass> {
     let mut rng = Rng::seed(0);
     let model = models::build(case.model, &ModelOptions::classes(case.classes), &mut rng)?;
     let images = Tensor::normal([case.batch, case.size, case.size, 3], 1.0, &mut rng)?;
-    let options = InferenceOptions::new([case.size, case.size, 3]).batch_size(case.batch);
+    let options =
+        InferenceOptions::new([case.size, case.size, 3]).batch_size(case.batch).precision(precision);
     let compiled = InferenceModel::compile(&model, &options)?;
     Ok(Box::new(move || compiled.run(&images).map(drop)))
 }

@@ -18,6 +18,7 @@ extern crate self as skipgrad;
 pub mod prelude;
 mod error;
 mod install;
+mod precision;
 mod rng;
 
 pub mod cpu;
@@ -43,6 +44,7 @@ pub mod guide;
 
 pub use error::{At, Error, Result};
 pub use install::install;
+pub use precision::Precision;
 pub use rng::Rng;
 use skipgrad_kernels as kernels;
 pub use tensor::{Axis, Shape, ShapePattern, Tensor};

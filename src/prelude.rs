@@ -1,7 +1,7 @@
 //! The names that most programs need: `use skipgrad::prelude::*;`.
 
 pub use crate::{
-    At, Error, Result, Rng, Tensor,
+    At, Error, Precision, Result, Rng, Tensor,
     autograd::{Mode, State, Tape, Updates, Var},
     graph::ModuleExt,
     models::{DenseNet, Model, ModelOptions, ResNet},

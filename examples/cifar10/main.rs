@@ -31,7 +31,6 @@ use skipgrad::{
     models::ModelOptions,
     optim::Sgd,
     report::{self, Report},
-    train::evaluate,
 };
 use std::{error::Error, path::PathBuf, process::ExitCode};
 use training::{Recipe, Session};
@@ -124,8 +123,6 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     pictures::samples(&model, &test, &transform, &out.join("samples.svg"))?;
     println!("written to {}: history, curves, samples, checkpoints, weights, classes", out.display());
     training::write_report(Report::new(&model, &trainer, &evaluation), diagnosis.as_ref(), out)?;
-    let metrics = evaluate(&model, &evaluation)?;
-    println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)
 }
 

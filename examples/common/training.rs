@@ -3,6 +3,7 @@
 use crate::progress::Progress;
 use clap::{Args, ValueEnum};
 use skipgrad::{
+    Precision,
     data::Loader,
     nn::Module,
     optim::{Curve, Optimizer, Schedule},
@@ -41,6 +42,10 @@ pub(crate) struct TrainingOptions {
     /// Seed of all random numbers.
     #[arg(long)]
     seed: Option<u64>,
+    /// Type in which convolutions and linear layers multiply: f32, bf16, or auto for bf16 where the
+    /// processor has matrix units for it; f32 by default.
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Resume from the last checkpoint in `--out`. Options that are given again hold from now on.
     #[arg(long)]
     resume: bool,
@@ -206,7 +211,10 @@ impl<'a> Session<'a> {
             _ => options.schedule.unwrap_or(kind).schedule(options.lr.unwrap_or(lr), epochs * batches),
         };
         let smoothing = options.label_smoothing.or(saved.map(|saved| saved.label_smoothing));
-        Trainer::new(epochs, schedule).label_smoothing(smoothing.unwrap_or(recipe.label_smoothing))
+        let precision = options.precision.or(saved.map(|saved| saved.precision));
+        Trainer::new(epochs, schedule)
+            .label_smoothing(smoothing.unwrap_or(recipe.label_smoothing))
+            .precision(precision.unwrap_or_default())
     }
 }
 
@@ -252,8 +260,9 @@ pub(crate) fn write_report(
     }
     let path = folder.join(Report::FILE_NAME);
     println!("evaluating for the report ...");
-    report.write(&path)?;
+    let metrics = report.write(&path)?;
     println!("report: {}", path.display());
+    println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(())
 }
 

@@ -37,7 +37,7 @@ use skipgrad::{
     models::{self, Model, ModelOptions},
     optim::{Group, Sgd},
     report::{self, Report},
-    train::{History, evaluate},
+    train::History,
 };
 use std::{collections::BTreeMap, error::Error, path::PathBuf, process::ExitCode};
 use training::{Recipe, Session};
@@ -151,8 +151,6 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     println!("{} pictures could not be decoded", unreadable.len());
     write(options, &name, &*model, train.classes(), trainer.history())?;
     training::write_report(Report::new(&model, &trainer, &evaluation), diagnosis.as_ref(), &options.out)?;
-    let metrics = evaluate(&model, &evaluation)?;
-    println!("test accuracy {:.4} ({}/{})", metrics.accuracy(), metrics.top1, metrics.images);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use super::{
     scope::{Capture, FaultSite},
     state::StateRef,
 };
-use crate::{Rng, Shape, Tensor};
+use crate::{Precision, Rng, Shape, Tensor};
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -54,6 +54,7 @@ pub(super) enum Node {
 pub struct Tape {
     mode: Mode,
     recording: bool,
+    precision: Precision,
     rng: RefCell<Rng>,
     pub(super) nodes: RefCell<Vec<Node>>,
     pub(super) consumed: Cell<bool>,
@@ -101,6 +102,7 @@ impl Tape {
         Tape {
             mode,
             recording,
+            precision: Precision::F32,
             rng: RefCell::new(rng),
             nodes: RefCell::default(),
             consumed: Cell::new(false),
@@ -116,6 +118,16 @@ impl Tape {
     /// statistics), off for statistics in training mode without the memory of a recording.
     pub fn recording(self, on: bool) -> Tape {
         Tape { recording: on, ..self }
+    }
+
+    /// Sets the type in which the operations multiply; [`Precision::F32`] by default.
+    pub fn precision(self, precision: Precision) -> Tape {
+        Tape { precision, ..self }
+    }
+
+    /// Returns whether convolutions and linear layers multiply in bf16.
+    pub fn is_bf16(&self) -> bool {
+        self.precision.is_bf16()
     }
 
     /// Returns the mode.

@@ -25,7 +25,7 @@ impl Stage {
     /// Returns the constants that it keeps.
     pub(super) fn constants(&self) -> impl Iterator<Item = &Tensor> {
         let of_work = match &self.work {
-            Work::Linear { weight, bias } => vec![Some(weight), bias.as_ref()],
+            Work::Linear { weight, bias, .. } => vec![Some(weight), bias.as_ref()],
             Work::Norm { norm, .. } | Work::NormProduct { norm, .. } => {
                 vec![Some(&norm.scale), Some(&norm.shift)]
             }
@@ -52,7 +52,7 @@ pub(super) enum Work {
     /// The mean of each channel of an image.
     GlobalAvgPool,
     /// A matrix product with a constant weight, and perhaps a bias.
-    Linear { weight: Tensor, bias: Option<Tensor> },
+    Linear { weight: Tensor, bias: Option<Tensor>, is_bf16: bool },
     /// A concatenation along the channels.
     Concat,
     /// The same elements in another shape.
@@ -67,10 +67,11 @@ pub(super) struct Fused {
     pub(super) weights: Vec<Weights>,
 }
 
-/// Fuses the operations of a graph, and packs weights for the size of its input.
-pub(super) fn fuse(graph: &Graph) -> Result<Fused> {
+/// Fuses the operations of a graph, and packs weights for the size of its input, rounded if they
+/// are multiplied in bf16.
+pub(super) fn fuse(graph: &Graph, is_bf16: bool) -> Result<Fused> {
     let (readers, done) = (graph.readers(), vec![false; graph.nodes().len()]);
-    let mut fuser = Fuser { graph, readers, done, stages: vec![], convolutions: vec![] };
+    let mut fuser = Fuser { graph, is_bf16, readers, done, stages: vec![], convolutions: vec![] };
     for node in 0..graph.nodes().len() {
         if !fuser.done[node] {
             let stage = fuser.stage(node);
@@ -78,11 +79,13 @@ pub(super) fn fuse(graph: &Graph) -> Result<Fused> {
         }
     }
     let Fuser { stages, convolutions, .. } = fuser;
-    Ok(Fused { stages, weights: pack_all(convolutions)? })
+    Ok(Fused { stages, weights: pack_all(convolutions, is_bf16)? })
 }
 
 struct Fuser<'g> {
     graph: &'g Graph,
+    /// Whether convolutions and linear layers multiply in bf16.
+    is_bf16: bool,
     /// The nodes that read each node.
     readers: Vec<Vec<usize>>,
     /// Whether a node is part of a stage of an earlier node.
@@ -106,13 +109,15 @@ impl<'g> Fuser<'g> {
                 Some(norm) => self.norm(node, norm),
                 None => self.plain(node),
             },
-            Kind::Linear if n.shape().rank() == 2 => match (constant(inputs.get(1)), inputs.get(2)) {
-                (Some(weight), None) => of_first(Work::Linear { weight: weight.clone(), bias: None }),
-                (Some(weight), Some(Source::Constant(_, bias))) => {
-                    of_first(Work::Linear { weight: weight.clone(), bias: Some(bias.clone()) })
+            Kind::Linear if n.shape().rank() == 2 => {
+                let (is_bf16, bias) = (self.is_bf16, constant(inputs.get(2)).cloned());
+                match constant(inputs.get(1)).cloned() {
+                    Some(weight) if bias.is_some() == (inputs.len() > 2) => {
+                        of_first(Work::Linear { weight, bias, is_bf16 })
+                    }
+                    _ => self.plain(node),
                 }
-                _ => self.plain(node),
-            },
+            }
             Kind::MaxPool2d { .. } => of_first(Work::MaxPool { node }),
             Kind::AvgPool2d { .. } => of_first(Work::AvgPool { node }),
             Kind::GlobalAvgPool => of_first(Work::GlobalAvgPool),
@@ -197,7 +202,8 @@ impl<'g> Fuser<'g> {
     /// it, with the normalization folded in, and the node of that ReLU.
     fn product_after(&mut self, node: usize) -> Option<(usize, Folded, usize)> {
         let nodes = self.graph.nodes();
-        let conv = self.only_reader(node)?;
+        // The product with a normalization in front has no kernel in bf16.
+        let conv = self.only_reader(node).filter(|_| !self.is_bf16)?;
         let mut folded = self.folded(&nodes[conv])?;
         let of_conv = geometry(&nodes[conv], nodes[node].shape(), folded.weight.shape());
         let norm = self.only_reader(conv).filter(|_| is_product(&of_conv))?;

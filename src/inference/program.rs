@@ -9,7 +9,7 @@ use crate::{
     Result, Shape, Tensor,
     autograd::{Input, Kind},
     graph::{Graph, Source},
-    kernels::{self, ChannelView, ChannelViewMut, Gemm, Isa, NormRelu, Pool2d},
+    kernels::{self, ChannelView, ChannelViewMut, Conv2dGeometry, Engine, Gemm, Isa, NormRelu, Pool2d, bf16},
 };
 
 /// The memory of a run: a buffer for each slot.
@@ -201,7 +201,14 @@ impl Run<'_> {
             Work::GlobalAvgPool => {
                 kernels::global_avg_pool(isa, shape[0], shape.num_channels(), self.data(x), y);
             }
-            Work::Linear { weight, bias } => {
+            Work::Linear { weight, bias, is_bf16: true } => {
+                let [channels, outputs] = [weight.shape()[0], weight.shape()[1]];
+                let geometry = Conv2dGeometry::of_pixels(shape[0], channels, outputs);
+                let bias = bias.as_ref().map(Tensor::data);
+                let epilogue = bf16::Epilogue { bias, ..bf16::Epilogue::default() };
+                bf16::conv2d(Engine::active(), &geometry, self.data(x), weight.data(), epilogue, y);
+            }
+            Work::Linear { weight, bias, is_bf16: false } => {
                 let [channels, outputs] = [weight.shape()[0], weight.shape()[1]];
                 kernels::gemm(isa, Gemm::new(shape[0], outputs, channels), self.data(x), weight.data(), y);
                 if let Some(bias) = bias {

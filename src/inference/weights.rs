@@ -3,9 +3,10 @@
 
 use crate::{
     Result, Shape, Tensor,
-    kernels::{Algorithm, ChannelViewMut, Conv2dGeometry, Epilogue, Isa, Packing},
+    kernels::{Algorithm, Bf16, ChannelViewMut, Conv2dGeometry, Engine, Epilogue, Isa, Packing, bf16},
     ops::Affine,
 };
+use std::sync::Arc;
 
 /// The most memory that packed weights take, as a multiple of the weights. Winograd's algorithm for
 /// tiles of 4x4 packs four elements for one.
@@ -31,6 +32,8 @@ enum Form {
     Plain(Algorithm, Tensor),
     /// Packed once.
     Packed(Packing, Tensor),
+    /// Rounded to bf16, and packed once.
+    Bf16(Arc<[Bf16]>),
 }
 
 /// A convolution whose weights are not packed yet.
@@ -68,7 +71,10 @@ impl Folded {
 
 /// Packs the weights of all convolutions, each for its geometry. Where the fastest packings
 /// together would take more than [`BUDGET`] times the weights, some are replaced.
-pub(super) fn pack_all(convolutions: Vec<(Folded, Conv2dGeometry)>) -> Result<Vec<Weights>> {
+pub(super) fn pack_all(convolutions: Vec<(Folded, Conv2dGeometry)>, is_bf16: bool) -> Result<Vec<Weights>> {
+    if is_bf16 {
+        return Ok(convolutions.into_iter().map(round).collect());
+    }
     let isa = Isa::active();
     let packings = packings(isa, &convolutions);
     let pack = |((folded, geometry), packing): ((Folded, Conv2dGeometry), Option<Packing>)| {
@@ -86,6 +92,13 @@ pub(super) fn pack_all(convolutions: Vec<(Folded, Conv2dGeometry)>) -> Result<Ve
         Ok(Weights { shape, bias, form })
     };
     convolutions.into_iter().zip(packings).map(pack).collect()
+}
+
+/// Rounds and packs the weights of a convolution.
+fn round((folded, geometry): (Folded, Conv2dGeometry)) -> Weights {
+    let mut packed = vec![Bf16::default(); bf16::packed_len(&geometry)];
+    bf16::pack(&geometry, folded.weight.data(), &mut packed);
+    Weights { shape: *folded.weight.shape(), bias: folded.bias, form: Form::Bf16(packed.into()) }
 }
 
 /// Chooses the packing of each weight; `None` is a weight that is packed in every run.
@@ -137,8 +150,13 @@ impl Weights {
         relu: bool,
         y: &mut [f32],
     ) {
-        let epilogue = Epilogue { bias: self.bias.as_ref().map(Tensor::data), residual, relu };
+        let bias = self.bias.as_ref().map(Tensor::data);
+        let epilogue = Epilogue { bias, residual, relu };
         match &self.form {
+            Form::Bf16(w) => {
+                let epilogue = bf16::Epilogue { bias, residual, relu };
+                bf16::conv2d_packed(Engine::active(), geometry, x, w, epilogue, y);
+            }
             Form::Plain(algorithm, w) => {
                 algorithm.conv2d(Isa::active(), geometry, x, w.data(), epilogue, y);
             }
@@ -149,6 +167,7 @@ impl Weights {
     /// Computes the convolution of x into channels of a wider matrix. It has no bias.
     pub(super) fn conv2d_into(&self, geometry: &Conv2dGeometry, x: &[f32], y: ChannelViewMut<'_>) {
         match &self.form {
+            Form::Bf16(w) => bf16::conv2d_packed_into(Engine::active(), geometry, x, w, y),
             Form::Plain(algorithm, w) => {
                 algorithm.conv2d_into(Isa::active(), geometry, x, None, w.data(), y);
             }
@@ -166,7 +185,10 @@ impl Weights {
 
     /// Returns the bytes of memory.
     pub(super) fn bytes(&self) -> usize {
-        let (Form::Plain(_, w) | Form::Packed(_, w)) = &self.form;
-        w.bytes() + self.bias.as_ref().map_or(0, Tensor::bytes)
+        let weights = match &self.form {
+            Form::Plain(_, w) | Form::Packed(_, w) => w.bytes(),
+            Form::Bf16(w) => size_of_val(&w[..]),
+        };
+        weights + self.bias.as_ref().map_or(0, Tensor::bytes)
     }
 }

@@ -5,10 +5,13 @@ use super::{expect_vector, matmul::product};
 use crate::{
     Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Fault, Input, Kind, Op, Var},
-    kernels::{self, Gemm, Isa},
+    kernels::{self, Conv2dGeometry, Engine, Gemm, Isa, bf16},
 };
 
-struct Linear;
+struct Linear {
+    /// Whether operands are rounded to bf16.
+    is_bf16: bool,
+}
 
 impl Op for Linear {
     /// The input and the weight.
@@ -41,22 +44,41 @@ impl Op for Linear {
 
     fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, [Tensor; 2]) {
         let [x, weight] = [inputs[0], inputs[1]].map(|input| input.value().clone());
+        let bias = inputs.get(2).map(|bias| bias.value().data());
+        if self.is_bf16 {
+            let epilogue = bf16::Epilogue { bias, ..bf16::Epilogue::default() };
+            let y = Tensor::build(shape, |y| {
+                bf16::conv2d(Engine::active(), &as_conv2d(&x, &weight), x.data(), weight.data(), epilogue, y);
+            });
+            return (y, [x, weight]);
+        }
         let [rows, channels, outputs] = sizes(&x, &weight);
         let mut y = product(Gemm::new(rows, outputs, channels), &x, &weight, shape);
-        if let Some(bias) = inputs.get(2) {
-            kernels::add_bias_rows(Isa::active(), bias.value().data(), y.data_mut());
+        if let Some(bias) = bias {
+            kernels::add_bias_rows(Isa::active(), bias, y.data_mut());
         }
         (y, [x, weight])
     }
 
     fn backward(&self, [x, weight]: [Tensor; 2], dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
+        let bias = needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy));
+        if self.is_bf16 {
+            let (engine, geometry) = (Engine::active(), as_conv2d(&x, &weight));
+            let dx = |dx: &mut [f32]| {
+                bf16::conv2d_input_gradient(engine, &geometry, dy.data(), weight.data(), dx);
+            };
+            let dw =
+                |dw: &mut [f32]| bf16::conv2d_weight_gradient(engine, &geometry, x.data(), dy.data(), dw);
+            let dx = needs[0].then(|| Tensor::build(*x.shape(), dx));
+            return vec![dx, needs[1].then(|| Tensor::build(*weight.shape(), dw)), bias];
+        }
         let [rows, channels, outputs] = sizes(&x, &weight);
         let dx = Gemm::new(rows, channels, outputs).transpose_b();
         let dw = Gemm::new(channels, outputs, rows).transpose_a();
         vec![
             needs[0].then(|| product(dx, &dy, &weight, *x.shape())),
             needs[1].then(|| product(dw, &x, &dy, *weight.shape())),
-            needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy)),
+            bias,
         ]
     }
 
@@ -73,6 +95,12 @@ impl Op for Linear {
 /// Returns the numbers of rows, of input and of output channels.
 fn sizes(x: &Tensor, weight: &Tensor) -> [usize; 3] {
     [x.shape().num_rows(), weight.shape()[0], weight.shape()[1]]
+}
+
+/// Returns the geometry of the layer as a convolution of images of one pixel.
+fn as_conv2d(x: &Tensor, weight: &Tensor) -> Conv2dGeometry {
+    let [rows, channels, outputs] = sizes(x, weight);
+    Conv2dGeometry::of_pixels(rows, channels, outputs)
 }
 
 /// Returns the gradient of a bias, `[C]`: the sum of `dy` over all axes but the last.
@@ -106,7 +134,8 @@ impl<'t> Var<'t> {
     /// # Ok::<(), skipgrad::Error>(())
     /// ```
     pub fn linear(&self, weight: &Var<'t>, bias: Option<&Var<'t>>) -> Result<Var<'t>> {
-        Linear.apply(&[self, weight].into_iter().chain(bias).collect::<Vec<_>>())
+        Linear { is_bf16: self.tape().is_bf16() }
+            .apply(&[self, weight].into_iter().chain(bias).collect::<Vec<_>>())
     }
 }
 

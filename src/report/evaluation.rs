@@ -1,7 +1,7 @@
 //! What the network does with the test images, which the page shows.
 
 use crate::{
-    Result, Tensor,
+    Precision, Result, Tensor,
     data::{Batch, Loader},
     nn::Module,
     train::{Calibration, ConfusionMatrix, Metrics, confidence, for_each_batch, probability},
@@ -42,7 +42,12 @@ pub(super) struct Mistake {
 
 impl Evaluation {
     /// Evaluates a model on all images of a loader, and keeps this many mistakes.
-    pub(super) fn new(model: &dyn Module, loader: &Loader, mistakes: usize) -> Result<Evaluation> {
+    pub(super) fn new(
+        precision: Precision,
+        model: &dyn Module,
+        loader: &Loader,
+        mistakes: usize,
+    ) -> Result<Evaluation> {
         let mut evaluation = Evaluation {
             metrics: Metrics::default(),
             calibration: Calibration::new(BINS)?,
@@ -52,7 +57,7 @@ impl Evaluation {
             names: loader.dataset().classes().to_vec(),
         };
         let (mut predictions, mut labels) = (vec![], vec![]);
-        for_each_batch(model, loader, |batch, logits| {
+        for_each_batch(precision, model, loader, |batch, logits| {
             evaluation.metrics.add(logits, &batch.labels)?;
             evaluation.calibration.add(logits, &batch.labels)?;
             evaluation.add_mistakes(batch, logits, mistakes);
@@ -142,7 +147,8 @@ mod tests {
     fn mistakes_come_by_their_confidence() {
         let pixels = Tensor::new([5, 1, 1, 1], [0.9, 0.2, 1.0, 0.6, 0.0]).unwrap();
         let images = Images::new(pixels, vec![0, 1, 0, 1, 1], ["dark", "bright"]).unwrap();
-        let evaluate = |most| Evaluation::new(&model(), &Loader::new(images.clone(), 2), most).unwrap();
+        let loader = Loader::new(images.clone(), 2);
+        let evaluate = |most| Evaluation::new(Precision::F32, &model(), &loader, most).unwrap();
         let evaluation = evaluate(3);
         let found: Vec<_> = evaluation.mistakes.iter().map(|m| (m.index, m.label, m.class)).collect();
         assert_eq!(found, [(2, 0, 1), (4, 1, 0), (0, 0, 1)]);

@@ -28,6 +28,7 @@ pub(super) fn settings(report: &Report<'_>) -> Vec<(String, String)> {
     );
     row("micro-batches", settings.micro_batches.to_string());
     row("if not finite", debug(&settings.on_divergence));
+    row("precision", settings.precision.to_string());
     row("seed", settings.seed.to_string());
     for (name, info) in ["training", "test"].into_iter().zip(report.trainer.loaders()) {
         if let Some(info) = info {

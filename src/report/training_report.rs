@@ -1,7 +1,14 @@
 //! The report and its options.
 
 use super::{evaluation::Evaluation, mistakes, page};
-use crate::{Result, data::Loader, graph::grad_cam_layer, io, nn::Module, train::Trainer};
+use crate::{
+    Result,
+    data::Loader,
+    graph::grad_cam_layer,
+    io,
+    nn::Module,
+    train::{Metrics, Trainer},
+};
 use std::{
     fmt::{self, Display},
     path::Path,
@@ -103,21 +110,31 @@ impl<'a> Report<'a> {
     /// [`Error::UnknownModule`](crate::Error::UnknownModule) for a layer that the model does not
     /// have.
     pub fn to_html(&self) -> Result<String> {
-        let evaluation = Evaluation::new(self.model, self.test, self.num_mistakes)?;
+        Ok(self.evaluate()?.0)
+    }
+
+    /// Returns the page and the metrics that it shows.
+    fn evaluate(&self) -> Result<(String, Metrics)> {
+        let precision = self.trainer.settings().precision;
+        let evaluation = Evaluation::new(precision, self.model, self.test, self.num_mistakes)?;
         let layer = match &self.layer {
             Some(layer) => Some(layer.clone()),
             None => grad_cam_layer(self.model, &self.test.dataset().image_shape())?,
         };
         let explained = mistakes::explain(self.model, self.test, &evaluation, layer.as_deref())?;
-        Ok(page::page(self, &evaluation, &explained, layer.as_deref())?.into_string())
+        let page = page::page(self, &evaluation, &explained, layer.as_deref())?.into_string();
+        Ok((page, evaluation.metrics))
     }
 
-    /// Evaluates the model and writes the page, atomically.
+    /// Evaluates the model, in the precision of the training, writes the page, atomically, and
+    /// returns the metrics that it shows.
     ///
     /// # Errors
     /// As [`Report::to_html`], and [`Error::Io`](crate::Error::Io) if the file cannot be written.
-    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        io::write_atomically(path, self.to_html()?.as_bytes())
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<Metrics> {
+        let (page, metrics) = self.evaluate()?;
+        io::write_atomically(path, page.as_bytes())?;
+        Ok(metrics)
     }
 }
 

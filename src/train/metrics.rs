@@ -1,7 +1,7 @@
 //! Metrics of a classifier: accuracy, mean loss and confusion matrix.
 
 use crate::{
-    Error, Result, Tensor,
+    Error, Precision, Result, Tensor,
     data::{Batch, Loader},
     inference::{InferenceModel, InferenceOptions},
     nn::Module,
@@ -126,18 +126,39 @@ fn cross_entropy(row: &[f32], label: usize) -> f64 {
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
+    evaluate_in(Precision::F32, model, loader)
+}
+
+/// Evaluates a model as [`evaluate`], with convolutions and linear layers that multiply in this
+/// precision.
+///
+/// # Errors
+/// As [`evaluate`].
+///
+/// ```
+/// use skipgrad::{Precision, Rng, data::{Loader, SyntheticShapes}, models::ResNet};
+/// use skipgrad::train::{evaluate, evaluate_in};
+/// let test = Loader::new(SyntheticShapes::with_sizes(0, 10, 1)?.test(), 10);
+/// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
+/// let (f32, bf16) = (evaluate(&model, &test)?, evaluate_in(Precision::Bf16, &model, &test)?);
+/// assert!((f32.loss() - bf16.loss()).abs() < 0.01);
+/// # Ok::<(), skipgrad::Error>(())
+/// ```
+pub fn evaluate_in(precision: Precision, model: &dyn Module, loader: &Loader) -> Result<Metrics> {
     let mut metrics = Metrics::default();
-    for_each_batch(model, loader, |batch, logits| metrics.add(logits, &batch.labels))?;
+    for_each_batch(precision, model, loader, |batch, logits| metrics.add(logits, &batch.labels))?;
     metrics.unreadable = loader.num_samples().saturating_sub(metrics.images);
     log_unreadable("evaluation", metrics.unreadable, loader);
     Ok(metrics)
 }
 
-/// Compiles a model and calls `f` with every batch of a loader and the logits of its images.
+/// Compiles a model in a precision, and calls `f` with every batch of a loader and the logits of
+/// its images.
 ///
 /// # Errors
 /// Errors of the loader, of the model, and of `f`.
 pub(crate) fn for_each_batch(
+    precision: Precision,
     model: &dyn Module,
     loader: &Loader,
     mut f: impl FnMut(&Batch, &Tensor) -> Result<()>,
@@ -149,7 +170,7 @@ pub(crate) fn for_each_batch(
         let compiled = match compiled.take().filter(|compiled: &InferenceModel| compiled.fits(shape)) {
             Some(fitting) => compiled.insert(fitting),
             None => {
-                let options = InferenceOptions::new(&shape[1..]).batch_size(shape[0]);
+                let options = InferenceOptions::new(&shape[1..]).batch_size(shape[0]).precision(precision);
                 compiled.insert(InferenceModel::compile(model, &options)?)
             }
         };

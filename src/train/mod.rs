@@ -52,7 +52,7 @@ pub use history::{History, Record};
 pub(crate) use loader_info::LoaderInfo;
 #[cfg(feature = "report")]
 pub(crate) use metrics::for_each_batch;
-pub use metrics::{ConfusionMatrix, Metrics, evaluate};
+pub use metrics::{ConfusionMatrix, Metrics, evaluate, evaluate_in};
 pub use on_divergence::OnDivergence;
 pub use settings::{Change, Settings};
 pub use trainer::{Resumed, Trainer};

@@ -2,7 +2,7 @@
 
 use super::OnDivergence;
 use crate::{
-    Error, Result,
+    Error, Precision, Result,
     optim::{NamedSettings, Schedule, null_as_infinity},
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -31,6 +31,9 @@ pub struct Settings {
     /// What happens when a value is not finite.
     #[serde(default)]
     pub on_divergence: OnDivergence,
+    /// The type in which convolutions and linear layers multiply, also in evaluations.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 fn some_or_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
@@ -95,6 +98,7 @@ pub(super) struct Requested {
     pub(super) clip_norm: bool,
     pub(super) micro_batches: bool,
     pub(super) on_divergence: bool,
+    pub(super) precision: bool,
 }
 
 impl Requested {
@@ -106,6 +110,7 @@ impl Requested {
         clip_norm: true,
         micro_batches: true,
         on_divergence: true,
+        precision: true,
     };
 
     /// Returns the settings of a resumed training, those that were asked for and otherwise the
@@ -142,6 +147,7 @@ impl Requested {
             clip_norm if self.clip_norm;
             micro_batches if self.micro_batches;
             on_divergence if self.on_divergence;
+            precision if self.precision;
         }
         Ok((now, changes))
     }
@@ -179,6 +185,7 @@ mod tests {
             clip_norm: None,
             micro_batches: 1,
             on_divergence: OnDivergence::Stop,
+            precision: Precision::F32,
         }
     }
 
@@ -198,6 +205,7 @@ mod tests {
             clip_norm: Some(1.0),
             micro_batches: 2,
             on_divergence: OnDivergence::SkipStep { max_consecutive: 3 },
+            precision: Precision::Bf16,
             ..settings()
         };
         let (now, changes) = Requested::ALL.resume(&asked, &settings()).unwrap();
@@ -205,7 +213,15 @@ mod tests {
         let names: Vec<&str> = changes.iter().map(|change| &*change.name).collect();
         assert_eq!(
             names,
-            ["epochs", "schedule", "label_smoothing", "clip_norm", "micro_batches", "on_divergence"]
+            [
+                "epochs",
+                "schedule",
+                "label_smoothing",
+                "clip_norm",
+                "micro_batches",
+                "on_divergence",
+                "precision"
+            ]
         );
         assert_eq!(changes[3].to_string(), "clip_norm: None before, Some(1.0) now");
     }

@@ -3,8 +3,8 @@
 use crate::common::files::{before_tests, rust_files};
 use std::fmt::Write as _;
 
-/// A module, the modules it may import besides itself, and why no others. Errors and random numbers
-/// are everyone's; `kernels` is the crate below.
+/// A module, the modules it may import besides itself, and why no others. Errors, precisions and
+/// random numbers are everyone's; `kernels` is the crate below.
 const MODULES: [(&str, &[&str], &str); 16] = [
     ("cpu", &["kernels"], "what the processor has is asked of the kernels"),
     ("tensor", &["kernels"], "a tensor is elements in memory and knows nothing of gradients"),

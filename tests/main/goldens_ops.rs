@@ -4,7 +4,7 @@
 
 use crate::common::{compare::distance, golden::tensors, rows};
 use skipgrad::{
-    Result, Rng, Tensor,
+    Precision, Result, Rng, Tensor,
     autograd::{Layout, NamedTensors, Tape, Var},
     ops::{BatchNorm, Conv2dOptions, Moments, Padding, Pool2dOptions, Targets},
 };
@@ -58,14 +58,32 @@ fn operation(case: &str) -> &str {
     case.split('/').next().unwrap_or(case)
 }
 
+/// The largest distance of what is multiplied in bf16. Two roundings to 8 bits change a product by
+/// 2^-8 at most, and the products of a sum are together a few times as large as the largest sum.
+const BF16_TOLERANCE: f64 = 4.0 / 256.0;
+
+#[test]
+fn conv2d_in_bf16() -> Result<()> {
+    every_case_in(Precision::Bf16, "conv2d", 14)
+}
+
+#[test]
+fn linear_in_bf16() -> Result<()> {
+    every_case_in(Precision::Bf16, "linear", 1)
+}
+
 /// Computes all cases of an operation.
 fn every_case(name: &str, count: usize) -> Result<()> {
+    every_case_in(Precision::F32, name, count)
+}
+
+fn every_case_in(precision: Precision, name: &str, count: usize) -> Result<()> {
     let golden = tensors("ops.safetensors");
     let cases: Vec<&str> = cases(&golden).filter(|case| operation(case) == name).collect();
     assert_eq!(cases.len(), count);
     let mut failures = vec![];
     for case in cases {
-        failures.extend(compare(&golden, case)?);
+        failures.extend(compare(&golden, case, precision)?);
     }
     assert!(failures.is_empty(), "{failures:#?}");
     Ok(())
@@ -81,11 +99,11 @@ fn layout(name: &str, rank: usize) -> Layout {
 }
 
 /// Computes a case and says what is too far away.
-fn compare(golden: &NamedTensors, case: &str) -> Result<Vec<String>> {
+fn compare(golden: &NamedTensors, case: &str, precision: Precision) -> Result<Vec<String>> {
     let prefix = format!("{case}/");
     let of_case: BTreeMap<&str, &Tensor> =
         golden.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor))).collect();
-    let tape = Tape::train(Rng::seed(0));
+    let tape = Tape::train(Rng::seed(0)).precision(precision);
     // Inputs are what the file has a gradient for, besides the output.
     let mut inputs: BTreeMap<&str, Var> = BTreeMap::new();
     for (&name, tensor) in &of_case {
@@ -107,9 +125,10 @@ fn compare(golden: &NamedTensors, case: &str) -> Result<Vec<String>> {
     }
     let expected = of_case.keys().filter(|name| name.starts_with("after/")).count() + 1 + inputs.len();
     assert_eq!(computed.len(), expected, "{case}: all results are compared");
+    let tolerance = if precision == Precision::Bf16 { BF16_TOLERANCE } else { TOLERANCE };
     let far = |(name, tensor): (String, Tensor)| {
         let distance = distance(&tensor, of_case[name.as_str()]);
-        (distance.is_nan() || distance > TOLERANCE).then(|| format!("{case}/{name}: {distance:e} away"))
+        (distance.is_nan() || distance > tolerance).then(|| format!("{case}/{name}: {distance:e} away"))
     };
     Ok(computed.into_iter().filter_map(far).collect())
 }

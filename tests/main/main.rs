@@ -8,6 +8,7 @@ mod common;
 
 mod architecture;
 mod before_training;
+mod bf16;
 mod checkpoint;
 mod data;
 mod determinism;

@@ -11,7 +11,7 @@
 //! with w rotated by 180 degrees, dw is x correlated with dy, and db is the sum of dy over all
 //! pixels. The arithmetic is that of
 //! [`kernels::conv2d`](crate::kernels::conv2d) and its two gradients, or Winograd's, see
-//! [`Algorithm`].
+//! [`Algorithm`], or that of [`kernels::bf16`](crate::kernels::bf16).
 
 mod options;
 
@@ -19,7 +19,7 @@ use super::{Moments, expect_vector, linear::column_sums};
 use crate::{
     Result, Shape, Tensor,
     autograd::{Cost, Fault, Input, Kind, Op, Saved, Var, apply_with},
-    kernels::{Conv2dGeometry, Epilogue, Isa},
+    kernels::{self, Conv2dGeometry, Engine, Epilogue, Isa, bf16},
 };
 
 pub use crate::kernels::Algorithm;
@@ -29,6 +29,8 @@ struct Conv2d {
     options: Conv2dOptions,
     /// Whether the mean and the variance of each channel of the output are computed, too.
     takes_moments: bool,
+    /// Whether operands are rounded to bf16.
+    is_bf16: bool,
 }
 
 /// What backward needs.
@@ -61,34 +63,28 @@ impl Op for Conv2d {
 
     fn forward(&self, inputs: &[Input<'_>], shape: Shape) -> (Tensor, Context) {
         let (x, w) = (inputs[0].value(), inputs[1].value());
-        let (algorithm, isa) = (self.options.algorithm, Isa::active());
         let geometry = self.geometry(x.shape(), w.shape());
-        let is_winograd = algorithm.takes_norm(&geometry);
-        let taken = if is_winograd { "Winograd's algorithm" } else { "the direct algorithm" };
-        log::debug!("conv2d of {} with {} uses {taken}", x.shape(), w.shape());
+        log::debug!("conv2d of {} with {} uses {}", x.shape(), w.shape(), self.algorithm_name(&geometry));
         let bias = inputs.get(2).map(|bias| bias.value().data());
-        let epilogue = Epilogue { bias, ..Epilogue::default() };
         let mut moments = None;
-        let y = Tensor::build(shape, |y| match self.takes_moments {
-            true => {
-                moments = Some(algorithm.conv2d_moments(isa, &geometry, x.data(), w.data(), epilogue, y));
-            }
-            false => algorithm.conv2d(isa, &geometry, x.data(), w.data(), epilogue, y),
-        });
+        let y = Tensor::build(shape, |y| moments = self.compute(&geometry, x.data(), w.data(), bias, y));
         (y, Context { x: inputs[0].save(), w: w.clone(), geometry, moments })
     }
 
     fn backward(&self, context: Context, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
         let Context { x, w, geometry, .. } = context;
-        let (algorithm, isa) = (self.options.algorithm, Isa::active());
+        let (algorithm, isa, engine) = (self.options.algorithm, Isa::active(), Engine::active());
         let dx = needs[0].then(|| {
-            Tensor::build(*x.shape(), |dx| {
-                algorithm.input_gradient(isa, &geometry, dy.data(), w.data(), dx);
+            Tensor::build(*x.shape(), |dx| match self.is_bf16 {
+                true => bf16::conv2d_input_gradient(engine, &geometry, dy.data(), w.data(), dx),
+                false => algorithm.input_gradient(isa, &geometry, dy.data(), w.data(), dx),
             })
         });
         let dw = needs[1].then(|| {
-            Tensor::build(*w.shape(), |dw| {
-                algorithm.weight_gradient(isa, &geometry, x.value().data(), dy.data(), dw);
+            let x = x.value();
+            Tensor::build(*w.shape(), |dw| match self.is_bf16 {
+                true => bf16::conv2d_weight_gradient(engine, &geometry, x.data(), dy.data(), dw),
+                false => algorithm.weight_gradient(isa, &geometry, x.data(), dy.data(), dw),
             })
         });
         vec![dx, dw, needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy))]
@@ -111,6 +107,37 @@ impl Op for Conv2d {
 }
 
 impl Conv2d {
+    /// Computes the output and, if they are wanted, its moments.
+    fn compute(
+        &self,
+        geometry: &Conv2dGeometry,
+        x: &[f32],
+        w: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+    ) -> Option<MeanAndVariance> {
+        let (algorithm, isa) = (self.options.algorithm, Isa::active());
+        if self.is_bf16 {
+            let epilogue = bf16::Epilogue { bias, ..bf16::Epilogue::default() };
+            bf16::conv2d(Engine::active(), geometry, x, w, epilogue, y);
+            return self.takes_moments.then(|| kernels::moments(isa, y, geometry.out_channels));
+        }
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        if self.takes_moments {
+            return Some(algorithm.conv2d_moments(isa, geometry, x, w, epilogue, y));
+        }
+        algorithm.conv2d(isa, geometry, x, w, epilogue, y);
+        None
+    }
+
+    fn algorithm_name(&self, geometry: &Conv2dGeometry) -> &'static str {
+        match self.is_bf16 {
+            true => "bf16",
+            false if self.options.algorithm.takes_norm(geometry) => "Winograd's algorithm",
+            false => "the direct algorithm",
+        }
+    }
+
     /// Returns the geometry of an input and a weight that [`Op::output_shape`] accepted.
     fn geometry(&self, x: &Shape, w: &Shape) -> Conv2dGeometry {
         match self.options.geometry(x, w) {
@@ -148,7 +175,8 @@ impl<'t> Var<'t> {
         options: &Conv2dOptions,
     ) -> Result<Var<'t>> {
         let inputs: Vec<&Var<'t>> = [self, weight].into_iter().chain(bias).collect();
-        Conv2d { options: *options, takes_moments: false }.apply(&inputs)
+        let is_bf16 = self.tape().is_bf16();
+        Conv2d { options: *options, takes_moments: false, is_bf16 }.apply(&inputs)
     }
 
     /// Computes [`Var::conv2d`] and the moments of each channel of the result, which are taken
@@ -174,7 +202,7 @@ impl<'t> Var<'t> {
         options: &Conv2dOptions,
     ) -> Result<(Var<'t>, Moments)> {
         let inputs: Vec<&Var<'t>> = [self, weight].into_iter().chain(bias).collect();
-        let op = Conv2d { options: *options, takes_moments: true };
+        let op = Conv2d { options: *options, takes_moments: true, is_bf16: self.tape().is_bf16() };
         let (y, moments) = apply_with(op, &inputs, |context| context.moments.clone())?;
         let (channels, count) = (Shape::new(&[y.shape().num_channels()])?, y.shape().num_rows());
         // A meta pass computes no moments.

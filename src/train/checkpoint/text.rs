@@ -148,6 +148,7 @@ mod tests {
         *,
     };
     use crate::{
+        Precision,
         optim::{Curve, Schedule},
         train::{OnDivergence, Record, loader_info::LoaderInfo},
     };
@@ -162,6 +163,7 @@ mod tests {
             clip_norm: Some(1.5),
             micro_batches: 2,
             on_divergence: OnDivergence::Stop,
+            precision: Precision::Bf16,
         }
     }
 

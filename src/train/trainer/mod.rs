@@ -14,7 +14,7 @@ use super::{
     settings::Requested,
 };
 use crate::{
-    Result,
+    Precision, Result,
     data::Loader,
     nn::Module,
     optim::{NamedSettings, Optimizer, Schedule},
@@ -81,6 +81,7 @@ impl Trainer {
             clip_norm: None,
             micro_batches: 1,
             on_divergence: OnDivergence::Stop,
+            precision: Precision::F32,
         };
         Trainer::create(settings, Requested::default())
     }
@@ -170,6 +171,14 @@ impl Trainer {
     pub fn on_divergence(mut self, policy: OnDivergence) -> Trainer {
         self.settings.on_divergence = policy;
         self.requested.on_divergence = true;
+        self
+    }
+
+    /// Sets the type in which convolutions and linear layers multiply, in training and in its
+    /// evaluations; [`Precision::F32`] by default.
+    pub fn precision(mut self, precision: Precision) -> Trainer {
+        self.settings.precision = precision;
+        self.requested.precision = true;
         self
     }
 

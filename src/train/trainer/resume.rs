@@ -26,11 +26,11 @@ impl Trainer {
     ///
     /// Settings that were asked for hold from now on, and the result says which of them differ
     /// from the checkpoint's: the number of epochs and the schedule in any case, and those of
-    /// [`Trainer::label_smoothing`], [`Trainer::clip_norm`], [`Trainer::micro_batches`] and
-    /// [`Trainer::on_divergence`] if they were called. What was not asked for is as in the
-    /// checkpoint. A trainer [with the checkpoint's settings](Trainer::with_settings) changes
-    /// nothing. The optimizer goes on with the settings that it has, and the result says which of
-    /// them differ.
+    /// [`Trainer::label_smoothing`], [`Trainer::clip_norm`], [`Trainer::micro_batches`],
+    /// [`Trainer::on_divergence`] and [`Trainer::precision`] if they were called. What was not
+    /// asked for is as in the checkpoint. A trainer [with the checkpoint's
+    /// settings](Trainer::with_settings) changes nothing. The optimizer goes on with the settings
+    /// that it has, and the result says which of them differ.
     ///
     /// The loaders are compared by [`Trainer::run`]. A training loader of other sizes, another
     /// order (seed, [`shuffle`](crate::data::Loader::shuffle),

@@ -10,7 +10,7 @@ use crate::{
     ops::Targets,
     optim::Optimizer,
     train::{
-        Event, Metrics, Outcome, Position, Record, Settings, Step, checkpoint::Sums, evaluate,
+        Event, Metrics, Outcome, Position, Record, Settings, Step, checkpoint::Sums, evaluate_in,
         metrics::log_unreadable, weights_hash,
     },
 };
@@ -60,7 +60,8 @@ impl Run<'_> {
             return Ok(None);
         }
         let start = Instant::now();
-        let metrics = evaluate(&*self.model, self.test)?;
+        let precision = self.trainer.settings.precision;
+        let metrics = evaluate_in(precision, &*self.model, self.test)?;
         self.trainer.evaluation = start.elapsed();
         self.check_test_loss(&metrics)?;
         let record = self.finish_epoch(&metrics);
@@ -202,7 +203,7 @@ fn gradients(
         } else {
             batch.images.slice_rows(i * size..i * size + labels.len())?
         };
-        let tape = Tape::train(rng.split());
+        let tape = Tape::train(rng.split()).precision(settings.precision);
         let logits = tape.input(pixels).apply(model)?;
         let targets = Targets::classes(labels).smoothed(settings.label_smoothing);
         let weight = labels.len() as f32 / images as f32;
