@@ -56,9 +56,13 @@ pub(super) struct MapAxis {
 
 impl MapAxis {
     pub(super) fn new(axis: &Axis, size: usize) -> MapAxis {
-        let origin = axis.offsets.iter().copied().min().unwrap_or(0);
+        // A tap that reads zeros for all outputs may as well be just outside, which bounds the map.
+        let reach = axis.grid.saturating_sub(1).saturating_mul(axis.step) as isize;
+        let offsets: Vec<isize> =
+            axis.offsets.iter().map(|&at| at.clamp(-reach - 1, size as isize)).collect();
+        let origin = offsets.iter().copied().min().unwrap_or(0);
         let (mut starts, mut taps) = (vec![], vec![]);
-        for offset in &axis.offsets {
+        for offset in offsets {
             let distance = (offset - origin) as usize;
             let start = origin + (distance % axis.step) as isize;
             let phase = starts.iter().position(|&other| other == start).unwrap_or_else(|| {

@@ -133,6 +133,14 @@ fn bf16_conv2d_of_several_windows_and_columns_is_as_the_oracle_says() {
     check(&square(3, 30, [3, 16], 7, 2, 3));
     check(&Conv2dGeometry { groups: 4, ..square(2, 9, [96, 80], 3, 1, 1) });
     check(&square(70, 1, [65, 10], 1, 1, 0));
+    check(&square(0, 5, [3, 4], 3, 1, 1));
+    // Most taps read zeros only, at a distance that no map could have.
+    check(&Conv2dGeometry {
+        padding: [[1 << 40; 2]; 2],
+        dilation: [1 << 40; 2],
+        ..square(2, 5, [2, 3], 3, 1, 0)
+    });
+    check(&Conv2dGeometry { padding: [[7; 2]; 2], dilation: [5, 7], ..square(2, 5, [2, 3], 3, 2, 0) });
 }
 
 #[test]

@@ -190,6 +190,9 @@ impl<'a, T: Element> Product<'a, T> {
 
 /// Divides the outputs into windows whose transposed maps fit the cache, by their sizes alone.
 fn windows<T: Element>(map: &Map<'_, T>, images: usize, lines: usize, channels: usize) -> Vec<Window> {
+    if images == 0 {
+        return vec![];
+    }
     let image = map.all_positions(&Window { images: 0..1, lines: 0..lines }) * channels.max(1);
     if image <= MAP {
         let split = Split::new(images, 1, MAP / image, 1);
