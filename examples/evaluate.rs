@@ -11,13 +11,13 @@
 
 use clap::Parser;
 use skipgrad::{
-    Rng,
+    Precision, Rng,
     autograd::Tape,
     data::{Cifar10, Compose, Loader, Normalize, Preset, SyntheticShapes},
     io,
     models::{self, ModelOptions},
     nn::Module,
-    train::evaluate,
+    train::evaluate_in,
 };
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
@@ -39,6 +39,9 @@ struct Options {
     /// Standard deviations of red, green and blue.
     #[arg(long, value_delimiter = ',', requires = "mean")]
     std: Vec<f32>,
+    /// Type in which convolutions and linear layers multiply: f32, bf16 or auto.
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Print the logits of the first image, too.
     #[arg(long)]
     logits: bool,
@@ -67,10 +70,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if options.logits
         && let Some(batch) = loader.epoch(0)?.next()
     {
-        let tape = Tape::eval();
+        let tape = Tape::eval().precision(options.precision);
         println!("logits {}", model.forward(&tape.input(batch?.images.slice_rows(0..1)?))?.value());
     }
-    let metrics = evaluate(&model, &loader)?;
+    let metrics = evaluate_in(options.precision, &model, &loader)?;
     println!("top1 {}/{}", metrics.top1, metrics.images);
     println!("top5 {}/{}", metrics.top5, metrics.images);
     println!("loss {:.6}", metrics.loss());

@@ -7,13 +7,14 @@
 //! CIFAR-10, where they do a little worse than on the original images (8103 of 10000 are right).
 
 use skipgrad::{
-    Result, Rng, Tensor,
+    Precision, Result, Rng, Tensor,
     autograd::Tape,
     data::{Cifar10, Compose, Loader, Normalize},
+    inference::{InferenceModel, InferenceOptions},
     io,
     models::ResNet,
     nn::Module,
-    train::evaluate,
+    train::{Metrics, evaluate},
 };
 use std::{env, path::PathBuf};
 
@@ -59,19 +60,24 @@ const LOSS: f32 = 0.878_796;
 const FIRST_LOGITS: [f32; 10] =
     [-3.38923, 8.09352, -2.69378, -0.7454, -2.23342, -0.29999, -3.28063, -1.54821, -2.99338, 9.09839];
 
-#[test]
-fn the_published_resnet20_is_as_good_as_in_pytorch() -> Result<()> {
-    let test = "the_published_resnet20_is_as_good_as_in_pytorch";
+/// Returns the published network and the test images, if they are at hand.
+fn published(test: &str) -> Result<Option<(ResNet, Loader)>> {
     let (Some(folder), Some(weights)) = (path("SKIPGRAD_CIFAR10", test), path("SKIPGRAD_RESNET20", test))
     else {
-        return Ok(());
+        return Ok(None);
     };
     let mut model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
     io::load(&mut model, weights)?;
     // The weights were trained with the normalization of ImageNet.
     let normalize = Normalize::imagenet();
     let images = Cifar10::open(folder)?.test();
-    let loader = Loader::new(images, 250).transform(Compose::new().then(normalize));
+    Ok(Some((model, Loader::new(images, 250).transform(Compose::new().then(normalize)))))
+}
+
+#[test]
+fn the_published_resnet20_is_as_good_as_in_pytorch() -> Result<()> {
+    let test = "the_published_resnet20_is_as_good_as_in_pytorch";
+    let Some((model, loader)) = published(test)? else { return Ok(()) };
 
     let first: Tensor = loader.epoch(0)?.next().expect("a batch")?.images.slice_rows(0..1)?;
     let tape = Tape::eval();
@@ -86,5 +92,31 @@ fn the_published_resnet20_is_as_good_as_in_pytorch() -> Result<()> {
     assert!(metrics.top5.abs_diff(TOP5) <= 3, "top-5 {}, expected {TOP5}", metrics.top5);
     assert!((metrics.loss() - LOSS).abs() < 1e-3, "loss {}, expected {LOSS}", metrics.loss());
     println!("top1 {} top5 {} loss {:.6}", metrics.top1, metrics.top5, metrics.loss());
+    Ok(())
+}
+
+#[test]
+fn the_published_resnet20_is_as_good_in_bf16() -> Result<()> {
+    let Some((model, loader)) = published("the_published_resnet20_is_as_good_in_bf16")? else {
+        return Ok(());
+    };
+    let compile = |precision| {
+        InferenceModel::compile(
+            &model,
+            &InferenceOptions::new([32, 32, 3]).batch_size(250).precision(precision),
+        )
+    };
+    let (in_f32, in_bf16) = (compile(Precision::F32)?, compile(Precision::Bf16)?);
+    let (mut metrics, mut differing) = (Metrics::default(), 0);
+    for batch in loader.epoch(0)? {
+        let batch = batch?;
+        let [expected, logits] = [in_f32.run(&batch.images)?, in_bf16.run(&batch.images)?];
+        metrics.add(&logits, &batch.labels)?;
+        differing += expected.argmax().iter().zip(logits.argmax()).filter(|(a, b)| **a != *b).count();
+    }
+    println!("top1 {} of {} in bf16, {differing} predictions differ", metrics.top1, metrics.images);
+    assert_eq!(metrics.images, 10_000);
+    assert!(metrics.top1.abs_diff(TOP1) <= 30, "top-1 {}, expected {TOP1}", metrics.top1);
+    assert!(differing <= 200, "{differing} predictions differ from those in f32");
     Ok(())
 }
