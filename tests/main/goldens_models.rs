@@ -2,13 +2,13 @@
 //! hold.
 
 use crate::common::{
-    compare::assert_close,
+    compare::{assert_close, distance},
     golden::{below, tensors, tensors_below},
     hash::fnv1a,
     rows,
 };
 use skipgrad::{
-    Result, Rng, Tensor,
+    Precision, Result, Rng, Tensor,
     autograd::{NamedTensors, State, StateRef, Tape, Updates},
     blocks::{BasicBlock, Bottleneck, DenseBlock, DenseLayer, ShortcutKind, Transition},
     inference::{InferenceModel, InferenceOptions},
@@ -335,4 +335,32 @@ rows! {
     resnet50d => ("x4", 64),
     resnetv2_18 => ("x0", 64),
     wrn16_4 => ("x0", 32),
+}
+
+/// In bf16, a network is as far from the definition as PyTorch's is under autocast, up to half as
+/// much again, and not farther than both together from PyTorch's.
+#[test]
+fn bf16_is_as_near_as_autocast() {
+    for (name, input) in [("resnet20", "x29"), ("resnet18_cifar", "x2")] {
+        let exact = tensors_below("models.safetensors", &format!("{name}/"));
+        let autocast = tensors_below("autocast.safetensors", &format!("{name}/"));
+        let mut model = models::build(name, &ModelOptions::classes(10), &mut Rng::seed(0)).unwrap();
+        model.import(by_rule(name, &model)).unwrap();
+        for (mode, tape) in [("eval", Tape::eval().recording(true)), ("train", Tape::train(Rng::seed(0)))] {
+            let tape = tape.precision(Precision::Bf16);
+            let x = tape.watch(rule(input, &[2, 32, 32, 3]));
+            let y = model.forward(&x).unwrap();
+            let updates = y.cross_entropy(&[3, 7][..]).unwrap().backward().unwrap();
+            let found = [("logits", y.value().clone()), ("dx_norm", norm(updates.grad_of(&x).unwrap()))];
+            for (tensor, found) in found {
+                let key = format!("{mode}/{tensor}");
+                let theirs = distance(&autocast[&key], &exact[&key]);
+                let (ours, between) = (distance(&found, &exact[&key]), distance(&found, &autocast[&key]));
+                println!("{name}/{key}: ours {ours:.1e}, autocast's {theirs:.1e}, between {between:.1e}");
+                // A norm is one number, which may be right by chance.
+                let theirs = if tensor == "dx_norm" { theirs.max(0.01) } else { theirs };
+                assert!(ours <= 1.5 * theirs && between <= 2.5 * theirs, "{name}/{key}");
+            }
+        }
+    }
 }

@@ -115,7 +115,7 @@ fn check(sizes: &Conv2dGeometry) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bf16_conv2d_is_as_the_oracle_says(sizes in f32_tests::geometry()) {
