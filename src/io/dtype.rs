@@ -1,9 +1,9 @@
 //! Element types of tensors in weights files, and their conversion to `f32`.
 
-use super::half::{bf16_to_f32, f16_to_f32};
+use super::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use crate::{Result, Shape, Tensor};
 
-/// An element type that weights files are read from.
+/// An element type of weights files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DType {
     F32,
@@ -26,6 +26,18 @@ impl DType {
             DType::Bf16 => convert(shape, bytes, |b| bf16_to_f32(u16::from_le_bytes(b))),
             DType::F64 => convert(shape, bytes, |b| f64::from_le_bytes(b) as f32),
             DType::I64 => convert(shape, bytes, |b| i64::from_le_bytes(b) as f32),
+        }
+    }
+
+    /// Converts the elements of a tensor, rounded, to little-endian bytes.
+    pub(super) fn to_bytes(self, tensor: &Tensor) -> Vec<u8> {
+        let elements = tensor.data().iter();
+        match self {
+            DType::F32 => elements.flat_map(|x| x.to_le_bytes()).collect(),
+            DType::F16 => elements.flat_map(|&x| f32_to_f16(x).to_le_bytes()).collect(),
+            DType::Bf16 => elements.flat_map(|&x| f32_to_bf16(x).to_le_bytes()).collect(),
+            DType::F64 => elements.flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+            DType::I64 => elements.flat_map(|&x| (x as i64).to_le_bytes()).collect(),
         }
     }
 

@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 
 /// The library whose names a weights file has.
 ///
-/// [`load`](super::load) recognizes all of them, also mixed; [`save_as`](super::save_as) writes
-/// one.
+/// [`load`](super::load) recognizes all of them, also mixed; [`SaveOptions`](super::SaveOptions)
+/// writes one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyStyle {
@@ -149,7 +149,7 @@ impl KeyStyle {
             (None, _) => {
                 let expected = "a style that names every tensor of the model";
                 let found = format_args!("{self:?}, which has no name for {key}");
-                Err(Error::argument("save_as", "style", expected, found))
+                Err(Error::argument("save", "key_style", expected, found))
             }
         }
     }

@@ -3,7 +3,7 @@
 //! [`save`] and [`load`] are for the state of a model; [`read`] and [`write()`] are for any named
 //! tensors. Files have torchvision's names and layouts, so that PyTorch reads what is written here,
 //! and the other way round. [`load`] also understands the names of the libraries of [`KeyStyle`],
-//! and [`save_as`] writes them.
+//! and [`SaveOptions`] writes them.
 //!
 //! Files are untrusted input: reading one never runs code and never panics, and one that is
 //! rejected takes at most twice its size and 1 MiB of memory.
@@ -48,7 +48,7 @@ pub use key_map::KeyStyle;
 pub use kind::FileKind;
 pub use load::{LoadOptions, LoadReport};
 pub use safetensors::write;
-pub use save::{save, save_as};
+pub use save::{SaveOptions, save};
 pub use weights_file::WeightsFile;
 
 pub(crate) use kind::head;

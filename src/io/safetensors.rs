@@ -37,11 +37,25 @@ const BYTES_PER_ITEM: u64 = 64;
 /// the names and the metadata need a header of more than 100 MB, or if the name of the file is that
 /// of another format, such as `.pth`, in which other programs would then misread it.
 pub fn write(path: impl AsRef<Path>, tensors: &NamedTensors, metadata: &Metadata) -> Result<()> {
+    write_as(DType::F32, path, tensors, metadata)
+}
+
+/// Writes as [`write()`], with elements of a type.
+pub(super) fn write_as(
+    dtype: DType,
+    path: impl AsRef<Path>,
+    tensors: &NamedTensors,
+    metadata: &Metadata,
+) -> Result<()> {
     let path = path.as_ref();
     check_extension(path)?;
+    if dtype == DType::F16 {
+        check_range(tensors)?;
+    }
     let metadata = (!metadata.is_empty()).then(|| metadata.clone().into_iter().collect());
-    let bytes = safetensors::serialize(tensors.iter().map(|(name, t)| (name, TensorView(t))), metadata)
-        .map_err(|e| Error::argument("write", "tensors", "names and metadata that fit a header", e))?;
+    let bytes =
+        safetensors::serialize(tensors.iter().map(|(name, t)| (name, TensorView(t, dtype))), metadata)
+            .map_err(|e| Error::argument("write", "tensors", "names and metadata that fit a header", e))?;
     write_atomically(path, &bytes)
 }
 
@@ -180,23 +194,38 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
+/// Checks that no finite element becomes infinite in f16.
+fn check_range(tensors: &NamedTensors) -> Result<()> {
+    for (name, tensor) in tensors {
+        if let Some(x) = tensor.data().iter().find(|x| x.is_finite() && x.abs() >= 65520.0) {
+            let found = format_args!("{x} in {name}");
+            return Err(Error::argument("save", "tensors", "elements of at most 65504, for f16", found));
+        }
+    }
+    Ok(())
+}
+
 /// A tensor as the format's own library writes it.
-struct TensorView<'a>(&'a Tensor);
+struct TensorView<'a>(&'a Tensor, DType);
 
 impl View for TensorView<'_> {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        match self.1 {
+            DType::F32 => Dtype::F32,
+            DType::F16 => Dtype::F16,
+            DType::Bf16 => Dtype::BF16,
+            DType::F64 => Dtype::F64,
+            DType::I64 => Dtype::I64,
+        }
     }
     fn shape(&self) -> &[usize] {
         self.0.shape()
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = Vec::with_capacity(self.data_len());
-        self.0.data().iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
-        bytes.into()
+        self.1.to_bytes(self.0).into()
     }
     fn data_len(&self) -> usize {
-        size_of_val(self.0.data())
+        self.0.data().len() * self.1.size()
     }
 }
 

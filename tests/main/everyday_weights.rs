@@ -5,7 +5,7 @@ use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{NamedTensors, Param, State, StateMut, StateRef},
     data::{Normalize, Preset, write_class_names},
-    io::{self, KeyStyle, LoadOptions, Metadata, WeightsFile},
+    io::{self, KeyStyle, LoadOptions, Metadata, SaveOptions, WeightsFile},
     models::{self, ModelOptions, ResNet, ResNetConfig},
 };
 use std::{fs, path::Path};
@@ -245,7 +245,7 @@ fn names_of_other_formats_are_refused() -> Result<()> {
         let safetensors = path.with_extension("safetensors").display().to_string();
         for result in [
             io::save(&model, &path),
-            io::save_as(&model, &path, KeyStyle::Timm),
+            SaveOptions::new().key_style(KeyStyle::Timm).save(&model, &path),
             io::write(&path, &model.export(), &Metadata::new()),
         ] {
             let error = result.unwrap_err();
@@ -297,7 +297,7 @@ fn the_preset_follows_from_the_weights() -> Result<()> {
     let path = folder.path().join("weights.safetensors");
     let save = |classes: usize, style| {
         let model = models::build("resnetv2_18", &ModelOptions::classes(classes), &mut Rng::seed(0))?;
-        io::save_as(&*model, &path, style)
+        SaveOptions::new().key_style(style).save(&*model, &path)
     };
     save(1000, KeyStyle::Timm)?;
     assert_eq!(Preset::for_weights(&path)?, Preset::imagenet());

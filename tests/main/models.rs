@@ -5,7 +5,7 @@ use skipgrad::{
     Error, Result, Rng, Shape, Tensor,
     autograd::{State, StateRef, Tape},
     blocks::{ResBlock, ResidualUnit, StemKind},
-    io::{self, KeyStyle, WeightsFile},
+    io::{KeyStyle, SaveOptions, WeightsFile},
     models::{self, DenseNet, DenseNetConfig, Model, ModelOptions, ResNet, ResNetConfig},
     nn::Module,
 };
@@ -121,7 +121,7 @@ fn every_model_has_a_test() {
 fn digest(model: &dyn Model, style: KeyStyle) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    io::save_as(model, &path, style).unwrap();
+    SaveOptions::new().key_style(style).save(model, &path).unwrap();
     let line = |(name, shape): (&str, &Shape)| match shape[..] {
         [classes, channels, 1, 1] if name == "head.fc.weight" => format!("{name} [{classes}, {channels}]"),
         _ => format!("{name} {shape}"),

@@ -7,7 +7,7 @@ use skipgrad::{
     Error, Result, Rng, Tensor,
     autograd::{NamedTensors, State},
     blocks::StemKind,
-    io::{self, KeyStyle, LoadOptions, Metadata, WeightsFile},
+    io::{self, KeyStyle, LoadOptions, Metadata, SaveOptions, WeightsFile},
     models::{self, DenseNet, DenseNetConfig, ModelOptions, ResNet, ResNetConfig},
 };
 use std::fs;
@@ -198,7 +198,7 @@ fn loading_that_is_not_strict_reports_unmatched_keys() -> Result<()> {
     Ok(())
 }
 
-/// A file that [`io::save_as`] writes under other names is read back to the same bits.
+/// A file that [`SaveOptions`] writes under other names is read back to the same bits.
 #[test]
 fn every_style_is_read_back() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn every_style_is_read_back() -> Result<()> {
     ] {
         let build = |seed| models::build(name, &ModelOptions::classes(5), &mut Rng::seed(seed));
         let (model, mut other) = (build(3)?, build(4)?);
-        io::save_as(&*model, &path, style)?;
+        SaveOptions::new().key_style(style).save(&*model, &path)?;
         assert!(WeightsFile::open(&path)?.shape(key).is_some(), "{style:?} has no {key}");
         io::load(&mut *other, &path)?;
         assert_eq!(other.export(), model.export(), "{style:?}");
@@ -279,7 +279,7 @@ fn a_convolution_of_one_pixel_is_a_linear_head() -> Result<()> {
     let path = folder.path().join("resnetv2_18.safetensors");
     let model = models::build("resnetv2_18", &ModelOptions::classes(5), &mut Rng::seed(3))?;
     let expected = model.export();
-    io::save_as(&model, &path, KeyStyle::Timm)?;
+    SaveOptions::new().key_style(KeyStyle::Timm).save(&model, &path)?;
     let mut tensors = io::read(&path)?;
     assert_eq!(tensors["head.fc.weight"].shape(), [5, 512, 1, 1]);
     let mut other = models::build("resnetv2_18", &ModelOptions::classes(5), &mut Rng::seed(4))?;
