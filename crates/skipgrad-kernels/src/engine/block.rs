@@ -80,10 +80,10 @@ impl Task for MultiplyAdds<'_> {
             for step in 0..walk.steps {
                 // SAFETY: whoever made the taps guarantees that they are valid for the walk.
                 is_normal &= unsafe { wide.load(tap, walk, step) };
-                match (is_normal, S::LANES) {
-                    (false, _) => multiply_flushed(&wide, sums),
-                    (true, 8) => multiply::<S, 2>(simd, &wide, sums),
-                    (true, _) => multiply::<S, 4>(simd, &wide, sums),
+                if is_normal {
+                    multiply(simd, &wide, sums);
+                } else {
+                    multiply_flushed(&wide, sums);
                 }
             }
         }
@@ -175,17 +175,17 @@ impl Magnitudes {
     }
 }
 
-/// Adds the products of a step, `R` rows by two vectors at a time.
+/// The number of rows that are multiplied at once, by two vectors: eight sums, as many as a
+/// processor needs to add in every cycle.
+const ROWS: usize = 2;
+
+/// Adds the products of a step.
 #[inline(always)]
-fn multiply<S: Simd, const R: usize>(simd: S, wide: &Wide, sums: &mut Sums) {
-    const {
-        assert!(
-            BLOCK.is_multiple_of(R) && BLOCK.is_multiple_of(2 * S::LANES) && TILE.is_multiple_of(S::LANES)
-        )
-    };
-    for first in (0..BLOCK).step_by(R) {
+fn multiply<S: Simd>(simd: S, wide: &Wide, sums: &mut Sums) {
+    const { assert!(BLOCK.is_multiple_of(2 * S::LANES) && TILE.is_multiple_of(S::LANES)) };
+    for first in (0..BLOCK).step_by(ROWS) {
         for column in (0..BLOCK).step_by(2 * S::LANES) {
-            let (mut even, mut odd) = ([[simd.splat(0.0); 2]; R], [[simd.splat(0.0); 2]; R]);
+            let (mut even, mut odd) = ([[simd.splat(0.0); 2]; ROWS], [[simd.splat(0.0); 2]; ROWS]);
             for (pair, [b_even, b_odd]) in wide.b.iter().enumerate() {
                 // SAFETY: two vectors from a multiple of two vectors on lie within a row of `BLOCK`
                 // columns, which is divisible by two vectors.
@@ -198,7 +198,7 @@ fn multiply<S: Simd, const R: usize>(simd: S, wide: &Wide, sums: &mut Sums) {
                         simd.load(b_odd.add(S::LANES)),
                     ]
                 };
-                for i in 0..R {
+                for i in 0..ROWS {
                     let a = &wide.a[first + i];
                     let (x, y) = (simd.splat(a[2 * pair]), simd.splat(a[2 * pair + 1]));
                     even[i][0] = simd.mul_add(x, b0, even[i][0]);
@@ -207,7 +207,7 @@ fn multiply<S: Simd, const R: usize>(simd: S, wide: &Wide, sums: &mut Sums) {
                     odd[i][1] = simd.mul_add(y, b3, odd[i][1]);
                 }
             }
-            for i in 0..R {
+            for i in 0..ROWS {
                 for v in 0..2 {
                     let (row, at) = (first + i, column + v * S::LANES);
                     let c = sums.0[row / TILE][at / TILE][row % TILE][at % TILE..].as_mut_ptr();
