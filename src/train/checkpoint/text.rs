@@ -163,7 +163,7 @@ mod tests {
             clip_norm: Some(1.5),
             micro_batches: 2,
             on_divergence: OnDivergence::Stop,
-            precision: Precision::Bf16,
+            precision: Precision::F32,
         }
     }
 
@@ -248,8 +248,11 @@ mod tests {
     #[test]
     fn what_else_a_header_has_is_read_back() {
         let rollback = Progress { position: Position { epoch: 1, batch: 0 }, ..Progress::default() };
-        let settings =
-            Settings { on_divergence: OnDivergence::SkipStep { max_consecutive: 4 }, ..settings() };
+        let settings = Settings {
+            on_divergence: OnDivergence::SkipStep { max_consecutive: 4 },
+            precision: Precision::Bf16,
+            ..settings()
+        };
         let progress =
             Progress { lr_scale: 0.1, rollbacks: 2, consecutive_skipped: 3, ..Progress::default() };
         let optimizer_settings = NamedSettings::from([("momentum".into(), "0.9".into())]);
