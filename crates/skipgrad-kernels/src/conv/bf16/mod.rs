@@ -1,5 +1,5 @@
 //! Convolution in bf16, in all three directions: activations and weights are rounded to bf16, if
-//! they are not of that type, and multiplied, and sums are f32 (see [`engine`](crate::engine)).
+//! they are not of that type, and multiplied by an [`Engine`], and sums are f32.
 //!
 //! The engines multiply tiles of 16 rows that lie at one distance from each other. So a task copies
 //! the lines that it needs of some images, with zeros around them, into a `map`, in which what a
