@@ -61,7 +61,7 @@ impl Op for Linear {
     }
 
     fn backward(&self, [x, weight]: [Tensor; 2], dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
-        let bias = needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy));
+        let bias = || needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy));
         if self.is_bf16 {
             let (engine, geometry) = (Engine::active(), as_conv2d(&x, &weight));
             let dx = |dx: &mut [f32]| {
@@ -70,7 +70,7 @@ impl Op for Linear {
             let dw =
                 |dw: &mut [f32]| bf16::conv2d_weight_gradient(engine, &geometry, x.data(), dy.data(), dw);
             let dx = needs[0].then(|| Tensor::build(*x.shape(), dx));
-            return vec![dx, needs[1].then(|| Tensor::build(*weight.shape(), dw)), bias];
+            return vec![dx, needs[1].then(|| Tensor::build(*weight.shape(), dw)), bias()];
         }
         let [rows, channels, outputs] = sizes(&x, &weight);
         let dx = Gemm::new(rows, channels, outputs).transpose_b();
@@ -78,7 +78,7 @@ impl Op for Linear {
         vec![
             needs[0].then(|| product(dx, &dy, &weight, *x.shape())),
             needs[1].then(|| product(dw, &x, &dy, *weight.shape())),
-            bias,
+            bias(),
         ]
     }
 

@@ -141,7 +141,7 @@ pub fn evaluate(model: &dyn Module, loader: &Loader) -> Result<Metrics> {
 /// let test = Loader::new(SyntheticShapes::with_sizes(0, 10, 1)?.test(), 10);
 /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
 /// let (f32, bf16) = (evaluate(&model, &test)?, evaluate_in(Precision::Bf16, &model, &test)?);
-/// assert!((f32.loss() - bf16.loss()).abs() < 0.01);
+/// assert!((f32.loss() - bf16.loss()).abs() < 0.05);
 /// # Ok::<(), skipgrad::Error>(())
 /// ```
 pub fn evaluate_in(precision: Precision, model: &dyn Module, loader: &Loader) -> Result<Metrics> {

@@ -81,10 +81,12 @@ impl Op for Conv2d {
             })
         });
         let dw = needs[1].then(|| {
-            let x = x.value();
-            Tensor::build(*w.shape(), |dw| match self.is_bf16 {
-                true => bf16::conv2d_weight_gradient(engine, &geometry, x.data(), dy.data(), dw),
-                false => algorithm.weight_gradient(isa, &geometry, x.data(), dy.data(), dw),
+            Tensor::build(*w.shape(), |dw| {
+                let x = x.value();
+                match self.is_bf16 {
+                    true => bf16::conv2d_weight_gradient(engine, &geometry, x.data(), dy.data(), dw),
+                    false => algorithm.weight_gradient(isa, &geometry, x.data(), dy.data(), dw),
+                }
             })
         });
         vec![dx, dw, needs.get(2).is_some_and(|needs| *needs).then(|| column_sums(&dy))]
