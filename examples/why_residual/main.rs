@@ -2,7 +2,7 @@
 //! shortcuts (He et al. 2015, "Deep residual learning for image recognition", figures 1 and 6).
 //!
 //! ```sh
-//! # On synthetic images, for about four minutes on two cores.
+//! # On synthetic images, for five to six minutes on two cores.
 //! cargo run --release --example why_residual
 //! cargo run --release --example why_residual -- --data cifar-10-batches-bin --steps 4000
 //! ```
