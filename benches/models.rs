@@ -7,8 +7,8 @@
 //! prints one line `NAME median_ms min_ms memory_mib` per case; without names, it measures every
 //! case. Each case runs in a process of its own: memory is the process's peak resident set minus
 //! the resident set before the model was built (Linux; `-` elsewhere). `--precision bf16` measures
-//! that precision. With `--faults`, one more
-//! column gives the page faults per step or inference, not counting the first two.
+//! that precision. With `--faults`, one more column gives the page faults per step or inference,
+//! not counting the first two.
 //! A training step is forward, cross-entropy, backward and SGD (momentum 0.9, weight decay 5e-4).
 
 mod process;

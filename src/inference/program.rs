@@ -9,7 +9,10 @@ use crate::{
     Result, Shape, Tensor,
     autograd::{Input, Kind},
     graph::{Graph, Source},
-    kernels::{self, ChannelView, ChannelViewMut, Conv2dGeometry, Engine, Gemm, Isa, NormRelu, Pool2d, bf16},
+    kernels::{
+        self, ChannelView, ChannelViewMut, Conv2dGeometry, Engine, Epilogue, Gemm, Isa, NormRelu, Pool2d,
+        bf16,
+    },
 };
 
 /// The memory of a run: a buffer for each slot.
@@ -205,7 +208,7 @@ impl Run<'_> {
                 let [channels, outputs] = [weight.shape()[0], weight.shape()[1]];
                 let geometry = Conv2dGeometry::of_pixels(shape[0], channels, outputs);
                 let bias = bias.as_ref().map(Tensor::data);
-                let epilogue = bf16::Epilogue { bias, ..bf16::Epilogue::default() };
+                let epilogue = Epilogue { bias, ..Epilogue::default() };
                 bf16::conv2d(Engine::active(), &geometry, self.data(x), weight.data(), epilogue, y);
             }
             Work::Linear { weight, bias, is_bf16: false } => {

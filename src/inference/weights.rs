@@ -150,13 +150,9 @@ impl Weights {
         relu: bool,
         y: &mut [f32],
     ) {
-        let bias = self.bias.as_ref().map(Tensor::data);
-        let epilogue = Epilogue { bias, residual, relu };
+        let epilogue = Epilogue { bias: self.bias.as_ref().map(Tensor::data), residual, relu };
         match &self.form {
-            Form::Bf16(w) => {
-                let epilogue = bf16::Epilogue { bias, residual, relu };
-                bf16::conv2d_packed(Engine::active(), geometry, x, w, epilogue, y);
-            }
+            Form::Bf16(w) => bf16::conv2d_packed(Engine::active(), geometry, x, w, epilogue, y),
             Form::Plain(algorithm, w) => {
                 algorithm.conv2d(Isa::active(), geometry, x, w.data(), epilogue, y);
             }

@@ -5,7 +5,7 @@ use super::{expect_vector, matmul::product};
 use crate::{
     Error, Result, Shape, ShapePattern, Tensor,
     autograd::{Cost, Fault, Input, Kind, Op, Var},
-    kernels::{self, Conv2dGeometry, Engine, Gemm, Isa, bf16},
+    kernels::{self, Conv2dGeometry, Engine, Epilogue, Gemm, Isa, bf16},
 };
 
 struct Linear {
@@ -46,7 +46,7 @@ impl Op for Linear {
         let [x, weight] = [inputs[0], inputs[1]].map(|input| input.value().clone());
         let bias = inputs.get(2).map(|bias| bias.value().data());
         if self.is_bf16 {
-            let epilogue = bf16::Epilogue { bias, ..bf16::Epilogue::default() };
+            let epilogue = Epilogue { bias, ..Epilogue::default() };
             let y = Tensor::build(shape, |y| {
                 bf16::conv2d(Engine::active(), &as_conv2d(&x, &weight), x.data(), weight.data(), epilogue, y);
             });

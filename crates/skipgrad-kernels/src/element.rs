@@ -37,7 +37,7 @@ impl Bf16 {
     }
 
     /// Returns the number with these bits.
-    pub fn from_bits(bits: u16) -> Bf16 {
+    pub const fn from_bits(bits: u16) -> Bf16 {
         Bf16(bits)
     }
 

@@ -49,18 +49,25 @@ impl BlockVisitor for () {
 }
 
 /// What is applied to each sum of a convolution before it is written: `sum + bias + residual`, then
-/// `max(·, 0)`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue<'a> {
+/// `max(·, 0)`. The result has elements of type T.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a, T = f32> {
     /// One value per channel, `[OC]`.
     pub bias: Option<&'a [f32]>,
     /// One value per sum, in the shape of the result.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [T]>,
     /// Whether a ReLU follows.
     pub relu: bool,
 }
 
-impl Epilogue<'_> {
+/// Nothing is applied.
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Epilogue { bias: None, residual: None, relu: false }
+    }
+}
+
+impl<T> Epilogue<'_, T> {
     /// Returns whether it leaves the sums as they are.
     pub(super) fn is_identity(&self) -> bool {
         self.bias.is_none() && self.residual.is_none() && !self.relu
@@ -74,7 +81,9 @@ impl Epilogue<'_> {
             "a residual of the result's shape"
         );
     }
+}
 
+impl Epilogue<'_> {
     /// Applies the epilogue to the first `count` lanes of `sum`, which is stored at position `at`
     /// of the result.
     ///

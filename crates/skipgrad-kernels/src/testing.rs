@@ -1,6 +1,6 @@
 //! The harness that the tests of all kernels share.
 
-use super::Isa;
+use super::{Bf16, Isa};
 use proptest::prelude::ProptestConfig;
 use rand::{Rng as _, SeedableRng, rngs::ChaCha8Rng};
 use std::ops::{Deref, DerefMut};
@@ -85,16 +85,35 @@ pub(super) fn bits(x: &[f64]) -> Vec<f32> {
 
 /// The number of canaries on each side.
 const GUARD: usize = 64;
-/// The bits of a NaN, so that a read outside of the input shows in the result.
-const CANARY: u32 = 0x7fc0_1234;
+
+/// An element that has a canary: a NaN, so that a read outside of the input shows in the result.
+pub(super) trait Canary: Copy {
+    const CANARY: Self;
+    fn is_canary(self) -> bool;
+}
+
+impl Canary for f32 {
+    const CANARY: f32 = f32::from_bits(0x7fc0_1234);
+    fn is_canary(self) -> bool {
+        self.to_bits() == f32::CANARY.to_bits()
+    }
+}
+
+/// A NaN that no rounding makes.
+impl Canary for Bf16 {
+    const CANARY: Bf16 = Bf16::from_bits(0x7fab);
+    fn is_canary(self) -> bool {
+        self.to_bits() == Bf16::CANARY.to_bits()
+    }
+}
 
 /// The input or output of a kernel, with canaries on both sides, which are checked when it is
 /// dropped.
-pub(super) struct Guarded(Vec<f32>);
+pub(super) struct Guarded<T: Canary = f32>(Vec<T>);
 
-impl From<&Vec<f32>> for Guarded {
-    fn from(x: &Vec<f32>) -> Guarded {
-        let canaries = [f32::from_bits(CANARY); GUARD];
+impl<T: Canary> From<&Vec<T>> for Guarded<T> {
+    fn from(x: &Vec<T>) -> Guarded<T> {
+        let canaries = [T::CANARY; GUARD];
         Guarded([&canaries[..], x, &canaries].concat())
     }
 }
@@ -119,24 +138,24 @@ impl Guarded {
     }
 }
 
-impl Deref for Guarded {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
+impl<T: Canary> Deref for Guarded<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
         &self.0[GUARD..self.0.len() - GUARD]
     }
 }
 
-impl DerefMut for Guarded {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Canary> DerefMut for Guarded<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         let end = self.0.len() - GUARD;
         &mut self.0[GUARD..end]
     }
 }
 
-impl Drop for Guarded {
+impl<T: Canary> Drop for Guarded<T> {
     fn drop(&mut self) {
         let n = self.0.len();
-        let intact = self.0[..GUARD].iter().chain(&self.0[n - GUARD..]).all(|x| x.to_bits() == CANARY);
+        let intact = self.0[..GUARD].iter().chain(&self.0[n - GUARD..]).all(|x| x.is_canary());
         assert!(intact || std::thread::panicking(), "a kernel wrote outside of its output");
     }
 }

@@ -73,10 +73,10 @@ impl Op for Conv2d {
 
     fn backward(&self, context: Context, dy: Tensor, needs: &[bool]) -> Vec<Option<Tensor>> {
         let Context { x, w, geometry, .. } = context;
-        let (algorithm, isa, engine) = (self.options.algorithm, Isa::active(), Engine::active());
+        let (algorithm, isa) = (self.options.algorithm, Isa::active());
         let dx = needs[0].then(|| {
             Tensor::build(*x.shape(), |dx| match self.is_bf16 {
-                true => bf16::conv2d_input_gradient(engine, &geometry, dy.data(), w.data(), dx),
+                true => bf16::conv2d_input_gradient(Engine::active(), &geometry, dy.data(), w.data(), dx),
                 false => algorithm.input_gradient(isa, &geometry, dy.data(), w.data(), dx),
             })
         });
@@ -84,7 +84,9 @@ impl Op for Conv2d {
             Tensor::build(*w.shape(), |dw| {
                 let x = x.value();
                 match self.is_bf16 {
-                    true => bf16::conv2d_weight_gradient(engine, &geometry, x.data(), dy.data(), dw),
+                    true => {
+                        bf16::conv2d_weight_gradient(Engine::active(), &geometry, x.data(), dy.data(), dw);
+                    }
                     false => algorithm.weight_gradient(isa, &geometry, x.data(), dy.data(), dw),
                 }
             })
@@ -119,12 +121,11 @@ impl Conv2d {
         y: &mut [f32],
     ) -> Option<MeanAndVariance> {
         let (algorithm, isa) = (self.options.algorithm, Isa::active());
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
         if self.is_bf16 {
-            let epilogue = bf16::Epilogue { bias, ..bf16::Epilogue::default() };
             bf16::conv2d(Engine::active(), geometry, x, w, epilogue, y);
             return self.takes_moments.then(|| kernels::moments(isa, y, geometry.out_channels));
         }
-        let epilogue = Epilogue { bias, ..Epilogue::default() };
         if self.takes_moments {
             return Some(algorithm.conv2d_moments(isa, geometry, x, w, epilogue, y));
         }

@@ -1,7 +1,6 @@
 //! The product that a convolution and its input gradient are: what the taps of a map read, times
 //! packed weights.
 
-use super::Epilogue;
 use super::map::{Map, MapAxis, Source, Window};
 use crate::conv::patches::Axis;
 use crate::engine::{self, BLOCK, STEP, Session, Sums, TILE, Tap, Walk};
@@ -9,7 +8,7 @@ use crate::grid::Grid;
 use crate::pack::UnpackedB;
 use crate::simd::Simd;
 use crate::split::{Split, SyncMutPtr};
-use crate::{Bf16, Element, Engine, Task};
+use crate::{Bf16, Element, Engine, Epilogue, Task};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -59,7 +58,7 @@ impl<X: Element, Y: Element> Correlation<'_, X, Y> {
         let map = Map::new(source, [vertical_map, horizontal_map]);
         let c = SyncMutPtr(c.as_mut_ptr());
         let product = Product { engine, map, packing, packed, grid, c, epilogue };
-        let windows = product.windows(vertical.grid);
+        let windows = product.map.windows(product.pixel(), MAP, TASKS);
         let column_parts = Split::new(columns, BLOCK, columns, TASKS.div_ceil(windows.len()));
         let tasks = windows.len() * column_parts.parts;
         (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
@@ -132,22 +131,6 @@ impl<X: Element, Y: Element> Product<'_, X, Y> {
     fn pixel(&self) -> usize {
         let len = self.packing.steps * STEP;
         if len.is_multiple_of(256) { len + STEP } else { len }
-    }
-
-    /// Divides the outputs into windows whose maps fit the cache, by their sizes alone.
-    fn windows(&self, lines: usize) -> Vec<Window> {
-        let images = self.map.num_images();
-        let len = |window: &Window| self.map.all_positions(window) * self.pixel();
-        let image = len(&Window { images: 0..1, lines: 0..lines });
-        let most_images = MAP / image;
-        if most_images > 0 {
-            let split = Split::new(images, 1, most_images, TASKS);
-            return (0..split.parts).map(|i| Window { images: split.range(i), lines: 0..lines }).collect();
-        }
-        let parts = image.div_ceil(MAP).max(TASKS.div_ceil(images));
-        let split = Split::new(lines, 1, lines, parts);
-        let parts = (0..images).flat_map(|image| (0..split.parts).map(move |part| (image, part)));
-        parts.map(|(image, part)| Window { images: image..image + 1, lines: split.range(part) }).collect()
     }
 
     /// Computes some columns of the outputs of a window.

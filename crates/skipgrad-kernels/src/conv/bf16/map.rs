@@ -16,6 +16,7 @@
 use super::super::patches::Axis;
 use crate::engine::{STEP, TILE};
 use crate::simd::Simd;
+use crate::split::Split;
 use crate::{Bf16, Element, Isa, Task};
 use std::ops::Range;
 
@@ -129,8 +130,22 @@ impl<'a, T: Element> Map<'a, T> {
         Map { source, axes }
     }
 
-    pub(super) fn num_images(&self) -> usize {
-        self.source.images
+    /// Divides the outputs into windows, by their sizes alone: at least `parts`, if there are as
+    /// many images or lines, whose maps have at most `most` elements, of which a position has
+    /// `depth`.
+    pub(super) fn windows(&self, depth: usize, most: usize, parts: usize) -> Vec<Window> {
+        let (images, lines) = (self.source.images, self.axes[0].grid);
+        if images == 0 {
+            return vec![];
+        }
+        let image = self.all_positions(&Window { images: 0..1, lines: 0..lines }) * depth.max(1);
+        if image <= most {
+            let split = Split::new(images, 1, most / image, parts);
+            return (0..split.parts).map(|i| Window { images: split.range(i), lines: 0..lines }).collect();
+        }
+        let split = Split::new(lines, 1, lines, image.div_ceil(most).max(parts.div_ceil(images)));
+        let parts = (0..images).flat_map(|image| (0..split.parts).map(move |part| (image, part)));
+        parts.map(|(image, part)| Window { images: image..image + 1, lines: split.range(part) }).collect()
     }
 
     /// Returns the number of elements that a pixel has without padding.

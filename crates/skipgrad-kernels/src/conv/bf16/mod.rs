@@ -17,37 +17,11 @@ use super::Conv2dGeometry;
 use super::forward::{axes, group_weights};
 use super::groups::{merged, with_spread};
 use super::input_gradient::{phase_grid, phase_weights, phases};
-use crate::{Bf16, ChannelViewMut, Element, Engine, grid::Grid};
+use crate::{Bf16, ChannelViewMut, Element, Engine, Epilogue, grid::Grid};
 use correlation::{Correlation, Packing};
 use map::Source;
 
 pub use weight_gradient::conv2d_weight_gradient;
-
-/// What is applied to each sum of a convolution of bf16 before it is rounded: `sum + bias +
-/// residual`, then `max(·, 0)`.
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue<'a, T> {
-    /// One value per channel, `[OC]`.
-    pub bias: Option<&'a [f32]>,
-    /// One value per sum, in the shape of the result.
-    pub residual: Option<&'a [T]>,
-    /// Whether a ReLU follows.
-    pub relu: bool,
-}
-
-/// Nothing is applied.
-impl<T> Default for Epilogue<'_, T> {
-    fn default() -> Self {
-        Epilogue { bias: None, residual: None, relu: false }
-    }
-}
-
-impl<T> Epilogue<'_, T> {
-    fn check(&self, channels: usize, len: usize) {
-        assert!(self.bias.is_none_or(|bias| bias.len() == channels), "the bias does not fit the geometry");
-        assert!(self.residual.is_none_or(|residual| residual.len() == len), "the residual does not fit");
-    }
-}
 
 /// Convolves x `[N, H, W, C]` with w `[KH, KW, C/groups, OC]` into y `[N, OH, OW, OC]`; x and y may
 /// be bf16 or f32.
@@ -56,14 +30,14 @@ impl<T> Epilogue<'_, T> {
 /// If a slice does not fit the geometry, or the geometry has no output.
 ///
 /// ```
-/// use skipgrad_kernels::{Bf16, Conv2dGeometry, Engine, bf16};
+/// use skipgrad_kernels::{Bf16, Conv2dGeometry, Engine, Epilogue, bf16};
 /// let sizes = Conv2dGeometry {
 ///     batch: 1, height: 2, width: 2, in_channels: 1, out_channels: 1,
 ///     kernel: [1, 2], stride: [1, 1],
 ///     padding: [[0, 0], [0, 0]], dilation: [1, 1], groups: 1,
 /// };
 /// let (x, mut y) = ([1.0, 2.0, 3.0, 4.0].map(Bf16::from_f32), [0.0_f32; 2]); // y: [1, 2, 1, 1]
-/// bf16::conv2d(Engine::active(), &sizes, &x, &[10.0, 1.0], bf16::Epilogue::default(), &mut y);
+/// bf16::conv2d(Engine::active(), &sizes, &x, &[10.0, 1.0], Epilogue::default(), &mut y);
 /// assert_eq!(y, [12.0, 34.0]);
 /// ```
 pub fn conv2d<X: Element, Y: Element>(
@@ -140,7 +114,7 @@ fn packing(sizes: &Conv2dGeometry) -> Packing {
 /// If a slice does not fit the geometry, or the geometry has no output.
 ///
 /// ```
-/// use skipgrad_kernels::{Bf16, Conv2dGeometry, Engine, bf16};
+/// use skipgrad_kernels::{Bf16, Conv2dGeometry, Engine, Epilogue, bf16};
 /// let sizes = Conv2dGeometry {
 ///     batch: 1, height: 1, width: 2, in_channels: 1, out_channels: 1,
 ///     kernel: [1, 2], stride: [1, 1],
@@ -150,8 +124,7 @@ fn packing(sizes: &Conv2dGeometry) -> Packing {
 /// bf16::pack(&sizes, &[10.0, 1.0], &mut packed);
 /// let mut y = [0.0];
 /// for (x, sum) in [([1.0, 2.0], 12.0), ([3.0, 4.0], 34.0)] {
-///     let epilogue = bf16::Epilogue::default();
-///     bf16::conv2d_packed(Engine::active(), &sizes, &x, &packed, epilogue, &mut y);
+///     bf16::conv2d_packed(Engine::active(), &sizes, &x, &packed, Epilogue::default(), &mut y);
 ///     assert_eq!(y, [sum]);
 /// }
 /// ```

@@ -4,55 +4,23 @@ use super::super::{Conv2dGeometry, tests as f32_tests};
 use super::*;
 use crate::engine::tests::each_engine;
 use crate::naive::{self, ExpectedSum};
-use crate::testing::Guarded;
+use crate::testing::{Canary, Guarded};
 use proptest::prelude::*;
-use std::ops::{Deref, DerefMut};
 
-/// Elements with canaries on both sides, which are checked when they are dropped.
-struct Guarded16(Vec<Bf16>);
-
-const GUARD: usize = 64;
-/// A NaN that no rounding makes.
-const CANARY: u16 = 0x7fab;
+type Guarded16 = Guarded<Bf16>;
 
 impl Guarded16 {
-    fn new(values: impl IntoIterator<Item = Bf16>) -> Guarded16 {
-        let canaries = [Bf16::from_bits(CANARY); GUARD];
-        Guarded16(canaries.into_iter().chain(values).chain(canaries).collect())
-    }
-
-    fn uniform(n: usize, seed: u64) -> Guarded16 {
-        Guarded16::new(Guarded::uniform(n, seed).iter().map(|&x| Bf16::from_f32(x)))
+    fn uniform16(n: usize, seed: u64) -> Guarded16 {
+        let values: Vec<Bf16> = Guarded::uniform(n, seed).iter().map(|&x| Bf16::from_f32(x)).collect();
+        Guarded::from(&values)
     }
 
     fn output(n: usize) -> Guarded16 {
-        Guarded16::new(std::iter::repeat_n(Bf16::from_bits(CANARY), n))
+        Guarded::from(&vec![Bf16::CANARY; n])
     }
 
     fn wide(&self) -> Vec<f32> {
         self.iter().map(|x| x.to_f32()).collect()
-    }
-}
-
-impl Deref for Guarded16 {
-    type Target = [Bf16];
-    fn deref(&self) -> &[Bf16] {
-        &self.0[GUARD..self.0.len() - GUARD]
-    }
-}
-
-impl DerefMut for Guarded16 {
-    fn deref_mut(&mut self) -> &mut [Bf16] {
-        let end = self.0.len() - GUARD;
-        &mut self.0[GUARD..end]
-    }
-}
-
-impl Drop for Guarded16 {
-    fn drop(&mut self) {
-        let n = self.0.len();
-        let intact = self.0[..GUARD].iter().chain(&self.0[n - GUARD..]).all(|x| x.to_bits() == CANARY);
-        assert!(intact || std::thread::panicking(), "a kernel wrote outside of its output");
     }
 }
 
@@ -75,12 +43,12 @@ fn assert_rounded_sums(got: &[f32], want: &[ExpectedSum], terms: usize, case: &d
 
 /// Compares all directions of one geometry with the oracle, and the bits of all engines.
 fn check(sizes: &Conv2dGeometry) {
-    let (x, dy) = (Guarded16::uniform(sizes.x_len(), 1), Guarded16::uniform(sizes.y_len(), 3));
+    let (x, dy) = (Guarded16::uniform16(sizes.x_len(), 1), Guarded16::uniform16(sizes.y_len(), 3));
     let (w, bias) = (Guarded::uniform(sizes.w_len(), 2), Guarded::uniform(sizes.out_channels, 4));
     let rounded_w = rounded(&w);
     let taps = sizes.kernel[0] * sizes.kernel[1];
     let sums = naive::conv2d(sizes, &x.wide(), &rounded_w);
-    let with_epilogue = crate::Epilogue { bias: Some(&bias), residual: Some(&dy.wide()), relu: true };
+    let with_epilogue = Epilogue { bias: Some(&bias), residual: Some(&dy.wide()), relu: true };
     let wanted = [
         naive::apply_epilogue(&sums, sizes.out_channels, with_epilogue),
         naive::conv2d_input_gradient(sizes, &dy.wide(), &rounded_w),
@@ -146,7 +114,7 @@ fn bf16_conv2d_of_several_windows_and_columns_is_as_the_oracle_says() {
 #[test]
 fn bf16_conv2d_has_the_same_bits_on_any_threads() {
     let sizes = f32_tests::square(9, 13, [35, 40], 3, 2, 1);
-    let (x, dy) = (Guarded16::uniform(sizes.x_len(), 1), Guarded16::uniform(sizes.y_len(), 3));
+    let (x, dy) = (Guarded16::uniform16(sizes.x_len(), 1), Guarded16::uniform16(sizes.y_len(), 3));
     let w = Guarded::uniform(sizes.w_len(), 2);
     crate::testing::same_on_any_threads(|| {
         let (mut y, mut dx) = (Guarded16::output(sizes.y_len()), Guarded16::output(sizes.x_len()));
@@ -162,7 +130,7 @@ fn bf16_conv2d_has_the_same_bits_on_any_threads() {
 #[test]
 fn nan_reaches_the_outputs_that_read_it() {
     let sizes = f32_tests::square(2, 8, [5, 3], 3, 1, 1);
-    let mut x = Guarded16::uniform(sizes.x_len(), 1);
+    let mut x = Guarded16::uniform16(sizes.x_len(), 1);
     x[(3 * 8 + 7) * 5 + 4] = Bf16::from_f32(f32::NAN); // line 3, the last pixel
     let w = Guarded::uniform(sizes.w_len(), 2);
     for engine in each_engine() {

@@ -73,12 +73,11 @@ impl<'a, T: Element> Product<'a, T> {
     fn new(engine: Engine, sizes: &Conv2dGeometry, x: &'a [T], dy: &'a [T], group: usize) -> Self {
         let source = super::source(sizes, x, group);
         let [vertical, horizontal] = axes(sizes);
-        let lines = vertical.grid;
         let map_axes = [(&vertical, 0), (&horizontal, 1)].map(|(axis, i)| MapAxis::new(axis, source.size[i]));
         let map = Map::new(source, map_axes);
         let input = Split::new(sizes.group_in(), TILE, CHANNELS[0], 1);
         let output = Split::new(sizes.group_out(), BLOCK, CHANNELS[1], 1);
-        let windows = windows(&map, sizes.batch, lines, input.largest());
+        let windows = map.windows(input.largest(), MAP, 1);
         let parts = TASKS.div_ceil(input.parts * output.parts).min(windows.len());
         let splits = [input, output, Split::new(windows.len(), 1, windows.len().max(1), parts)];
         Product { engine, sizes: *sizes, map, dy, group, windows, splits }
@@ -186,19 +185,4 @@ impl<'a, T: Element> Product<'a, T> {
             }
         }
     }
-}
-
-/// Divides the outputs into windows whose transposed maps fit the cache, by their sizes alone.
-fn windows<T: Element>(map: &Map<'_, T>, images: usize, lines: usize, channels: usize) -> Vec<Window> {
-    if images == 0 {
-        return vec![];
-    }
-    let image = map.all_positions(&Window { images: 0..1, lines: 0..lines }) * channels.max(1);
-    if image <= MAP {
-        let split = Split::new(images, 1, MAP / image, 1);
-        return (0..split.parts).map(|part| Window { images: split.range(part), lines: 0..lines }).collect();
-    }
-    let split = Split::new(lines, 1, lines, image.div_ceil(MAP));
-    let parts = (0..images).flat_map(|image| (0..split.parts).map(move |part| (image, part)));
-    parts.map(|(image, part)| Window { images: image..image + 1, lines: split.range(part) }).collect()
 }
