@@ -47,6 +47,16 @@ impl Rng {
         (self.0.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
     }
 
+    /// Returns a number distributed uniformly between the two numbers of a range.
+    ///
+    /// ```
+    /// use skipgrad::Rng;
+    /// assert!((-0.5..=2.0).contains(&Rng::seed(7).uniform_in([-0.5, 2.0])));
+    /// ```
+    pub fn uniform_in(&mut self, [low, high]: [f32; 2]) -> f32 {
+        (low + (high - low) * self.uniform()).min(high)
+    }
+
     /// Returns `true` with probability `p`.
     pub fn chance(&mut self, p: f32) -> bool {
         self.uniform() < p

@@ -25,6 +25,7 @@
 
 mod cifar;
 mod class_names;
+mod color_jitter;
 mod cutout;
 mod dataset;
 mod epoch;
@@ -32,23 +33,30 @@ mod epoch;
 mod folder;
 #[cfg(feature = "image")]
 mod image_file;
+mod image_op;
 mod imagenet;
 mod loader;
 mod memory;
 mod normalize;
+mod op_space;
 mod planned;
 mod preset;
 mod preset_file;
+mod rand_augment;
+mod random_affine;
 mod random_crop;
+mod random_erasing;
 mod random_flip;
 mod random_resized_crop;
 mod resample;
 mod splits;
 mod synthetic_shapes;
 mod transform;
+mod trivial_augment_wide;
 
 pub use cifar::{Cifar10, Cifar100};
 pub use class_names::{read_class_names, read_class_names_for, write_class_names};
+pub use color_jitter::ColorJitter;
 pub use cutout::Cutout;
 pub use dataset::{Batch, Dataset};
 pub use epoch::Epoch;
@@ -56,14 +64,19 @@ pub use epoch::Epoch;
 pub use folder::{ImageFolder, ImageFolderOptions, ImageFolderParts};
 #[cfg(feature = "image")]
 pub use image_file::{ImageLimits, open_image};
+pub use image_op::{Affine, ImageOp, Interpolation};
 pub use imagenet::IMAGENET_CLASSES;
 pub use loader::Loader;
 pub use memory::{Batches, Images};
 pub use normalize::Normalize;
 pub use preset::Preset;
+pub use rand_augment::RandAugment;
+pub use random_affine::{RandomAffine, RandomRotation};
 pub use random_crop::RandomCrop;
+pub use random_erasing::{ErasingValue, RandomErasing};
 pub use random_flip::RandomHorizontalFlip;
 pub use random_resized_crop::RandomResizedCrop;
 pub use splits::Splits;
 pub use synthetic_shapes::SyntheticShapes;
 pub use transform::{Compose, Transform};
+pub use trivial_augment_wide::TrivialAugmentWide;

@@ -55,11 +55,10 @@ impl RandomResizedCrop {
 
     /// Returns the rows and the columns of a random box of an image of `h` rows and `w` columns.
     fn random_box(&self, [h, w]: [usize; 2], rng: &mut Rng) -> [Range<usize>; 2] {
-        let between = |[low, high]: [f32; 2], rng: &mut Rng| low + (high - low) * rng.uniform();
         let sides = |height: f32, width: f32| [height.round() as usize, width.round() as usize];
         for _ in 0..ATTEMPTS {
-            let area = (h * w) as f32 * between(self.scale, rng);
-            let ratio = between(self.ratio.map(f32::ln), rng).exp();
+            let area = (h * w) as f32 * rng.uniform_in(self.scale);
+            let ratio = rng.uniform_in(self.ratio.map(f32::ln)).exp();
             let [height, width] = sides((area / ratio).sqrt(), (area * ratio).sqrt());
             if (1..=h).contains(&height) && (1..=w).contains(&width) {
                 let (top, left) = (rng.below(h - height + 1), rng.below(w - width + 1));

@@ -7,6 +7,7 @@
 mod common;
 
 mod architecture;
+mod augment;
 mod before_training;
 mod bf16;
 mod checkpoint;

@@ -9,7 +9,7 @@ mod png;
 pub(super) use formats::{readable_extensions, why_not_read};
 pub use limits::ImageLimits;
 
-use super::Preset;
+use super::{Preset, image_op::luma};
 use crate::{Error, Result, Tensor};
 use image::{DynamicImage, GenericImageView as _};
 use std::path::Path;
@@ -100,9 +100,4 @@ fn with_bytes<R>(image: &DynamicImage, channels: usize, f: impl FnOnce(&[u8]) ->
         (3, _) => Ok(f(&image.to_rgb8())),
         _ => Err(Error::argument("preset", "channels", "1 or 3 for an image file", channels)),
     }
-}
-
-/// Computes the luma of a color with the weights of ITU-R 601-2, in integers as PIL does.
-fn luma([r, g, b]: [u8; 3]) -> u8 {
-    ((19_595 * u32::from(r) + 38_470 * u32::from(g) + 7_471 * u32::from(b) + 0x8000) >> 16) as u8
 }
