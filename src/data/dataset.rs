@@ -1,7 +1,8 @@
 //! What a loader reads, and what it gives.
 
+use super::resample::Resample;
 use crate::{Error, Result, Tensor};
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// Labeled images of one size, which are read by index, possibly by several threads at once.
 ///
@@ -53,6 +54,30 @@ pub trait Dataset: Send + Sync {
     /// or the length of the slice is wrong.
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize>;
 
+    /// Writes a box of an image, resized to [`Dataset::image_shape`], and returns the label.
+    ///
+    /// `choose` is called once, with the height and the width of the image in its own size, and
+    /// returns the rows and the columns of the box. `index` and `pixels` are those of
+    /// [`Dataset::read`]. The default implementation crops what [`Dataset::read`] writes; a dataset
+    /// of images of many sizes crops the original.
+    ///
+    /// # Errors
+    /// The errors of [`Dataset::read`], and [`Error::Argument`] if the box has no pixel or is not
+    /// within the image.
+    fn read_crop(
+        &self,
+        index: usize,
+        pixels: &mut [f32],
+        choose: &mut dyn FnMut([usize; 2]) -> [Range<usize>; 2],
+    ) -> Result<usize> {
+        let label = self.read(index, pixels)?;
+        let shape @ [h, w, _] = self.image_shape();
+        let source = choose([h, w]);
+        check_box(&source, [h, w])?;
+        resize_box(pixels, shape, source);
+        Ok(label)
+    }
+
     /// Returns whether an image is skipped because [`Dataset::read`] returned this error for it.
     ///
     /// The batch of a skipped image is smaller by one, and the epoch goes on; see
@@ -85,6 +110,15 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
         (**self).read(index, pixels)
     }
 
+    fn read_crop(
+        &self,
+        index: usize,
+        pixels: &mut [f32],
+        choose: &mut dyn FnMut([usize; 2]) -> [Range<usize>; 2],
+    ) -> Result<usize> {
+        (**self).read_crop(index, pixels, choose)
+    }
+
     fn should_skip(&self, error: &Error) -> bool {
         (**self).should_skip(error)
     }
@@ -105,6 +139,23 @@ pub(super) fn check_read(len: usize, shape: [usize; 3], index: usize, pixels: &[
         return Err(Error::argument("read", "pixels", expected, pixels.len()));
     }
     Ok(())
+}
+
+/// Replaces an image `[H, W, C]` by a box of it, resized to the whole.
+pub(super) fn resize_box(pixels: &mut [f32], [h, w, c]: [usize; 3], source: [Range<usize>; 2]) {
+    let resample = Resample { source, size: [h, w], window: [0..h, 0..w] };
+    let image = pixels.to_vec();
+    resample.run(&image, [w, c], |x| x as f32, pixels);
+}
+
+/// Checks the box that was chosen for an image of `h` rows and `w` columns.
+pub(super) fn check_box(source: &[Range<usize>; 2], [h, w]: [usize; 2]) -> Result<()> {
+    let [rows, columns] = source;
+    if !rows.is_empty() && !columns.is_empty() && rows.end <= h && columns.end <= w {
+        return Ok(());
+    }
+    let expected = format!("at least one pixel within {h} rows and {w} columns");
+    Err(Error::argument("read_crop", "box", expected, format_args!("{rows:?} and {columns:?}")))
 }
 
 /// Images and their labels: the input of one training step.

@@ -85,19 +85,17 @@ impl BatchReader {
                 return None;
             }
             let pixels = &mut images.data_mut()[labels.len() * image_len..][..image_len];
-            match self.dataset.read(index, pixels) {
+            let mut rng = Rng::keyed(self.seed, self.epoch, index as u64);
+            match self.transform.read(&*self.dataset, index, pixels, &mut rng) {
                 Ok(label) => {
                     labels.push(label);
                     read.push(index);
                 }
                 Err(error) if self.dataset.should_skip(&error) => {
                     first_error.get_or_insert(error);
-                    continue;
                 }
                 Err(error) => return Some(Err(error)),
             }
-            let mut rng = Rng::keyed(self.seed, self.epoch, index as u64);
-            self.transform.apply(pixels, shape, &mut rng);
         }
         Some(Planned::new(images, labels, read, first_error))
     }

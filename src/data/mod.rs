@@ -78,5 +78,5 @@ pub use random_flip::RandomHorizontalFlip;
 pub use random_resized_crop::RandomResizedCrop;
 pub use splits::Splits;
 pub use synthetic_shapes::SyntheticShapes;
-pub use transform::{Compose, Transform};
+pub use transform::{Compose, Crop, Transform};
 pub use trivial_augment_wide::TrivialAugmentWide;

@@ -1,6 +1,6 @@
 //! Random crops of any size and aspect ratio.
 
-use super::{Transform, resample::Resample};
+use super::{Crop, Transform, dataset::resize_box};
 use crate::{Error, Result, Rng};
 use std::ops::Range;
 
@@ -11,8 +11,10 @@ use std::ops::Range;
 /// aspect ratio is distributed uniformly in its logarithm, in `ratio`. If ten such boxes do not fit
 /// into the image, the largest box of an allowed aspect ratio is taken from the center.
 ///
-/// The transform sees images in the size in which the dataset returns them, so it enlarges small
-/// boxes.
+/// Where it is the first transform of a [`Loader`](super::Loader), it crops images in their own
+/// size: those of an `ImageFolder` are decoded, cropped and resized once, as in the recipes for
+/// ImageNet. After another transform it sees them in the size that the dataset gives them, and
+/// enlarges small boxes.
 ///
 /// ```
 /// use skipgrad::{Rng, data::{RandomResizedCrop, Transform}};
@@ -52,9 +54,10 @@ impl RandomResizedCrop {
     pub fn ratio(self, ratio: [f32; 2]) -> RandomResizedCrop {
         RandomResizedCrop { ratio, ..self }
     }
+}
 
-    /// Returns the rows and the columns of a random box of an image of `h` rows and `w` columns.
-    fn random_box(&self, [h, w]: [usize; 2], rng: &mut Rng) -> [Range<usize>; 2] {
+impl Crop for RandomResizedCrop {
+    fn draw(&self, [h, w]: [usize; 2], rng: &mut Rng) -> [Range<usize>; 2] {
         let sides = |height: f32, width: f32| [height.round() as usize, width.round() as usize];
         for _ in 0..ATTEMPTS {
             let area = (h * w) as f32 * rng.uniform_in(self.scale);
@@ -80,11 +83,13 @@ impl Default for RandomResizedCrop {
 }
 
 impl Transform for RandomResizedCrop {
-    fn apply(&self, pixels: &mut [f32], [h, w, c]: [usize; 3], rng: &mut Rng) {
-        let source = self.random_box([h, w], rng);
-        let resample = Resample { source, size: [h, w], window: [0..h, 0..w] };
-        let image = pixels.to_vec();
-        resample.run(&image, [w, c], |x| x as f32, pixels);
+    fn apply(&self, pixels: &mut [f32], shape @ [h, w, _]: [usize; 3], rng: &mut Rng) {
+        let source = self.draw([h, w], rng);
+        resize_box(pixels, shape, source);
+    }
+
+    fn as_crop(&self) -> Option<&dyn Crop> {
+        Some(self)
     }
 
     fn check(&self, _shape: [usize; 3]) -> Result<()> {
@@ -113,7 +118,7 @@ mod tests {
         let mut rng = Rng::seed(3);
         let mut areas = vec![];
         for _ in 0..500 {
-            let [rows, columns] = crop.random_box([200, 300], &mut rng);
+            let [rows, columns] = crop.draw([200, 300], &mut rng);
             assert!(rows.end <= 200 && columns.end <= 300);
             areas.push((rows.len() * columns.len()) as f32 / 60_000.0);
             let ratio = columns.len() as f32 / rows.len() as f32;
@@ -126,8 +131,8 @@ mod tests {
     #[test]
     fn if_no_box_fits_the_largest_is_taken_from_the_center() {
         let whole = RandomResizedCrop::new().scale([1.0, 1.0]);
-        assert_eq!(whole.random_box([10, 100], &mut Rng::seed(0)), [0..10, 43..56]);
-        assert_eq!(whole.random_box([1, 1], &mut Rng::seed(0)), [0..1, 0..1]);
+        assert_eq!(whole.draw([10, 100], &mut Rng::seed(0)), [0..10, 43..56]);
+        assert_eq!(whole.draw([1, 1], &mut Rng::seed(0)), [0..1, 0..1]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Transforms of images, and how they are composed.
 
+use super::Dataset;
 use crate::{Result, Rng};
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 /// A transform of one image `[H, W, C]`, in place; a [`Compose`] applies several in turn.
 ///
@@ -50,6 +51,23 @@ pub trait Transform: fmt::Debug + Send + Sync {
     fn check(&self, _shape: [usize; 3]) -> Result<()> {
         Ok(())
     }
+
+    /// Returns the transform as a [`Crop`], if it is one. Where it is the first of a [`Compose`], a
+    /// [`Loader`](super::Loader) crops images in their own size then, instead of calling
+    /// [`Transform::apply`]. The default implementation returns `None`.
+    fn as_crop(&self) -> Option<&dyn Crop> {
+        None
+    }
+}
+
+/// A transform that crops a box from an image of any size and resizes it to the size of the images
+/// in a batch; see [`Transform::as_crop`].
+///
+/// [`RandomResizedCrop`](super::RandomResizedCrop) is one.
+pub trait Crop {
+    /// Draws the rows and the columns of the box for an image of `h` rows and `w` columns, both at
+    /// least 1. The box has at least one pixel and lies within the image.
+    fn draw(&self, size: [usize; 2], rng: &mut Rng) -> [Range<usize>; 2];
 }
 
 /// A sequence of transforms, which are applied to an image one after the other.
@@ -96,6 +114,25 @@ impl Compose {
     /// the shape; see [`Transform::apply`].
     pub fn apply(&self, pixels: &mut [f32], shape: [usize; 3], rng: &mut Rng) {
         self.0.iter().for_each(|transform| transform.apply(pixels, shape, rng));
+    }
+
+    /// Reads an image of a dataset and applies all transforms to it. A crop that comes first sees
+    /// the image in its own size.
+    pub(super) fn read(
+        &self,
+        dataset: &dyn Dataset,
+        index: usize,
+        pixels: &mut [f32],
+        rng: &mut Rng,
+    ) -> Result<usize> {
+        let crop = self.0.first().and_then(|first| first.as_crop());
+        let (label, rest) = match crop {
+            Some(crop) => (dataset.read_crop(index, pixels, &mut |size| crop.draw(size, rng))?, &self.0[1..]),
+            None => (dataset.read(index, pixels)?, &self.0[..]),
+        };
+        let shape = dataset.image_shape();
+        rest.iter().for_each(|transform| transform.apply(pixels, shape, rng));
+        Ok(label)
     }
 
     /// Checks that all transforms can be applied to images of this shape, `[H, W, C]`.

@@ -217,3 +217,61 @@ fn every_transform_gives_the_same_bits_however_it_is_run() {
     assert!(run(1, 3, 0) != whole, "every epoch is another");
     assert_eq!(format!("{:?}", everything().eval()), format!("Compose([{:?}])", Normalize::cifar10()));
 }
+
+/// A loader crops the images of a folder in their own size, as torchvision's `resized_crop`.
+#[cfg(feature = "image")]
+#[test]
+fn images_of_a_folder_are_cropped_before_they_are_resized() {
+    use skipgrad::data::{Crop, ImageFolderOptions};
+    use std::ops::Range;
+
+    #[derive(Debug)]
+    struct Box([Range<usize>; 2]);
+
+    impl Crop for Box {
+        fn draw(&self, size: [usize; 2], _rng: &mut Rng) -> [Range<usize>; 2] {
+            assert_eq!(size, [41, 57]);
+            self.0.clone()
+        }
+    }
+
+    impl Transform for Box {
+        fn apply(&self, _: &mut [f32], _: [usize; 3], _: &mut Rng) {
+            panic!("it is the first transform");
+        }
+
+        fn as_crop(&self) -> Option<&dyn Crop> {
+            Some(self)
+        }
+    }
+
+    let golden = below(&golden(), "resized_crop/");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("a")).unwrap();
+    let bytes = golden["image"].data().iter().map(|&x| x as u8).collect();
+    let image = image::RgbImage::from_raw(57, 41, bytes).unwrap();
+    image.save(folder.path().join("a/0.png")).unwrap();
+    let mut count = 0;
+    for (name, expected) in golden.iter().filter(|(name, _)| *name != "image") {
+        let [top, left, h, w] = name.split('_').map(|n| n.parse().unwrap()).collect::<Vec<usize>>()[..]
+        else {
+            panic!()
+        };
+        let options = ImageFolderOptions::new(expected.shape()[0]).classes(["a"]);
+        let crop = Compose::new().then(Box([top..top + h, left..left + w]));
+        let loader = Loader::new(options.open(folder.path()).unwrap(), 1).transform(crop);
+        let batch = loader.epoch(0).unwrap().next().unwrap().unwrap();
+        let levels = batch.images.data().iter().zip(expected.data()).map(|(x, y)| (x * 255.0 - y).abs());
+        let most = levels.fold(0.0, f32::max);
+        assert!(most < 1.01, "{name}: {most} levels");
+        count += 1;
+    }
+    assert_eq!(count, 3);
+    let outside = Compose::new().then(Box([0..42, 0..57]));
+    let data = ImageFolderOptions::new(8).classes(["a"]).open(folder.path()).unwrap();
+    let error = Loader::new(data, 1).transform(outside).epoch(0).unwrap().next().unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "read_crop: box: expected at least one pixel within 41 rows and 57 columns, found 0..42 and 0..57"
+    );
+}

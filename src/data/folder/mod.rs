@@ -9,11 +9,17 @@ mod split;
 pub use options::ImageFolderOptions;
 pub use parts::ImageFolderParts;
 
-use super::{Dataset, ImageLimits, Preset, dataset::check_read};
+use super::{
+    Dataset, ImageLimits, Preset, Transform as _,
+    dataset::{check_box, check_read},
+    image_file::resize_image_box,
+};
 use crate::{Error, Result, Rng};
+use image::DynamicImage;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -36,6 +42,9 @@ use std::{
 /// - **Links are followed**, and every file is listed once.
 /// - **Parts** such as `train` and `val` are no classes: [`ImageFolderOptions::open_parts`] opens
 ///   them.
+/// - **The center of an image is read**, after its shorter side was resized, as a [`Preset`] does
+///   it. A [`RandomResizedCrop`](super::RandomResizedCrop) that is the first transform of a loader
+///   crops the image in its own size instead.
 ///
 /// An image is decoded when it is read, which a [`Loader`](super::Loader) does on its worker
 /// threads. An image that cannot be read is skipped: its batch is smaller, a warning is logged, and
@@ -163,6 +172,18 @@ impl ImageFolder {
         }
     }
 
+    /// Decodes an image for [`Dataset::read`], and returns its label too.
+    fn decode(&self, index: usize, pixels: &[f32]) -> Result<(DynamicImage, usize)> {
+        check_read(self.samples.len(), self.preset.shape(), index, pixels)?;
+        let (path, label) = &self.samples[index];
+        let image = self.limits.open_noting(path, &mut |note| self.record_note(path, &note));
+        let image = image.inspect_err(|error| self.record_unreadable(path, error.to_string()))?;
+        if image.width() == 0 || image.height() == 0 {
+            return Err(Error::malformed(path, "image", "at least one pixel", "none"));
+        }
+        Ok((image, *label))
+    }
+
     /// Adds an image to the list of unreadable ones and logs it, once for each image.
     fn record_unreadable(&self, path: &Path, error: String) {
         let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,16 +208,24 @@ impl Dataset for ImageFolder {
     }
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize> {
-        check_read(self.samples.len(), self.preset.shape(), index, pixels)?;
-        let (path, label) = &self.samples[index];
-        match self.limits.open_noting(path, &mut |note| self.record_note(path, &note)) {
-            Ok(image) => pixels.copy_from_slice(self.preset.apply_image(&image)?.data()),
-            Err(error) => {
-                self.record_unreadable(path, error.to_string());
-                return Err(error);
-            }
-        }
-        Ok(*label)
+        let (image, label) = self.decode(index, pixels)?;
+        pixels.copy_from_slice(self.preset.apply_image(&image)?.data());
+        Ok(label)
+    }
+
+    fn read_crop(
+        &self,
+        index: usize,
+        pixels: &mut [f32],
+        choose: &mut dyn FnMut([usize; 2]) -> [Range<usize>; 2],
+    ) -> Result<usize> {
+        let (image, label) = self.decode(index, pixels)?;
+        let (shape, size) = (self.preset.shape(), [image.height() as usize, image.width() as usize]);
+        let source = choose(size);
+        check_box(&source, size)?;
+        resize_image_box(&image, source, shape, pixels)?;
+        self.preset.normalize.apply(pixels, shape, &mut Rng::seed(0));
+        Ok(label)
     }
 
     fn unreadable(&self) -> Vec<(PathBuf, String)> {

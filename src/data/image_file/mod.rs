@@ -9,10 +9,10 @@ mod png;
 pub(super) use formats::{readable_extensions, why_not_read};
 pub use limits::ImageLimits;
 
-use super::{Preset, image_op::luma};
+use super::{Preset, image_op::luma, resample::Resample};
 use crate::{Error, Result, Tensor};
 use image::{DynamicImage, GenericImageView as _};
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 /// Reads an image from a file and rotates it upright if the camera stored an orientation. The
 /// format follows from the content of the file, not from its name.
@@ -81,11 +81,27 @@ impl Preset {
             return Err(Error::argument("preset", "image", "at least one pixel", found));
         }
         with_bytes(image, self.num_channels(), |bytes| {
-            // PIL rounds to bytes after each pass of a resizing.
-            let round = |x: f64| (x + 0.5).floor().clamp(0.0, 255.0) as f32;
             self.prepare(bytes, [height as usize, width as usize], round, 255.0)
         })?
     }
+}
+
+/// Rounds to bytes, as PIL does after each pass of a resizing.
+fn round(x: f64) -> f32 {
+    (x + 0.5).floor().clamp(0.0, 255.0) as f32
+}
+
+/// Writes a box of an image, resized to `[H, W, C]`, with values in [0, 1].
+pub(super) fn resize_image_box(
+    image: &DynamicImage,
+    source: [Range<usize>; 2],
+    [h, w, c]: [usize; 3],
+    pixels: &mut [f32],
+) -> Result<()> {
+    let resample = Resample { source, size: [h, w], window: [0..h, 0..w] };
+    with_bytes(image, c, |bytes| resample.run(bytes, [image.width() as usize, c], round, pixels))?;
+    pixels.iter_mut().for_each(|x| *x /= 255.0);
+    Ok(())
 }
 
 /// Calls `f` with the pixels of an image, `[H, W, channels]`, as bytes.
