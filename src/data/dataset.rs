@@ -168,4 +168,16 @@ pub struct Batch {
     pub labels: Vec<usize>,
     /// Index of each image in the dataset, `N` of them.
     pub indices: Vec<usize>,
+    /// Weight of each class for each image, `[N, K]`, if a
+    /// [`BatchTransform`](super::BatchTransform) has mixed images; the labels are then those
+    /// before.
+    pub targets: Option<Tensor>,
+}
+
+impl Batch {
+    /// Returns the class of each image that counts as correct: its label or, of mixed images, the
+    /// class of the largest weight.
+    pub(crate) fn classes(&self) -> Vec<usize> {
+        self.targets.as_ref().map_or_else(|| self.labels.clone(), Tensor::argmax)
+    }
 }

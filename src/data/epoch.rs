@@ -7,7 +7,7 @@
 //! Where images cannot be read, the consumer's thread makes batches of what is left of the planned
 //! ones. So the result does not depend on the number of workers.
 
-use super::{Batch, Compose, Dataset, planned::Planned};
+use super::{Batch, BatchTransform, Compose, Dataset, batch_transform::one_hot, planned::Planned};
 use crate::{Error, Result, Rng, Tensor};
 use std::{
     fmt,
@@ -53,10 +53,16 @@ pub struct Epoch {
     first_error: Option<Error>,
 }
 
+/// Identifies the random stream that transforms planned batch 0, in the place where the stream of
+/// an image has its index; those of the other batches are below. The next number is that of the
+/// order.
+const LAST_BATCH_STREAM: u64 = u64::MAX - 1;
+
 /// Reads the planned batches of an epoch; all its threads share one reader.
 pub(super) struct BatchReader {
     pub(super) dataset: Arc<dyn Dataset>,
     pub(super) transform: Compose,
+    pub(super) batch_transform: Option<Arc<dyn BatchTransform>>,
     pub(super) batch_size: usize,
     pub(super) seed: u64,
     pub(super) epoch: u64,
@@ -97,7 +103,25 @@ impl BatchReader {
                 Err(error) => return Some(Err(error)),
             }
         }
-        Some(Planned::new(images, labels, read, first_error))
+        let planned = indices.len();
+        let batch = self.finish(images, labels, read, batch as u64);
+        Some(batch.map(|batch| Planned::new(batch, planned, first_error)))
+    }
+
+    /// Makes a batch of the images that were read, the first rows of `images`, and transforms it.
+    fn finish(&self, images: Tensor, labels: Vec<usize>, indices: Vec<usize>, number: u64) -> Result<Batch> {
+        let read = labels.len();
+        let mut images = if read < images.shape()[0] { images.slice_rows(0..read)? } else { images };
+        let mut targets = None;
+        if let Some(transform) = &self.batch_transform
+            && read > 0
+        {
+            let mut mixed = one_hot(&labels, self.dataset.classes().len())?;
+            let mut rng = Rng::keyed(self.seed, self.epoch, LAST_BATCH_STREAM - number);
+            transform.apply(&mut images, &mut mixed, &mut rng)?;
+            targets = Some(mixed);
+        }
+        Ok(Batch { images, labels, indices, targets })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The options of a loader, and how many batches an epoch has.
 
 use super::{
-    Compose, Dataset,
+    BatchTransform, Compose, Dataset,
     epoch::{BatchReader, Epoch},
 };
 use crate::{Error, Result, Rng, Shape};
@@ -49,6 +49,7 @@ pub struct Loader {
     shuffle: bool,
     seed: u64,
     transform: Compose,
+    batch_transform: Option<Arc<dyn BatchTransform>>,
     num_workers: usize,
     drop_last: bool,
 }
@@ -63,6 +64,7 @@ impl Loader {
             shuffle: false,
             seed: 0,
             transform: Compose::new(),
+            batch_transform: None,
             num_workers: 1,
             drop_last: false,
         }
@@ -79,6 +81,24 @@ impl Loader {
     #[must_use]
     pub fn transform(self, transform: Compose) -> Loader {
         Loader { transform, ..self }
+    }
+
+    /// Sets the transform that is applied to every batch after those of its images. The batches
+    /// have [`Batch::targets`](super::Batch::targets) then, one weight for each class of the
+    /// dataset.
+    ///
+    /// ```
+    /// use skipgrad::data::{Loader, Mixup, SyntheticShapes};
+    /// let data = SyntheticShapes::with_sizes(8, 0, 1)?;
+    /// let loader = Loader::new(data.train(), 4).shuffle(0).batch_transform(Mixup::new(0.2));
+    /// let targets = loader.epoch(0)?.next().unwrap()?.targets.unwrap();
+    /// assert_eq!(targets.shape(), [4, 10]);
+    /// assert!((targets.data()[..10].iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    #[must_use]
+    pub fn batch_transform(self, transform: impl BatchTransform + 'static) -> Loader {
+        Loader { batch_transform: Some(Arc::new(transform)), ..self }
     }
 
     /// Sets the number of threads that prepare batches ahead of use. With 0, each batch is prepared
@@ -144,6 +164,11 @@ impl Loader {
         &self.transform
     }
 
+    /// Returns the transform that is applied to every batch, if there is one.
+    pub(crate) fn batch_transforms(&self) -> Option<&dyn BatchTransform> {
+        self.batch_transform.as_deref()
+    }
+
     /// Starts an epoch and returns the iterator over its batches.
     ///
     /// Images that the dataset skips ([`Dataset::should_skip`]) are missing from their batch, as
@@ -190,6 +215,7 @@ impl Loader {
         let reader = BatchReader {
             dataset: self.dataset.clone(),
             transform: self.transform.clone(),
+            batch_transform: self.batch_transform.clone(),
             batch_size: self.batch_size,
             seed: self.seed,
             epoch,
@@ -220,6 +246,13 @@ impl Loader {
             let found = format!("{shape:?}");
             return Err(Error::argument("loader", "dataset", "at least one pixel per image", found));
         }
+        if let Some(transform) = &self.batch_transform {
+            transform.check()?;
+            if self.dataset.classes().is_empty() {
+                let expected = "the names of the classes, which mixed targets need";
+                return Err(Error::argument("loader", "classes", expected, "none"));
+            }
+        }
         self.transform.check(shape)
     }
 }
@@ -232,6 +265,7 @@ impl fmt::Debug for Loader {
             .field("shuffle", &self.shuffle)
             .field("seed", &self.seed)
             .field("transform", &self.transform)
+            .field("batch_transform", &self.batch_transform)
             .field("num_workers", &self.num_workers)
             .field("drop_last", &self.drop_last)
             .finish()

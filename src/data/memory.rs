@@ -285,6 +285,7 @@ impl Iterator for Batches {
             images: self.images.gather(indices.iter().copied()),
             labels: indices.iter().map(|&i| self.images.labels[i]).collect(),
             indices: indices.iter().map(|&i| i - self.images.range.start).collect(),
+            targets: None,
         })
     }
 

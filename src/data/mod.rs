@@ -23,9 +23,12 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
+mod batch_transform;
+mod beta;
 mod cifar;
 mod class_names;
 mod color_jitter;
+mod cutmix;
 mod cutout;
 mod dataset;
 mod epoch;
@@ -37,6 +40,7 @@ mod image_op;
 mod imagenet;
 mod loader;
 mod memory;
+mod mixup;
 mod normalize;
 mod op_space;
 mod planned;
@@ -54,9 +58,11 @@ mod synthetic_shapes;
 mod transform;
 mod trivial_augment_wide;
 
+pub use batch_transform::{BatchTransform, RandomChoice};
 pub use cifar::{Cifar10, Cifar100};
 pub use class_names::{read_class_names, read_class_names_for, write_class_names};
 pub use color_jitter::ColorJitter;
+pub use cutmix::CutMix;
 pub use cutout::Cutout;
 pub use dataset::{Batch, Dataset};
 pub use epoch::Epoch;
@@ -68,6 +74,7 @@ pub use image_op::{Affine, ImageOp, Interpolation};
 pub use imagenet::IMAGENET_CLASSES;
 pub use loader::Loader;
 pub use memory::{Batches, Images};
+pub use mixup::Mixup;
 pub use normalize::Normalize;
 pub use preset::Preset;
 pub use rand_augment::RandAugment;

@@ -17,21 +17,11 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// `images` starts with the images that were read, one per label and index. The other rows are
-    /// those of images that were skipped, the first of them because of `first_error`.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub(super) fn new(
-        images: Tensor,
-        labels: Vec<usize>,
-        indices: Vec<usize>,
-        first_error: Option<Error>,
-    ) -> Result<Planned> {
-        let planned = images.shape()[0];
-        let num_skipped = planned - labels.len();
-        let images = if num_skipped > 0 { images.slice_rows(0..labels.len())? } else { images };
-        Ok(Planned { batch: Batch { images, labels, indices }, planned, num_skipped, first_error })
+    /// `batch` has the images that were read, of `planned` ones. The first that was skipped was so
+    /// because of `first_error`.
+    pub(super) fn new(batch: Batch, planned: usize, first_error: Option<Error>) -> Planned {
+        let num_skipped = planned - batch.labels.len();
+        Planned { batch, planned, num_skipped, first_error }
     }
 
     /// Returns whether skipped images left none, or fewer than a batch should have. A batch that
@@ -52,15 +42,15 @@ impl Planned {
         let batch = match (head.labels.len(), tail.labels.len()) {
             (0, _) => tail,
             (_, 0) => head,
-            (n, m) => {
-                let [_, h, w, c] = head.images.shape().nhwc("loader", "images")?;
-                let mut images = Tensor::zeros([n + m, h, w, c])?;
-                let (before, after) = images.data_mut().split_at_mut(head.images.data().len());
-                before.copy_from_slice(head.images.data());
-                after.copy_from_slice(tail.images.data());
-                let labels = [head.labels, tail.labels].concat();
-                Batch { images, labels, indices: [head.indices, tail.indices].concat() }
-            }
+            _ => Batch {
+                images: concat_rows(&head.images, &tail.images)?,
+                labels: [head.labels, tail.labels].concat(),
+                indices: [head.indices, tail.indices].concat(),
+                targets: match (head.targets, tail.targets) {
+                    (Some(head), Some(tail)) => Some(concat_rows(&head, &tail)?),
+                    _ => None,
+                },
+            },
         };
         Ok(Planned { batch, planned, num_skipped, first_error })
     }
@@ -70,4 +60,15 @@ impl Planned {
     pub(super) fn into_parts(self) -> (Batch, usize, Option<Error>) {
         (self.batch, self.num_skipped, self.first_error)
     }
+}
+
+/// Returns the rows of two tensors of the same shape but for the number of rows.
+fn concat_rows(head: &Tensor, tail: &Tensor) -> Result<Tensor> {
+    let mut shape = head.shape().to_vec();
+    shape[0] += tail.shape()[0];
+    let mut rows = Tensor::zeros(&shape)?;
+    let (before, after) = rows.data_mut().split_at_mut(head.data().len());
+    before.copy_from_slice(head.data());
+    after.copy_from_slice(tail.data());
+    Ok(rows)
 }

@@ -58,6 +58,7 @@ fn loader(name: &str, info: &LoaderInfo) -> Vec<(String, String)> {
             if details.shuffle { format!("shuffled, seed {}", details.seed) } else { "as stored".into() };
         rows.push((format!("{name} order"), order));
         rows.push((format!("{name} transforms"), transforms(&details.transform)));
+        rows.push((format!("{name} batch transform"), details.batch_transform.clone()));
     }
     rows
 }

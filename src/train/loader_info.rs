@@ -27,10 +27,17 @@ pub(crate) struct Details {
     pub(crate) seed: u64,
     pub(crate) drop_last: bool,
     pub(crate) transform: String,
+    /// Older checkpoints have none.
+    #[serde(default = "no_batch_transform")]
+    pub(crate) batch_transform: String,
     pub(crate) classes: Vec<String>,
     pub(crate) image_shape: [usize; 3],
     /// A hash of a few images and their labels.
     pub(super) fingerprint: u64,
+}
+
+fn no_batch_transform() -> String {
+    "none".to_string()
 }
 
 impl LoaderInfo {
@@ -42,6 +49,7 @@ impl LoaderInfo {
             seed: loader.seed(),
             drop_last: loader.drops_last(),
             transform: format!("{:?}", loader.transforms()),
+            batch_transform: loader.batch_transforms().map_or_else(no_batch_transform, |t| format!("{t:?}")),
             classes: data.classes().to_vec(),
             image_shape: data.image_shape(),
             fingerprint: fingerprint(data),
@@ -106,6 +114,10 @@ impl Details {
         }
         if self.transform != now.transform {
             changes.push(Change::new(format!("{of} transform"), &self.transform, &now.transform));
+        }
+        if self.batch_transform != now.batch_transform {
+            let (before, now) = (&self.batch_transform, &now.batch_transform);
+            changes.push(Change::new(format!("{of} batch transform"), before, now));
         }
         changes
     }

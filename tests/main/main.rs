@@ -30,6 +30,7 @@ mod inference;
 mod learns;
 mod lecture;
 mod meta;
+mod mixing;
 mod models;
 mod module_names;
 #[cfg(feature = "onnx")]

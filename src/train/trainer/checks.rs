@@ -163,6 +163,11 @@ fn check_gradients(model: &dyn Module, train: &Loader) -> Result<()> {
 fn check_logits(of: &str, shape: &Shape, loader: &Loader) -> Result<()> {
     let classes = loader.dataset().classes().len();
     match shape[..] {
+        [_, logits] if logits > classes && loader.batch_transforms().is_some() => {
+            let expected =
+                format!("{classes} logits, since the targets of mixed images are weights of classes");
+            Err(Error::argument("train", "model", expected, format_args!("{logits} logits")))
+        }
         [_, logits] if logits >= classes => Ok(()),
         [_, logits] => {
             let expected = format!("logits for the {classes} classes of the {of} images");

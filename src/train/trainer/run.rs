@@ -2,7 +2,7 @@
 
 use super::Trainer;
 use crate::{
-    Result, Rng,
+    Result, Rng, Tensor,
     autograd::{Tape, Updates},
     data::{Batch, Loader},
     install,
@@ -197,15 +197,16 @@ fn gradients(
     let images = batch.labels.len();
     let size = images.div_ceil(settings.micro_batches).max(1);
     let (mut updates, mut mean_loss, mut correct) = (Updates::default(), 0.0, 0);
-    for (i, labels) in batch.labels.chunks(size).enumerate() {
-        let pixels = if labels.len() == images {
-            batch.images.clone()
-        } else {
-            batch.images.slice_rows(i * size..i * size + labels.len())?
+    for (i, labels) in batch.classes().chunks(size).enumerate() {
+        let part = |all: &Tensor| match labels.len() {
+            count if count == images => Ok(all.clone()),
+            count => all.slice_rows(i * size..i * size + count),
         };
+        let (pixels, mixed) = (part(&batch.images)?, batch.targets.as_ref().map(part).transpose()?);
         let tape = Tape::train(rng.split()).precision(settings.precision);
         let logits = tape.input(pixels).apply(model)?;
-        let targets = Targets::classes(labels).smoothed(settings.label_smoothing);
+        let targets = mixed.as_ref().map_or(Targets::classes(labels), Targets::soft);
+        let targets = targets.smoothed(settings.label_smoothing);
         let weight = labels.len() as f32 / images as f32;
         let loss = logits.cross_entropy(targets)?.scale(weight);
         mean_loss += loss.item();
