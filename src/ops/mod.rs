@@ -63,6 +63,15 @@ fn expect_shape(op: &'static str, argument: &'static str, expected: &Shape, foun
     if expected == found { Ok(()) } else { Err(Error::shape(op, argument, expected, found)) }
 }
 
+/// Checks that logits are `[N, K]` with at least one row and one class.
+fn expect_logits(op: &'static str, logits: &Shape) -> Result<()> {
+    match logits[..] {
+        [rows, classes] if rows > 0 && classes > 0 => Ok(()),
+        [_, _] => Err(Error::argument(op, "logits", "at least one row and one class", logits)),
+        _ => Err(Error::shape(op, "logits", ["N", "K"], logits)),
+    }
+}
+
 /// Checks that an argument is a vector with one element per channel.
 fn expect_vector(op: &'static str, argument: &'static str, channels: usize, found: &Shape) -> Result<()> {
     if found == [channels] { Ok(()) } else { Err(Error::shape(op, argument, [channels], found)) }

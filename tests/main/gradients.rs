@@ -309,7 +309,13 @@ fn cross_entropy() -> Result<()> {
         let labels: Vec<usize> = (0..rows).map(|row| (7 * row + 2) % classes).collect();
         let weights = Tensor::uniform([rows, classes], 0.0, 0.5, &mut Rng::seed(5))?;
         for smoothing in [0.0, 0.1] {
-            for targets in [Targets::classes(&labels), Targets::soft(&weights)] {
+            let class_weights: Vec<f32> = (0..classes).map(|class| 0.5 + 0.1 * class as f32).collect();
+            for targets in [
+                Targets::classes(&labels),
+                Targets::soft(&weights),
+                Targets::classes(&labels).class_weights(&class_weights).ignore_index(classes),
+                Targets::soft(&weights).class_weights(&class_weights),
+            ] {
                 let targets = targets.smoothed(smoothing);
                 check(&normals(&[&[rows, classes]])?, |v| v[0].cross_entropy(targets))?;
             }
