@@ -6,12 +6,15 @@
 
 mod add;
 mod batch_norm;
+mod bce_with_logits;
 mod concat;
 mod conv2d;
 mod cross_entropy;
 mod dense_block;
+mod distillation;
 mod drop_path;
 mod dropout;
+mod focal_loss;
 mod linear;
 mod matmul;
 mod mean;
@@ -29,13 +32,15 @@ mod sum;
 
 pub(crate) use batch_norm::Affine;
 pub use batch_norm::{BatchNorm, Moments, Statistics};
+pub use bce_with_logits::BceOptions;
 pub use conv2d::{Algorithm, Conv2dOptions, Padding, Pair};
 pub use cross_entropy::Targets;
 pub use dense_block::{DenseBlockLayer, DenseBlockLayerMoments, DenseBlockMoments, DenseBlockNorm};
+pub use focal_loss::FocalOptions;
 pub use pool::Pool2dOptions;
 
 use crate::{
-    Error, Result, Shape,
+    Error, Result, Shape, Tensor,
     autograd::{Fault, Input, Op, Var},
 };
 
@@ -70,6 +75,36 @@ fn expect_logits(op: &'static str, logits: &Shape) -> Result<()> {
         [_, _] => Err(Error::argument(op, "logits", "at least one row and one class", logits)),
         _ => Err(Error::shape(op, "logits", ["N", "K"], logits)),
     }
+}
+
+/// Checks that logits are `[N, K]`, and that there is a target in [0, 1] for each of them.
+fn expect_element_targets(op: &'static str, logits: &Shape, targets: &Tensor) -> Result<()> {
+    expect_logits(op, logits)?;
+    expect_shape(op, "targets", logits, targets.shape())?;
+    match targets.data().iter().find(|target| !(0.0..=1.0).contains(*target)) {
+        Some(target) => Err(Error::argument(op, "targets", "numbers in [0, 1]", target)),
+        None => Ok(()),
+    }
+}
+
+/// Returns the mean over all elements of a loss, and its gradient. `f` has the number of the
+/// element, its logit and its target, and returns the loss of the element and its derivative.
+fn per_element(
+    logits: &Tensor,
+    targets: &Tensor,
+    f: impl Fn(usize, f64, f64) -> (f64, f64),
+) -> (Tensor, Tensor) {
+    let count = logits.shape().num_elements() as f64;
+    let mut sum = 0.0;
+    let gradient = Tensor::build(*logits.shape(), |gradient| {
+        let pairs = logits.data().iter().zip(targets.data());
+        for (i, ((&x, &t), gradient)) in pairs.zip(gradient).enumerate() {
+            let (loss, derivative) = f(i, x.into(), t.into());
+            sum += loss;
+            *gradient = (derivative / count) as f32;
+        }
+    });
+    (Tensor::scalar((sum / count) as f32), gradient)
 }
 
 /// Checks that an argument is a vector with one element per channel.

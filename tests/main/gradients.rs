@@ -5,7 +5,8 @@ use skipgrad::{
     Result, Rng, Tensor,
     autograd::{Var, gradient_check},
     ops::{
-        Algorithm, BatchNorm, Conv2dOptions, DenseBlockLayer, DenseBlockNorm, Padding, Pool2dOptions, Targets,
+        Algorithm, BatchNorm, BceOptions, Conv2dOptions, DenseBlockLayer, DenseBlockNorm, FocalOptions,
+        Padding, Pool2dOptions, Targets,
     },
 };
 use std::collections::BTreeSet;
@@ -319,6 +320,50 @@ fn cross_entropy() -> Result<()> {
                 let targets = targets.smoothed(smoothing);
                 check(&normals(&[&[rows, classes]])?, |v| v[0].cross_entropy(targets))?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Targets in [0, 1] for logits of a shape; every third is 1, every fifth 0.
+fn answers(shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_fn(shape, |i| match (i % 3, i % 5) {
+        (0, _) => 1.0,
+        (_, 0) => 0.0,
+        _ => 0.3,
+    })
+}
+
+#[test]
+fn bce_with_logits() -> Result<()> {
+    for shape in [[1, 1], [3, 5], [2, 17]] {
+        let weights: Vec<f32> = (0..shape[1]).map(|class| 0.5 * class as f32).collect();
+        for options in [BceOptions::new(), BceOptions::new().pos_weight(weights)] {
+            let targets = answers(&shape)?;
+            check(&normals(&[&shape])?, |v| v[0].bce_with_logits(&targets, &options))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn focal_loss() -> Result<()> {
+    for shape in [[1, 1], [3, 5], [2, 17]] {
+        let default = FocalOptions::new();
+        for options in [default, default.alpha(None).gamma(0.5), default.alpha(0.7).gamma(0.0)] {
+            let targets = answers(&shape)?;
+            check(&normals(&[&shape])?, |v| v[0].focal_loss(&targets, &options))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn distillation() -> Result<()> {
+    for shape in [[1, 1], [3, 5], [2, 17]] {
+        let teacher = Tensor::normal(shape, 2.0, &mut Rng::seed(5))?;
+        for temperature in [1.0, 4.0] {
+            check(&normals(&[&shape])?, |v| v[0].distillation(&teacher, temperature))?;
         }
     }
     Ok(())

@@ -29,6 +29,7 @@ mod gradients;
 mod inference;
 mod learns;
 mod lecture;
+mod losses;
 mod meta;
 mod mixing;
 mod models;

@@ -8,10 +8,11 @@ use skipgrad::{
     memory,
     models::{self, Model, ModelOptions},
     nn::{BatchNorm2d, Conv2d, Linear, Module, conv3x3},
-    ops::{Padding, Pool2dOptions, Targets},
+    ops::{BceOptions, FocalOptions, Padding, Pool2dOptions, Targets},
     optim::{Optimizer, Sgd},
 };
 use skipgrad_serial_tests as serial;
+use std::sync::LazyLock;
 
 pub(crate) fn tests() -> Vec<Trial> {
     let training = TRAINING.map(|(name, drop_path, batch, edge)| {
@@ -183,6 +184,9 @@ macro_rules! operation {
 const MAPS: [usize; 4] = [4, 32, 32, 32];
 const MATRIX: [usize; 2] = [300, 300];
 
+/// Targets of a matrix, which the plan allocates before anything is measured.
+static ZEROS: LazyLock<Tensor> = LazyLock::new(|| Tensor::zeros(MATRIX).unwrap());
+
 /// Each operation alone.
 fn operations() -> Vec<Trial> {
     vec![
@@ -210,6 +214,12 @@ fn operations() -> Vec<Trial> {
         operation!(global_avg_pool, MAPS, |x| x.global_avg_pool()),
         operation!(matmul, MATRIX, |x| x.matmul(x)),
         operation!(cross_entropy, MATRIX, |x| x.cross_entropy(Targets::classes(&[7; 300]))),
+        operation!(cross_entropy_ignoring, MATRIX, |x| {
+            x.cross_entropy(Targets::classes(&[7; 300]).ignore_index(3))
+        }),
+        operation!(bce_with_logits, MATRIX, |x| x.bce_with_logits(&ZEROS, &BceOptions::new())),
+        operation!(focal_loss, MATRIX, |x| x.focal_loss(&ZEROS, &FocalOptions::new())),
+        operation!(distillation, MATRIX, |x| x.distillation(&ZEROS, 2.0)),
         serial::test("plan::linear", linear),
         serial::test("plan::conv2d", conv2d),
         serial::test("plan::batch_norm", batch_norm),
