@@ -194,7 +194,7 @@ pub(super) fn tiles(evaluation: &Evaluation, history: &History) -> Markup {
             (tile("test loss", short(metrics.loss()), "mean cross-entropy, in nats".into()))
             (tile("calibration error", percent(calibration.expected_error()), "expected, of 15 bins".into()))
             @if let Some(best) = history.best() {
-                (tile("best epoch", best.epoch.to_string(), percent(best.test_accuracy)))
+                (tile("best epoch", best.epoch.to_string(), percent(best.ema_test_accuracy.unwrap_or(best.test_accuracy))))
                 (tile("training time", duration(seconds), format!("{} epochs", history.records.len())))
             }
             @if let Some(rate) = history.records.last().and_then(|last| last.images_per_second) {

@@ -88,8 +88,8 @@ impl EventWriter {
     }
 
     /// Adds the metrics of an epoch, at the step of its number: `loss/train`, `loss/test`,
-    /// `accuracy/train`, `accuracy/test`, `accuracy/test_top5`, `learning_rate` and
-    /// `images_per_second`.
+    /// `accuracy/train`, `accuracy/test`, `accuracy/test_top5`, `learning_rate`,
+    /// `images_per_second` and, of averaged weights, `loss/test_ema` and `accuracy/test_ema`.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
@@ -102,6 +102,8 @@ impl EventWriter {
             ("accuracy/test_top5", Some(record.test_top5)),
             ("learning_rate", Some(record.lr)),
             ("images_per_second", record.images_per_second),
+            ("loss/test_ema", record.ema_test_loss),
+            ("accuracy/test_ema", record.ema_test_accuracy),
         ];
         let value = values
             .into_iter()

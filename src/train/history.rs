@@ -38,6 +38,18 @@ pub struct Record {
     /// [`weights_hash`](super::weights_hash) of the model after the epoch; `None` if an older
     /// version wrote the record.
     pub weights_hash: Option<u64>,
+    /// Mean loss of the test images with the averaged weights, if the training has an average.
+    pub ema_test_loss: Option<f32>,
+    /// Top-1 accuracy on the test images with the averaged weights, in [0, 1].
+    pub ema_test_accuracy: Option<f32>,
+}
+
+impl Record {
+    /// Returns the accuracy by which epochs are compared: that of the averaged weights if there
+    /// are any, and else that of the weights.
+    fn best_accuracy(&self) -> f32 {
+        self.ema_test_accuracy.unwrap_or(self.test_accuracy)
+    }
 }
 
 /// The records of all epochs of a training, which can be written and read as a CSV table.
@@ -45,8 +57,9 @@ pub struct Record {
 /// ```
 /// use skipgrad::train::History;
 /// let csv = "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5,\
-///     skipped_steps,rollbacks,unreadable,test_unreadable,images_per_second,weights_hash\n\
-///     1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9,0,0,3,1,4000,00c0ffee00c0ffee\n";
+///     skipped_steps,rollbacks,unreadable,test_unreadable,images_per_second,weights_hash,\
+///     ema_test_loss,ema_test_accuracy\n\
+///     1,12.5,0.1,1.5,0.5,1.25,0.5625,0.9,0,0,3,1,4000,00c0ffee00c0ffee,,\n";
 /// let history: History = csv.parse()?;
 /// assert_eq!(history.best().map(|record| record.test_accuracy), Some(0.5625));
 /// assert_eq!(history.records[0].images_per_second, Some(4000.0));
@@ -62,16 +75,18 @@ pub struct History {
 
 /// The columns, in the groups in which they were added: every header that was ever written is that
 /// of the first groups.
-const COLUMNS: [&str; 3] = [
+const COLUMNS: [&str; 4] = [
     "epoch,seconds,lr,train_loss,train_accuracy,test_loss,test_accuracy,test_top5",
     ",skipped_steps,rollbacks,unreadable,test_unreadable",
     ",images_per_second,weights_hash",
+    ",ema_test_loss,ema_test_accuracy",
 ];
 
 impl History {
     /// Returns the record of the highest test accuracy, and the first of them if several are equal.
+    /// If the weights are averaged, the accuracy is that of the average.
     pub fn best(&self) -> Option<&Record> {
-        self.records.iter().reduce(|best, r| if r.test_accuracy > best.test_accuracy { r } else { best })
+        self.records.iter().reduce(|best, r| if r.best_accuracy() > best.best_accuracy() { r } else { best })
     }
 
     /// Returns the table as CSV, a header and one line per epoch. Parsing it gives the same
@@ -82,7 +97,7 @@ impl History {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+                "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
                 r.epoch,
                 r.seconds,
                 r.lr,
@@ -97,6 +112,8 @@ impl History {
                 r.test_unreadable,
                 r.images_per_second.map_or(String::new(), |rate| rate.to_string()),
                 r.weights_hash.map_or(String::new(), |hash| format!("{hash:016x}")),
+                r.ema_test_loss.map_or(String::new(), |loss| loss.to_string()),
+                r.ema_test_accuracy.map_or(String::new(), |accuracy| accuracy.to_string()),
             );
         }
         text
@@ -153,6 +170,8 @@ fn parse<'a>(fields: &mut impl Iterator<Item = &'a str>) -> Option<Record> {
         test_unreadable: fields.next().unwrap_or("0").parse().ok()?,
         images_per_second: optional(fields.next(), |rate| rate.parse().ok())?,
         weights_hash: optional(fields.next(), |hash| u64::from_str_radix(hash, 16).ok())?,
+        ema_test_loss: optional(fields.next(), |loss| loss.parse().ok())?,
+        ema_test_accuracy: optional(fields.next(), |accuracy| accuracy.parse().ok())?,
     })
 }
 
@@ -184,6 +203,8 @@ mod tests {
             test_unreadable: 7,
             images_per_second: Some(1.0 / 3.0),
             weights_hash: Some(epoch as u64),
+            ema_test_loss: Some(1.0 / 3.0),
+            ema_test_accuracy: None,
         }
     }
 
@@ -197,7 +218,10 @@ mod tests {
     #[test]
     fn the_best_is_the_first_of_the_highest() {
         let records = vec![record(1, 0.5), record(2, 0.7), record(3, 0.7), record(4, 0.6)];
-        assert_eq!(History { records }.best().unwrap().epoch, 2);
+        assert_eq!(History { records: records.clone() }.best().unwrap().epoch, 2);
+        let averaged = |(r, accuracy): (&Record, f32)| Record { ema_test_accuracy: Some(accuracy), ..*r };
+        let records = records.iter().zip([0.1, 0.2, 0.3, 0.3]).map(averaged).collect();
+        assert_eq!(History { records }.best().unwrap().epoch, 3, "averages are compared if there are any");
         assert!(History::default().best().is_none());
     }
 
@@ -205,13 +229,25 @@ mod tests {
     fn other_tables_are_errors() {
         assert!("".parse::<History>().is_err());
         for line in ["1,2,3", "1,2,3,4,5,6,7,8,9", "x,2,3,4,5,6,7,8", "1,2,3,4,5,6,7,eight"] {
-            let [old, with_counts, all] = [1, 2, 3].map(|groups| COLUMNS[..groups].concat());
-            for (header, counts) in [(old, ""), (with_counts, ",0,0,0,0"), (all, ",0,0,0,0,,")] {
+            let [old, with_counts, with_rates, all] = [1, 2, 3, 4].map(|groups| COLUMNS[..groups].concat());
+            for (header, counts) in
+                [(old, ""), (with_counts, ",0,0,0,0"), (with_rates, ",0,0,0,0,,"), (all, ",0,0,0,0,,,,")]
+            {
                 let error = format!("{header}\n{line}{counts}\n").parse::<History>().unwrap_err();
                 assert!(error.to_string().ends_with(&format!("found {line}{counts}")), "{error}");
             }
         }
-        for rest in ["", ",0,0,0", ",0,0,0,-1,,", ",0,0,0,0", ",0,0,0,0,x,", ",0,0,0,0,,x", ",0,0,0,0,,,"] {
+        for rest in [
+            "",
+            ",0,0,0",
+            ",0,0,0,-1,,,,",
+            ",0,0,0,0",
+            ",0,0,0,0,x,,,",
+            ",0,0,0,0,,x,,",
+            ",0,0,0,0,,,x,",
+            ",0,0,0,0,,,,x",
+            ",0,0,0,0,,,,,",
+        ] {
             let text = format!("{}\n1,2,3,4,5,6,7,8{rest}\n", COLUMNS.concat());
             assert!(text.parse::<History>().is_err(), "{rest}");
         }

@@ -28,6 +28,7 @@
 mod calibration;
 mod checkpoint;
 mod diagnose;
+mod ema;
 mod event;
 mod hash;
 mod history;
@@ -45,6 +46,7 @@ pub use diagnose::{
     ChannelStats, Check, CheckProgress, DiagnoseOptions, Diagnosis, Finding, FindingKind, HeldOut,
     LayerStats, ReluStats, Severity, diagnose,
 };
+pub use ema::{Ema, ModelEma};
 pub use event::{Divergence, Event, Outcome, Recovery, Step};
 pub use hash::weights_hash;
 pub use history::{History, Record};

@@ -1,6 +1,6 @@
 //! The settings of a training, and how those of a resumed one differ.
 
-use super::OnDivergence;
+use super::{Ema, OnDivergence};
 use crate::{
     Error, Precision, Result,
     optim::{NamedSettings, Schedule, null_as_infinity},
@@ -34,6 +34,9 @@ pub struct Settings {
     /// The type in which convolutions and linear layers multiply, also in evaluations.
     #[serde(default)]
     pub precision: Precision,
+    /// How weights and statistics are averaged, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
 }
 
 fn some_or_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
@@ -52,6 +55,9 @@ impl Settings {
         if !(0.0..1.0).contains(&self.label_smoothing) {
             let found = self.label_smoothing;
             return Err(Error::argument("train", "label_smoothing", "at least 0 and below 1", found));
+        }
+        if let Some(ema) = &self.ema {
+            ema.check()?;
         }
         self.on_divergence.check()
     }
@@ -99,6 +105,7 @@ pub(super) struct Requested {
     pub(super) micro_batches: bool,
     pub(super) on_divergence: bool,
     pub(super) precision: bool,
+    pub(super) ema: bool,
 }
 
 impl Requested {
@@ -111,6 +118,7 @@ impl Requested {
         micro_batches: true,
         on_divergence: true,
         precision: true,
+        ema: true,
     };
 
     /// Returns the settings of a resumed training, those that were asked for and otherwise the
@@ -148,6 +156,7 @@ impl Requested {
             micro_batches if self.micro_batches;
             on_divergence if self.on_divergence;
             precision if self.precision;
+            ema if self.ema;
         }
         Ok((now, changes))
     }
@@ -186,6 +195,7 @@ mod tests {
             micro_batches: 1,
             on_divergence: OnDivergence::Stop,
             precision: Precision::F32,
+            ema: None,
         }
     }
 
@@ -206,6 +216,7 @@ mod tests {
             micro_batches: 2,
             on_divergence: OnDivergence::SkipStep { max_consecutive: 3 },
             precision: Precision::Bf16,
+            ema: Some(Ema::new(0.9)),
             ..settings()
         };
         let (now, changes) = Requested::ALL.resume(&asked, &settings()).unwrap();
@@ -220,7 +231,8 @@ mod tests {
                 "clip_norm",
                 "micro_batches",
                 "on_divergence",
-                "precision"
+                "precision",
+                "ema"
             ]
         );
         assert_eq!(changes[3].to_string(), "clip_norm: None before, Some(1.0) now");

@@ -15,6 +15,7 @@ mod data;
 mod determinism;
 mod diagnose;
 mod divergence;
+mod ema;
 mod empty_inputs;
 mod errors;
 mod everyday_weights;

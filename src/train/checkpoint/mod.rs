@@ -3,12 +3,13 @@
 //! The file is in the safetensors format. It holds the model's tensors under `model.`, the
 //! optimizer's under `optimizer.`, and the settings, the position and the history as texts in its
 //! metadata. Where a training may go back to the beginning of an epoch, the state at that time is
-//! under `rollback.model.` and `rollback.optimizer.`. Random numbers are keyed by the seed and the
-//! position, so no other random state is needed.
+//! under `rollback.model.` and `rollback.optimizer.`. Averages of the weights are under `ema.` and
+//! `rollback.ema.`. Random numbers are keyed by the seed and the position, so no other random state
+//! is needed.
 
 mod text;
 
-use super::{History, Settings, loader_info::LoaderInfo};
+use super::{History, ModelEma, Settings, ema::check_fit, loader_info::LoaderInfo};
 use crate::{
     Error, Result,
     autograd::{NamedTensors, State},
@@ -61,6 +62,9 @@ pub(super) struct Progress {
     /// Number of steps that were skipped since the last one that was not.
     #[serde(default)]
     pub(super) consecutive_skipped: usize,
+    /// Number of updates of the average of the weights, if there is one.
+    #[serde(default)]
+    pub(super) ema_updates: usize,
     #[serde(skip)]
     pub(super) history: History,
 }
@@ -79,6 +83,7 @@ impl Default for Progress {
             lr_scale: 1.0,
             rollbacks: 0,
             consecutive_skipped: 0,
+            ema_updates: 0,
             history: History::default(),
         }
     }
@@ -90,25 +95,44 @@ pub(super) struct Snapshot {
     pub(super) progress: Progress,
     model: NamedTensors,
     optimizer: NamedTensors,
+    /// The averages of the weights; none if the training has none.
+    ema: NamedTensors,
 }
 
 impl Snapshot {
-    pub(super) fn capture(progress: &Progress, model: &dyn State, optimizer: &dyn Optimizer) -> Snapshot {
-        Snapshot { progress: progress.clone(), model: model.export(), optimizer: optimizer.export() }
+    pub(super) fn capture(
+        progress: &Progress,
+        ema: Option<&ModelEma>,
+        model: &dyn State,
+        optimizer: &dyn Optimizer,
+    ) -> Snapshot {
+        Snapshot {
+            progress: progress.clone(),
+            model: model.export(),
+            optimizer: optimizer.export(),
+            ema: ema.map(|ema| ema.tensors().clone()).unwrap_or_default(),
+        }
     }
 
-    /// Restores the model and the optimizer, and returns the progress.
+    /// Restores the model and the optimizer, and returns the progress and the averages.
     ///
     /// # Errors
     /// [`Error::State`] if the snapshot is of another model or optimizer; neither is changed then.
-    pub(super) fn restore(self, model: &mut dyn State, optimizer: &mut dyn Optimizer) -> Result<Progress> {
+    pub(super) fn restore(
+        self,
+        model: &mut dyn State,
+        optimizer: &mut dyn Optimizer,
+    ) -> Result<(Progress, NamedTensors)> {
         let before = model.export();
+        if !self.ema.is_empty() {
+            check_fit(&self.ema, &before)?;
+        }
         model.import(self.model)?;
         if let Err(error) = optimizer.import(model, self.optimizer) {
             model.import(before)?;
             return Err(error);
         }
-        Ok(self.progress)
+        Ok((self.progress, self.ema))
     }
 }
 
@@ -146,15 +170,18 @@ pub(super) struct Header {
 /// The prefixes of the names of tensors, in the order in which a name is compared with them.
 const ROLLBACK_MODEL: &str = "rollback.model.";
 const ROLLBACK_OPTIMIZER: &str = "rollback.optimizer.";
+const ROLLBACK_EMA: &str = "rollback.ema.";
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
-const PREFIXES: [&str; 4] = [ROLLBACK_MODEL, ROLLBACK_OPTIMIZER, MODEL, OPTIMIZER];
+const EMA: &str = "ema.";
+const PREFIXES: [&str; 6] = [ROLLBACK_MODEL, ROLLBACK_OPTIMIZER, ROLLBACK_EMA, MODEL, OPTIMIZER, EMA];
 
 impl Checkpoint {
     pub(super) fn capture(
         settings: &Settings,
         progress: &Progress,
         rollback: Option<&Snapshot>,
+        ema: Option<&ModelEma>,
         model: &dyn State,
         optimizer: &dyn Optimizer,
     ) -> Checkpoint {
@@ -162,7 +189,7 @@ impl Checkpoint {
             file: None,
             settings: settings.clone(),
             optimizer_settings: optimizer.settings(model),
-            state: Snapshot::capture(progress, model, optimizer),
+            state: Snapshot::capture(progress, ema, model, optimizer),
             rollback: rollback.cloned(),
         }
     }
@@ -176,7 +203,7 @@ impl Checkpoint {
         let path = path.as_ref();
         let file = io::WeightsFile::open(path)?;
         let header = text::decode(path, file.metadata())?;
-        let mut tensors: [NamedTensors; 4] = Default::default();
+        let mut tensors: [NamedTensors; 6] = Default::default();
         for (name, tensor) in file.read_all()? {
             let found = PREFIXES.iter().zip(&mut tensors);
             match found.filter_map(|(prefix, to)| Some((name.strip_prefix(prefix)?, to))).next() {
@@ -184,17 +211,18 @@ impl Checkpoint {
                 None => return Err(Error::malformed(path, "names", "model.* or optimizer.*", name)),
             };
         }
-        let [rollback_model, rollback_optimizer, model, optimizer] = tensors;
+        let [rollback_model, rollback_optimizer, rollback_ema, model, optimizer, ema] = tensors;
         let rollback = header.rollback.map(|progress| Snapshot {
             progress,
             model: rollback_model,
             optimizer: rollback_optimizer,
+            ema: rollback_ema,
         });
         Ok(Checkpoint {
             file: Some(path.to_path_buf()),
             settings: header.settings,
             optimizer_settings: header.optimizer_settings,
-            state: Snapshot { progress: header.progress, model, optimizer },
+            state: Snapshot { progress: header.progress, model, optimizer, ema },
             rollback,
         })
     }
@@ -218,8 +246,10 @@ impl Checkpoint {
         let parts = [
             rollback.map_or(&none, |state| &state.model),
             rollback.map_or(&none, |state| &state.optimizer),
+            rollback.map_or(&none, |state| &state.ema),
             &self.state.model,
             &self.state.optimizer,
+            &self.state.ema,
         ];
         let named = PREFIXES.iter().zip(parts).flat_map(|(prefix, tensors)| {
             tensors.iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor.clone()))
@@ -262,8 +292,30 @@ impl Checkpoint {
         model.import(self.state.model.clone()).map_err(|error| error.with_file(self.file.as_deref()))
     }
 
-    /// Restores the model and the optimizer, and returns the progress and the state that the
-    /// training may go back to.
+    /// Returns the averages of the weights and statistics ([`Trainer::ema`](super::Trainer::ema)),
+    /// by name; none if the training had no average.
+    pub fn ema(&self) -> Option<&NamedTensors> {
+        Some(&self.state.ema).filter(|ema| !ema.is_empty())
+    }
+
+    /// Copies the averages of the weights and statistics into a model.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the checkpoint has none; [`Error::State`] that names the file and
+    /// lists everything that does not fit if the checkpoint is of another model. The model is
+    /// unchanged then.
+    pub fn load_ema(&self, model: &mut (impl State + ?Sized)) -> Result<()> {
+        match self.ema() {
+            Some(ema) => model.import(ema.clone()).map_err(|error| error.with_file(self.file.as_deref())),
+            None => {
+                let expected = "a checkpoint of a training with Trainer::ema";
+                Err(Error::argument("checkpoint", "ema", expected, "one without averages"))
+            }
+        }
+    }
+
+    /// Restores the model and the optimizer, and returns the progress, the averages, and the state
+    /// that the training may go back to.
     ///
     /// # Errors
     /// [`Error::State`] that names the file if the checkpoint is of another model or optimizer;
@@ -272,8 +324,9 @@ impl Checkpoint {
         self,
         model: &mut dyn State,
         optimizer: &mut dyn Optimizer,
-    ) -> Result<(Progress, Option<Snapshot>)> {
+    ) -> Result<(Progress, NamedTensors, Option<Snapshot>)> {
         let named = |error: Error| error.with_file(self.file.as_deref());
-        Ok((self.state.restore(model, optimizer).map_err(named)?, self.rollback))
+        let (progress, ema) = self.state.restore(model, optimizer).map_err(named)?;
+        Ok((progress, ema, self.rollback))
     }
 }

@@ -150,7 +150,7 @@ mod tests {
     use crate::{
         Precision,
         optim::{Curve, Schedule},
-        train::{OnDivergence, Record, loader_info::LoaderInfo},
+        train::{Ema, OnDivergence, Record, loader_info::LoaderInfo},
     };
 
     fn settings() -> Settings {
@@ -164,6 +164,7 @@ mod tests {
             micro_batches: 2,
             on_divergence: OnDivergence::Stop,
             precision: Precision::F32,
+            ema: None,
         }
     }
 
@@ -183,6 +184,8 @@ mod tests {
             test_unreadable: 0,
             images_per_second: None,
             weights_hash: None,
+            ema_test_loss: None,
+            ema_test_accuracy: None,
         };
         Progress {
             position: Position { epoch: 1, batch: 17 },
@@ -251,10 +254,16 @@ mod tests {
         let settings = Settings {
             on_divergence: OnDivergence::SkipStep { max_consecutive: 4 },
             precision: Precision::Bf16,
+            ema: Some(Ema::new(0.9999).warmup(true)),
             ..settings()
         };
-        let progress =
-            Progress { lr_scale: 0.1, rollbacks: 2, consecutive_skipped: 3, ..Progress::default() };
+        let progress = Progress {
+            lr_scale: 0.1,
+            rollbacks: 2,
+            consecutive_skipped: 3,
+            ema_updates: 4,
+            ..Progress::default()
+        };
         let optimizer_settings = NamedSettings::from([("momentum".into(), "0.9".into())]);
         let header = Header { settings, optimizer_settings, progress, rollback: Some(rollback) };
         assert_eq!(super::decode(Path::new(""), &super::encode(&header)).unwrap(), header);
@@ -308,7 +317,7 @@ mod tests {
         check(replaced("\"seed\":1", "\"seed\":-"), "invalid value: integer `-8446744073709551615`");
         check(replaced("one_cycle", "two_cycle"), "unknown variant `two_cycle`, expected one of `constant`");
         check(replaced(",\"batch\":17", ""), "missing field `batch`");
-        check(replaced(",0.125,0.5,0,0,0,0,,\n", "\n"), "history: expected a history");
+        check(replaced(",0.125,0.5,0,0,0,0,,,,\n", "\n"), "history: expected a history");
         check(Metadata::new(), "header: expected the text of a checkpoint, found none");
         let mut without = metadata.clone();
         without.remove(HISTORY);

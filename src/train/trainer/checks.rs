@@ -1,13 +1,13 @@
 //! What is checked before the first step: nothing is written until all of it holds.
 
-use super::run::Run;
+use super::{Trainer, run::Run};
 use crate::{
     Error, Result, Shape,
     autograd::{Mode, StateRef, Tape},
     data::Loader,
     graph::ModuleExt,
     nn::Module,
-    train::{Event, Settings, loader_info::LoaderInfo},
+    train::{Event, ModelEma, Settings, ema::check_fit, loader_info::LoaderInfo},
 };
 
 impl Run<'_> {
@@ -24,6 +24,7 @@ impl Run<'_> {
         check_model(&*self.model, self.train, self.test, settings)?;
         self.check_learning_rates()?;
         self.check_loaders_again()?;
+        self.begin_ema()?;
         let trainer = &mut *self.trainer;
         trainer.optimizer_settings = self.optimizer.settings(&*self.model);
         if let Some(output) = &mut trainer.output {
@@ -31,6 +32,20 @@ impl Run<'_> {
             output.check(trainer.resumed_from.as_deref(), progress.position, &progress.history)?;
         }
         self.begin_output()
+    }
+
+    /// Begins the average of the weights if there is to be one, and checks one that has begun.
+    fn begin_ema(&mut self) -> Result<()> {
+        let Trainer { settings, progress, ema, .. } = &mut *self.trainer;
+        match (settings.ema, &ema) {
+            (None, _) => *ema = None,
+            (Some(_), Some(begun)) => check_fit(begun.tensors(), &self.model.export())?,
+            (Some(settings), None) => {
+                *ema = Some(ModelEma::new(settings, &*self.model)?);
+                progress.ema_updates = 0;
+            }
+        }
+        Ok(())
     }
 
     /// Checks that a label means the same in both loaders. A dataset may have no names.

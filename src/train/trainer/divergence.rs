@@ -6,7 +6,7 @@ use crate::{
     autograd::{State, StateRef, Updates},
     data::Batch,
     optim::Optimizer,
-    train::{Divergence, Event, Metrics, OnDivergence, Position, Recovery, checkpoint::Snapshot},
+    train::{Divergence, Event, Metrics, ModelEma, OnDivergence, Position, Recovery, checkpoint::Snapshot},
 };
 
 impl Run<'_> {
@@ -117,7 +117,8 @@ impl Run<'_> {
         if !may_roll_back {
             trainer.rollback = None;
         } else if trainer.progress.position.batch == 0 || trainer.rollback.is_none() {
-            let state = Snapshot::capture(&trainer.progress, &*self.model, &*self.optimizer);
+            let ema = trainer.ema.as_ref();
+            let state = Snapshot::capture(&trainer.progress, ema, &*self.model, &*self.optimizer);
             trainer.rollback = Some(state);
         }
     }
@@ -136,7 +137,9 @@ impl Run<'_> {
         }
         let rollbacks = trainer.progress.rollbacks + 1;
         let lr_scale = trainer.progress.lr_scale * lr_factor;
-        trainer.progress = state.clone().restore(self.model, self.optimizer)?;
+        let (progress, averages) = state.clone().restore(self.model, self.optimizer)?;
+        trainer.progress = progress;
+        trainer.ema = trainer.settings.ema.map(|settings| ModelEma::from_tensors(settings, averages));
         trainer.progress.rollbacks = rollbacks;
         trainer.progress.lr_scale = lr_scale;
         // From now on, going back once more means to this state.

@@ -9,7 +9,7 @@ mod run;
 #[cfg(feature = "report")]
 use super::LoaderInfo;
 use super::{
-    Event, History, OnDivergence, Outcome, Position, Settings,
+    Ema, Event, History, ModelEma, OnDivergence, Outcome, Position, Settings,
     checkpoint::{Progress, Snapshot},
     settings::Requested,
 };
@@ -48,6 +48,8 @@ pub struct Trainer {
     progress: Progress,
     /// The state that a rollback goes back to, if the policy is one.
     rollback: Option<Snapshot>,
+    /// The average of the weights, once the training has begun with one.
+    ema: Option<ModelEma>,
     output: Option<Output>,
     /// The checkpoint that the training was resumed from.
     resumed_from: Option<PathBuf>,
@@ -82,6 +84,7 @@ impl Trainer {
             micro_batches: 1,
             on_divergence: OnDivergence::Stop,
             precision: Precision::F32,
+            ema: None,
         };
         Trainer::create(settings, Requested::default())
     }
@@ -106,6 +109,7 @@ impl Trainer {
             requested,
             progress: Progress::default(),
             rollback: None,
+            ema: None,
             output: None,
             resumed_from: None,
             checkpoint_every: None,
@@ -182,6 +186,30 @@ impl Trainer {
         self
     }
 
+    /// Averages the weights and statistics over the steps ([`Ema`]). The average is evaluated after
+    /// every epoch too ([`Record::ema_test_accuracy`](super::Record::ema_test_accuracy)), decides
+    /// which epoch is the best, and is saved in checkpoints beside the weights
+    /// ([`Checkpoint::load_ema`](super::Checkpoint::load_ema)).
+    ///
+    /// ```
+    /// use skipgrad::{data::{Loader, SyntheticShapes}, nn::{Flatten, Linear, Sequential}};
+    /// use skipgrad::{prelude::*, train::{Ema, Trainer}};
+    /// let data = SyntheticShapes::with_sizes(16, 16, 0)?;
+    /// let (train, test) = (Loader::new(data.train(), 8), Loader::new(data.test(), 16));
+    /// let fc = Linear::new(3072, 10, &mut Rng::seed(0))?;
+    /// let mut model = Sequential::new().push(Flatten).push(fc);
+    /// let mut trainer = Trainer::new(1, Schedule::constant(0.01)).ema(Ema::new(0.9));
+    /// trainer.run(&mut model, &mut Sgd::new(0.0), &train, &test, |_| ())?;
+    /// assert!(trainer.history().records[0].ema_test_accuracy.is_some());
+    /// trainer.averages().unwrap().copy_to(&mut model)?;
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn ema(mut self, ema: Ema) -> Trainer {
+        self.settings.ema = Some(ema);
+        self.requested.ema = true;
+        self
+    }
+
     /// Sets the folder where checkpoints and the history are written before the first step, after
     /// every epoch, and when the training is stopped. It is created if it does not exist. A folder
     /// with the results of another training is an error when the training begins, and so is one
@@ -217,6 +245,11 @@ impl Trainer {
     /// Returns the records of all finished epochs.
     pub fn history(&self) -> &History {
         &self.progress.history
+    }
+
+    /// Returns the average of the weights, if there is one and the training has begun.
+    pub fn averages(&self) -> Option<&ModelEma> {
+        self.ema.as_ref()
     }
 
     /// Returns the settings of the optimizer of the last [`Trainer::run`], apart from the learning

@@ -191,12 +191,13 @@ impl Run<'_> {
 
     /// Writes a checkpoint, if there is a folder.
     fn write(&mut self, name: &str) -> Result<()> {
-        let Trainer { settings, progress, rollback, output, .. } = &mut *self.trainer;
+        let Trainer { settings, progress, rollback, ema, output, .. } = &mut *self.trainer;
         let Some(output) = output else { return Ok(()) };
         // The state that began the epoch is this one.
         let rollback = rollback.as_ref().filter(|_| progress.position.batch > 0);
         let path = output.path(name);
-        Checkpoint::capture(settings, progress, rollback, &*self.model, &*self.optimizer).write(&path)?;
+        let (model, optimizer, ema) = (&*self.model, &*self.optimizer, ema.as_ref());
+        Checkpoint::capture(settings, progress, rollback, ema, model, optimizer).write(&path)?;
         output.is_last_good |= name == Trainer::LAST;
         log::debug!("wrote {}", path.display());
         Ok(())

@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     nn::Module,
     optim::Optimizer,
-    train::{Change, Checkpoint, Position, settings::optimizer_changes},
+    train::{Change, Checkpoint, ModelEma, Position, settings::optimizer_changes},
 };
 use std::path::Path;
 
@@ -24,13 +24,14 @@ impl Trainer {
     /// Resumes from a checkpoint: restores the weights and statistics of `model`, the state of
     /// `optimizer`, and the position and the history of the training.
     ///
-    /// Settings that were asked for hold from now on, and the result says which of them differ
-    /// from the checkpoint's: the number of epochs and the schedule in any case, and those of
+    /// Settings that were asked for hold from now on, and the result says which of them differ from
+    /// the checkpoint's: the number of epochs and the schedule in any case, and those of
     /// [`Trainer::label_smoothing`], [`Trainer::clip_norm`], [`Trainer::micro_batches`],
-    /// [`Trainer::on_divergence`] and [`Trainer::precision`] if they were called. What was not
-    /// asked for is as in the checkpoint. A trainer [with the checkpoint's
-    /// settings](Trainer::with_settings) changes nothing. The optimizer goes on with the settings
-    /// that it has, and the result says which of them differ.
+    /// [`Trainer::on_divergence`], [`Trainer::precision`] and [`Trainer::ema`] if they were called.
+    /// An average that the checkpoint has not begins with its weights. What was not asked for is as
+    /// in the checkpoint. A trainer [with the checkpoint's settings](Trainer::with_settings)
+    /// changes nothing. The optimizer goes on with the settings that it has, and the result says
+    /// which of them differ.
     ///
     /// The loaders are compared by [`Trainer::run`]. A training loader of other sizes, another
     /// order (seed, [`shuffle`](crate::data::Loader::shuffle),
@@ -70,8 +71,12 @@ impl Trainer {
             return Err(Error::argument("resume", "epochs", expected, settings.epochs));
         }
         let before = checkpoint.optimizer_settings().clone();
-        (self.progress, self.rollback) = checkpoint.restore(model, optimizer)?;
+        let averages;
+        (self.progress, averages, self.rollback) = checkpoint.restore(model, optimizer)?;
         self.settings = settings;
+        let averages = Some(averages).filter(|averages| !averages.is_empty());
+        let ema = self.settings.ema.zip(averages);
+        self.ema = ema.map(|(settings, averages)| ModelEma::from_tensors(settings, averages));
         self.resumed_from = Some(path.to_path_buf());
         self.output.iter_mut().for_each(Output::disown);
         changed.extend(optimizer_changes(&before, &optimizer.settings(model)));

@@ -62,11 +62,22 @@ impl Run<'_> {
         let start = Instant::now();
         let precision = self.trainer.settings.precision;
         let metrics = evaluate_in(precision, &*self.model, self.test)?;
-        self.trainer.evaluation = start.elapsed();
         self.check_test_loss(&metrics)?;
-        let record = self.finish_epoch(&metrics);
+        let averaged = self.evaluate_average()?;
+        self.trainer.evaluation = start.elapsed();
+        let record = self.finish_epoch(&metrics, averaged.as_ref());
         self.save_epoch(&record)?;
         Ok(Some(record))
+    }
+
+    /// Evaluates the model with the averaged weights, if there are any, and gives it its own back.
+    fn evaluate_average(&mut self) -> Result<Option<Metrics>> {
+        let Some(average) = &self.trainer.ema else { return Ok(None) };
+        let weights = self.model.export();
+        average.copy_to(self.model)?;
+        let metrics = evaluate_in(self.trainer.settings.precision, &*self.model, self.test);
+        self.model.import(weights)?;
+        metrics.map(Some)
     }
 
     /// Trains on the remaining batches of the current epoch, until it ends or the training is
@@ -111,6 +122,11 @@ impl Run<'_> {
         let (mut updates, loss, correct) = install(|| gradients(settings, model, batch, rng))?;
         self.check_updates(loss, &mut updates, done)?;
         self.optimizer.step(self.model, updates)?;
+        let Trainer { progress, ema, .. } = &mut *self.trainer;
+        if let Some(average) = ema {
+            progress.ema_updates += 1;
+            average.update(&*self.model, progress.ema_updates)?;
+        }
         let sums = &mut self.trainer.progress.sums;
         sums.images += images;
         sums.correct += correct;
@@ -149,7 +165,7 @@ impl Run<'_> {
     }
 
     /// Finishes an epoch: adds its record, and moves on to the next one.
-    fn finish_epoch(&mut self, test: &Metrics) -> Record {
+    fn finish_epoch(&mut self, test: &Metrics, averaged: Option<&Metrics>) -> Record {
         let Trainer { settings, progress, .. } = &mut *self.trainer;
         let sums = std::mem::take(&mut progress.sums);
         progress.position = Position { epoch: progress.position.epoch + 1, batch: 0 };
@@ -170,6 +186,8 @@ impl Run<'_> {
             test_unreadable: test.unreadable,
             images_per_second: Some(sums.images_per_second()),
             weights_hash: Some(weights_hash(&*self.model)),
+            ema_test_loss: averaged.map(Metrics::loss),
+            ema_test_accuracy: averaged.map(Metrics::accuracy),
         };
         progress.history.records.push(record);
         log_unreadable(&format!("epoch {}", record.epoch), record.unreadable, self.train);
