@@ -1,4 +1,5 @@
-//! Optimizers ([`Sgd`], [`Adam`], [`AdamW`]), parameter groups and learning-rate schedules.
+//! Optimizers ([`Sgd`], [`Adam`], [`AdamW`], [`Lion`]), parameter groups and learning-rate
+//! schedules.
 //!
 //! An optimizer works on named state ([`State`]) and knows no layers. Its own state is keyed by the
 //! names of the parameters, so that it can be saved and loaded for another instance of the model.
@@ -21,6 +22,7 @@
 mod adam;
 mod adamw;
 mod groups;
+mod lion;
 mod param_state;
 mod schedule;
 mod sgd;
@@ -28,6 +30,7 @@ mod sgd;
 pub use adam::Adam;
 pub use adamw::AdamW;
 pub use groups::Group;
+pub use lion::Lion;
 pub(crate) use schedule::null_as_infinity;
 pub use schedule::{Curve, Schedule};
 pub use sgd::Sgd;
@@ -219,7 +222,12 @@ mod tests {
     }
 
     fn optimizers() -> Vec<Box<dyn Optimizer>> {
-        vec![Box::new(Sgd::new(0.1).momentum(0.9)), Box::new(Adam::new(0.1)), Box::new(AdamW::new(0.1))]
+        vec![
+            Box::new(Sgd::new(0.1).momentum(0.9)),
+            Box::new(Adam::new(0.1)),
+            Box::new(AdamW::new(0.1)),
+            Box::new(Lion::new(0.1)),
+        ]
     }
 
     #[test]
@@ -344,6 +352,7 @@ mod tests {
             step_error(Box::new(Sgd::new(0.1).nesterov(true))).contains("sgd: nesterov: expected a momentum")
         );
         assert!(step_error(Box::new(AdamW::new(0.1).betas(0.9, 1.5))).contains("adamw: beta2"));
+        assert!(step_error(Box::new(Lion::new(0.1).betas(1.0, 0.9))).contains("lion: beta1"));
         assert!(step_error(Box::new(Adam::new(0.1).eps(-1.0))).contains("adam: eps"));
         let group = Group::new().weight_decay(-1.0);
         assert!(step_error(Box::new(AdamW::new(0.1).group(|_, _| true, group))).contains("weight_decay"));
