@@ -24,6 +24,7 @@ mod adamw;
 mod groups;
 mod lion;
 mod param_state;
+mod plateau;
 mod schedule;
 mod sgd;
 
@@ -31,6 +32,7 @@ pub use adam::Adam;
 pub use adamw::AdamW;
 pub use groups::Group;
 pub use lion::Lion;
+pub use plateau::Plateau;
 pub(crate) use schedule::null_as_infinity;
 pub use schedule::{Curve, Schedule};
 pub use sgd::Sgd;

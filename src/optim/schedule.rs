@@ -44,6 +44,18 @@ pub enum Curve {
         /// Last learning rate.
         min_lr: f32,
     },
+    /// Half a cosine from `lr` down to `min_lr`, again and again (`CosineAnnealingWarmRestarts`;
+    /// Loshchilov and Hutter 2017).
+    CosineWarmRestarts {
+        /// Initial learning rate of each cosine.
+        lr: f32,
+        /// Number of steps of the first cosine (`T_0`).
+        steps: usize,
+        /// How many times as long as the one before it a cosine is (`T_mult`), at least 1.
+        steps_factor: usize,
+        /// Learning rate that each cosine falls to.
+        min_lr: f32,
+    },
     /// Half a cosine up to `max_lr`, then half a cosine down to almost 0 (`OneCycleLR`; Smith and
     /// Topin 2018).
     OneCycle {
@@ -134,6 +146,18 @@ impl Schedule {
         Curve::Cosine { lr, steps, min_lr: 0.0 }.into()
     }
 
+    /// Returns the schedule of half a cosine from `lr` down to 0, which begins again after `steps`
+    /// steps, and then after `steps_factor` times as many, and so on.
+    ///
+    /// ```
+    /// use skipgrad::optim::Schedule;
+    /// let schedule = Schedule::cosine_warm_restarts(0.1, 10, 2);
+    /// assert_eq!([0, 5, 10, 20, 30].map(|step| schedule.lr(step)), [0.1, 0.05, 0.1, 0.05, 0.1]);
+    /// ```
+    pub fn cosine_warm_restarts(lr: f32, steps: usize, steps_factor: usize) -> Schedule {
+        Curve::CosineWarmRestarts { lr, steps, steps_factor, min_lr: 0.0 }.into()
+    }
+
     /// Returns the schedule that rises from `max_lr / 25` to `max_lr` in the first 30 % of the
     /// steps and falls to `max_lr / 250000` in the others.
     pub fn one_cycle(max_lr: f32, steps: usize) -> Schedule {
@@ -176,6 +200,10 @@ impl Curve {
             Curve::Cosine { lr, steps, min_lr } => {
                 half_cosine(f64::from(*lr), f64::from(*min_lr), fraction(step as f64, *steps as f64))
             }
+            Curve::CosineWarmRestarts { lr, steps, steps_factor, min_lr } => {
+                let (done, length) = since_restart(step, (*steps).max(1), *steps_factor);
+                half_cosine(f64::from(*lr), f64::from(*min_lr), fraction(done as f64, length as f64))
+            }
             Curve::OneCycle { max_lr, steps, pct_start, div_factor, final_div_factor } => {
                 let max_lr = f64::from(*max_lr);
                 let initial = max_lr / f64::from(*div_factor);
@@ -194,6 +222,20 @@ impl Curve {
             }
         }
     }
+}
+
+/// Returns the number of steps since the last restart, and how many there are until the next one,
+/// both from that restart on.
+fn since_restart(step: usize, length: usize, factor: usize) -> (usize, usize) {
+    if factor <= 1 {
+        return (step % length, length);
+    }
+    let (mut step, mut length) = (step, length);
+    while step >= length {
+        step -= length;
+        length = length.saturating_mul(factor);
+    }
+    (step, length)
 }
 
 /// Returns `done / all`, at most 1; where `all` is 0, everything is done.
@@ -224,6 +266,7 @@ mod tests {
             Schedule::one_cycle(0.4, 1950).warmup(5),
             one_cycle(0.5, f32::INFINITY),
             Schedule::polynomial(0.1, 33, 0.9).warmup(12),
+            Schedule::cosine_warm_restarts(0.1, 10, 2).warmup(3),
         ]
     }
 

@@ -92,7 +92,13 @@ pub enum Recovery {
 pub enum Outcome {
     /// All epochs are finished.
     Finished,
-    /// The stop flag was set, and the training stopped at this position.
+    /// The test accuracy did not rise any more ([`EarlyStopping`](super::EarlyStopping)).
+    EarlyStopped {
+        /// The best epoch, counted from 1.
+        best_epoch: usize,
+    },
+    /// The stop flag was set, or an event was answered by a break, and the training stopped at this
+    /// position.
     /// [`Trainer::run`](super::Trainer::run) continues from there, also in another process after
     /// [`Trainer::resume`](super::Trainer::resume).
     Stopped(Position),

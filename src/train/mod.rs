@@ -28,11 +28,13 @@
 mod calibration;
 mod checkpoint;
 mod diagnose;
+mod early_stopping;
 mod ema;
 mod event;
 mod hash;
 mod history;
 mod loader_info;
+mod loss;
 mod metrics;
 mod on_divergence;
 mod settings;
@@ -46,12 +48,14 @@ pub use diagnose::{
     ChannelStats, Check, CheckProgress, DiagnoseOptions, Diagnosis, Finding, FindingKind, HeldOut,
     LayerStats, ReluStats, Severity, diagnose,
 };
+pub use early_stopping::EarlyStopping;
 pub use ema::{Ema, ModelEma};
 pub use event::{Divergence, Event, Outcome, Recovery, Step};
 pub use hash::weights_hash;
 pub use history::{History, Record};
 #[cfg(feature = "report")]
 pub(crate) use loader_info::LoaderInfo;
+pub use loss::{Distillation, Loss};
 #[cfg(feature = "report")]
 pub(crate) use metrics::for_each_batch;
 pub use metrics::{ConfusionMatrix, Metrics, evaluate, evaluate_in};

@@ -1,9 +1,9 @@
 //! The settings of a training, and how those of a resumed one differ.
 
-use super::{Ema, OnDivergence};
+use super::{Distillation, EarlyStopping, Ema, Loss, OnDivergence};
 use crate::{
     Error, Precision, Result,
-    optim::{NamedSettings, Schedule, null_as_infinity},
+    optim::{NamedSettings, Plateau, Schedule, null_as_infinity},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -37,6 +37,18 @@ pub struct Settings {
     /// How weights and statistics are averaged, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<Ema>,
+    /// The loss that is minimized.
+    #[serde(default)]
+    pub loss: Loss,
+    /// How much is learned from a teacher, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
+    /// When the training ends before all epochs are finished, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// How the learning rate is reduced where the test loss does not fall, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<Plateau>,
 }
 
 fn some_or_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
@@ -58,6 +70,15 @@ impl Settings {
         }
         if let Some(ema) = &self.ema {
             ema.check()?;
+        }
+        if let Some(distillation) = &self.distillation {
+            distillation.check()?;
+        }
+        if let Some(early_stopping) = &self.early_stopping {
+            early_stopping.check()?;
+        }
+        if let Some(plateau) = &self.plateau {
+            plateau.check()?;
         }
         self.on_divergence.check()
     }
@@ -106,6 +127,10 @@ pub(super) struct Requested {
     pub(super) on_divergence: bool,
     pub(super) precision: bool,
     pub(super) ema: bool,
+    pub(super) loss: bool,
+    pub(super) distillation: bool,
+    pub(super) early_stopping: bool,
+    pub(super) plateau: bool,
 }
 
 impl Requested {
@@ -119,6 +144,10 @@ impl Requested {
         on_divergence: true,
         precision: true,
         ema: true,
+        loss: true,
+        distillation: true,
+        early_stopping: true,
+        plateau: true,
     };
 
     /// Returns the settings of a resumed training, those that were asked for and otherwise the
@@ -157,6 +186,10 @@ impl Requested {
             on_divergence if self.on_divergence;
             precision if self.precision;
             ema if self.ema;
+            loss if self.loss;
+            distillation if self.distillation;
+            early_stopping if self.early_stopping;
+            plateau if self.plateau;
         }
         Ok((now, changes))
     }
@@ -196,6 +229,10 @@ mod tests {
             on_divergence: OnDivergence::Stop,
             precision: Precision::F32,
             ema: None,
+            loss: Loss::CrossEntropy,
+            distillation: None,
+            early_stopping: None,
+            plateau: None,
         }
     }
 
@@ -217,6 +254,10 @@ mod tests {
             on_divergence: OnDivergence::SkipStep { max_consecutive: 3 },
             precision: Precision::Bf16,
             ema: Some(Ema::new(0.9)),
+            loss: Loss::BceWithLogits { pos_weight: None },
+            distillation: Some(Distillation::new(2.0)),
+            early_stopping: Some(EarlyStopping::new(3)),
+            plateau: Some(Plateau::new()),
             ..settings()
         };
         let (now, changes) = Requested::ALL.resume(&asked, &settings()).unwrap();
@@ -232,7 +273,11 @@ mod tests {
                 "micro_batches",
                 "on_divergence",
                 "precision",
-                "ema"
+                "ema",
+                "loss",
+                "distillation",
+                "early_stopping",
+                "plateau"
             ]
         );
         assert_eq!(changes[3].to_string(), "clip_norm: None before, Some(1.0) now");

@@ -44,6 +44,7 @@ mod pictures;
 mod plain_networks;
 mod predict;
 mod real_data;
+mod recipes;
 mod style;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;

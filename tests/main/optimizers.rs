@@ -10,7 +10,7 @@ use skipgrad::{
     Result, Rng, Tensor,
     autograd::{State, Tape, Var},
     nn::{Linear, Module},
-    optim::{Adam, AdamW, Curve, Optimizer, Schedule, Sgd},
+    optim::{Adam, AdamW, Curve, Optimizer, Plateau, Schedule, Sgd},
 };
 
 /// The network of the golden run: two linear layers and a ReLU.
@@ -109,6 +109,44 @@ fn schedules_follow_pytorch() {
             assert!(
                 abs_diff_eq!(lr, expected, epsilon = 1e-6 * expected),
                 "{name} at {step}: {lr}, PyTorch has {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn warm_restarts_follow_pytorch() {
+    let golden = below(&tensors("schedules.safetensors"), "warm_restarts/");
+    let schedules = [
+        ("once", Schedule::cosine_warm_restarts(0.1, 20, 1)),
+        ("doubled", Curve::CosineWarmRestarts { lr: 0.1, steps: 8, steps_factor: 2, min_lr: 0.01 }.into()),
+        ("tripled", Schedule::cosine_warm_restarts(0.1, 5, 3)),
+    ];
+    assert_eq!(golden.len(), schedules.len());
+    for (name, schedule) in schedules {
+        for (step, &expected) in golden[name].data().iter().enumerate() {
+            let lr = schedule.lr(step);
+            assert!((lr - expected).abs() <= 1e-7, "{name} at {step}: {lr}, PyTorch has {expected}");
+        }
+    }
+}
+
+#[test]
+fn plateaus_follow_pytorch() {
+    let golden = below(&tensors("schedules.safetensors"), "plateau/");
+    let plateaus = [
+        ("default_patience1", Plateau::new().patience(1)),
+        ("cooldown", Plateau::new().factor(0.5).patience(0).threshold(1e-2).cooldown(2)),
+        ("floor", Plateau::new().factor(0.3).patience(2).cooldown(1).min_scale(0.05)),
+    ];
+    assert_eq!(golden.len(), plateaus.len() + 1);
+    for (name, plateau) in plateaus {
+        for (epoch, &expected) in golden[name].data().iter().enumerate() {
+            let losses = golden["losses"].data()[..=epoch].iter().copied();
+            let scale = plateau.scale(losses);
+            assert!(
+                (scale / expected - 1.0).abs() < 1e-6,
+                "{name}, {epoch}: {scale}, PyTorch has {expected}"
             );
         }
     }

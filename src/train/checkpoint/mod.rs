@@ -114,6 +114,20 @@ impl Snapshot {
         }
     }
 
+    /// Returns the number of finished epochs.
+    pub(super) fn epoch(&self) -> usize {
+        self.progress.position.epoch
+    }
+
+    /// Copies the weights into a model, and returns the averages.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the snapshot is of another model, which is unchanged then.
+    pub(super) fn load_model(self, model: &mut dyn State) -> Result<NamedTensors> {
+        model.import(self.model)?;
+        Ok(self.ema)
+    }
+
     /// Restores the model and the optimizer, and returns the progress and the averages.
     ///
     /// # Errors
@@ -281,6 +295,11 @@ impl Checkpoint {
     /// Returns the records of all finished epochs.
     pub fn history(&self) -> &History {
         &self.state.progress.history
+    }
+
+    /// Returns the state of the training.
+    pub(super) fn into_snapshot(self) -> Snapshot {
+        self.state
     }
 
     /// Copies the checkpoint's weights and statistics into a model.

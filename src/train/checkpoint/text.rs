@@ -149,8 +149,8 @@ mod tests {
     };
     use crate::{
         Precision,
-        optim::{Curve, Schedule},
-        train::{Ema, OnDivergence, Record, loader_info::LoaderInfo},
+        optim::{Curve, Plateau, Schedule},
+        train::{Distillation, EarlyStopping, Ema, Loss, OnDivergence, Record, loader_info::LoaderInfo},
     };
 
     fn settings() -> Settings {
@@ -165,6 +165,10 @@ mod tests {
             on_divergence: OnDivergence::Stop,
             precision: Precision::F32,
             ema: None,
+            loss: Loss::CrossEntropy,
+            distillation: None,
+            early_stopping: None,
+            plateau: None,
         }
     }
 
@@ -255,6 +259,10 @@ mod tests {
             on_divergence: OnDivergence::SkipStep { max_consecutive: 4 },
             precision: Precision::Bf16,
             ema: Some(Ema::new(0.9999).warmup(true)),
+            loss: Loss::Focal { alpha: None, gamma: 2.0 },
+            distillation: Some(Distillation::new(4.0)),
+            early_stopping: Some(EarlyStopping::new(3).restore_best(false)),
+            plateau: Some(Plateau::new().min_scale(0.5)),
             ..settings()
         };
         let progress = Progress {

@@ -2,12 +2,12 @@
 
 use super::{Trainer, run::Run};
 use crate::{
-    Error, Result, Shape,
+    Error, Result, Shape, Tensor,
     autograd::{Mode, StateRef, Tape},
     data::Loader,
     graph::ModuleExt,
     nn::Module,
-    train::{Event, ModelEma, Settings, ema::check_fit, loader_info::LoaderInfo},
+    train::{Event, ModelEma, Settings, ema::check_fit, loader_info::LoaderInfo, loss::Teacher},
 };
 
 impl Run<'_> {
@@ -22,6 +22,7 @@ impl Run<'_> {
         check_loader("test", self.test)?;
         self.check_classes()?;
         check_model(&*self.model, self.train, self.test, settings)?;
+        self.check_teacher()?;
         self.check_learning_rates()?;
         self.check_loaders_again()?;
         self.begin_ema()?;
@@ -32,6 +33,27 @@ impl Run<'_> {
             output.check(trainer.resumed_from.as_deref(), progress.position, &progress.history)?;
         }
         self.begin_output()
+    }
+
+    /// Checks that there is a teacher if one is to be learned from, and that it has the logits of
+    /// the model for a training image.
+    fn check_teacher(&self) -> Result<()> {
+        let teacher = match (&self.trainer.settings.distillation, &self.trainer.teacher) {
+            (None, _) => return Ok(()),
+            (Some(_), Some(Teacher(teacher))) => teacher,
+            (Some(_), None) => {
+                let expected = "a teacher, given by Trainer::distill, since the training began with one";
+                return Err(Error::argument("train", "distillation", expected, "none"));
+            }
+        };
+        let [h, w, c] = self.train.dataset().image_shape();
+        let logits = Tape::meta(Mode::Eval).placeholder(&[1, h, w, c])?.apply(self.model)?.shape().to_vec();
+        let found = teacher.run(&Tensor::zeros([1, h, w, c])?)?.shape().to_vec();
+        if found != logits {
+            let (expected, found) = (format!("logits {logits:?}, as the model's"), format!("{found:?}"));
+            return Err(Error::argument("train", "teacher", expected, found));
+        }
+        Ok(())
     }
 
     /// Begins the average of the weights if there is to be one, and checks one that has begun.
@@ -70,11 +92,11 @@ impl Run<'_> {
         let batches = self.train.num_batches();
         let first = progress.position.epoch.saturating_mul(batches) + progress.position.batch;
         let before = self.optimizer.lr();
-        let rate = |step| settings.schedule.lr(step) * progress.lr_scale;
-        self.optimizer.set_lr(rate(first));
+        self.optimizer.set_lr(self.trainer.lr(first));
         let checked = self.optimizer.check(&*self.model);
         // What is reported before the next step has the learning rate of the last one.
-        self.optimizer.set_lr(if checked.is_ok() { rate(first.saturating_sub(1)) } else { before });
+        let last = self.trainer.lr(first.saturating_sub(1));
+        self.optimizer.set_lr(if checked.is_ok() { last } else { before });
         checked?;
         let steps = first..settings.epochs.saturating_mul(batches);
         let found = steps.map(|step| (step, settings.schedule.lr(step)));
@@ -102,7 +124,7 @@ impl Run<'_> {
         (progress.train, progress.test) = (Some(train), Some(test));
         for change in changes {
             log::warn!("{change}");
-            (self.on_event)(Event::Changed(change));
+            self.tell(Event::Changed(change));
         }
         Ok(())
     }
@@ -141,7 +163,7 @@ fn check_model(model: &dyn Module, train: &Loader, test: &Loader, settings: &Set
             Err(error) => return Err(single(error)),
         }
     }
-    check_gradients(model, train)?;
+    check_gradients(model, train, settings)?;
     let [h, w, c] = test.dataset().image_shape();
     for pass in passes(test, 1) {
         let tape = Tape::meta(Mode::Eval);
@@ -153,13 +175,14 @@ fn check_model(model: &dyn Module, train: &Loader, test: &Loader, settings: &Set
 
 /// Checks the logits of a training pass, and that a gradient reaches every parameter that is
 /// trained.
-fn check_gradients(model: &dyn Module, train: &Loader) -> Result<()> {
+fn check_gradients(model: &dyn Module, train: &Loader, settings: &Settings) -> Result<()> {
     let [h, w, c] = train.dataset().image_shape();
     let images = passes(train, 1)[0].images;
     let tape = Tape::meta(Mode::Train);
     let logits = tape.placeholder(&[images, h, w, c])?.apply(model)?;
     check_logits("training", logits.shape(), train)?;
-    let updates = logits.cross_entropy(&vec![0; images])?.backward()?;
+    let labels = vec![settings.loss.some_label(); images];
+    let updates = settings.loss.compute(&logits, &labels, None, settings.label_smoothing)?.backward()?;
     updates.check_named(model)?;
     let mut result = Ok(());
     model.visit("", &mut |name, slot| {

@@ -159,7 +159,7 @@ impl Run<'_> {
             let what = what.clone();
             log::warn!("{what} is not finite in epoch {epoch}, batch {batch}: {recovery:?}");
             let (epoch, batch, learning_rate) = (*epoch, *batch, *learning_rate);
-            (self.on_event)(Event::Diverged(Divergence { epoch, batch, what, learning_rate, recovery }));
+            self.tell(Event::Diverged(Divergence { epoch, batch, what, learning_rate, recovery }));
         }
     }
 }

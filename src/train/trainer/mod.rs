@@ -1,7 +1,8 @@
-//! The training loop: its settings here, the loop itself in [`run`].
+//! The training loop: what it knows here, its options in [`options`], the loop itself in [`run`].
 
 mod checks;
 mod divergence;
+mod options;
 mod output;
 mod resume;
 mod run;
@@ -9,8 +10,9 @@ mod run;
 #[cfg(feature = "report")]
 use super::LoaderInfo;
 use super::{
-    Ema, Event, History, ModelEma, OnDivergence, Outcome, Position, Settings,
+    Event, History, Loss, ModelEma, OnDivergence, Outcome, Position, Settings,
     checkpoint::{Progress, Snapshot},
+    loss::Teacher,
     settings::Requested,
 };
 use crate::{
@@ -24,6 +26,7 @@ use output::Output;
 pub use resume::Resumed;
 use run::Run;
 use std::{
+    ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -50,6 +53,10 @@ pub struct Trainer {
     rollback: Option<Snapshot>,
     /// The average of the weights, once the training has begun with one.
     ema: Option<ModelEma>,
+    /// The state after the best epoch, if the training may end early.
+    best: Option<Snapshot>,
+    /// The network to learn from, if there is one.
+    teacher: Option<Teacher>,
     output: Option<Output>,
     /// The checkpoint that the training was resumed from.
     resumed_from: Option<PathBuf>,
@@ -85,6 +92,10 @@ impl Trainer {
             on_divergence: OnDivergence::Stop,
             precision: Precision::F32,
             ema: None,
+            loss: Loss::CrossEntropy,
+            distillation: None,
+            early_stopping: None,
+            plateau: None,
         };
         Trainer::create(settings, Requested::default())
     }
@@ -110,6 +121,8 @@ impl Trainer {
             progress: Progress::default(),
             rollback: None,
             ema: None,
+            best: None,
+            teacher: None,
             output: None,
             resumed_from: None,
             checkpoint_every: None,
@@ -117,119 +130,6 @@ impl Trainer {
             evaluation: Duration::ZERO,
             optimizer_settings: NamedSettings::new(),
         }
-    }
-
-    /// Sets the number of epochs.
-    pub fn epochs(mut self, epochs: usize) -> Trainer {
-        self.settings.epochs = epochs;
-        self
-    }
-
-    /// Sets the learning rate of every step. Steps are counted from the beginning of the training,
-    /// also after it was resumed.
-    pub fn schedule(mut self, schedule: Schedule) -> Trainer {
-        self.settings.schedule = schedule;
-        self
-    }
-
-    /// Sets the seed of the random numbers of a step, such as those of dropout.
-    pub fn seed(mut self, seed: u64) -> Trainer {
-        self.settings.seed = seed;
-        self.requested.seed = true;
-        self
-    }
-
-    /// Sets the name of the model that checkpoints record.
-    pub fn model_name(mut self, name: impl Into<String>) -> Trainer {
-        self.settings.model = name.into();
-        self.requested.model = true;
-        self
-    }
-
-    /// Sets the fraction of each target that is spread over all classes, in [0, 1) (Szegedy et al.
-    /// 2016, section 7).
-    pub fn label_smoothing(mut self, label_smoothing: f32) -> Trainer {
-        self.settings.label_smoothing = label_smoothing;
-        self.requested.label_smoothing = true;
-        self
-    }
-
-    /// Scales the gradients of a step so that their global Euclidean norm is at most `norm`
-    /// (Pascanu et al. 2013). An infinite norm clips nothing.
-    pub fn clip_norm(mut self, norm: f32) -> Trainer {
-        self.settings.clip_norm = Some(norm);
-        self.requested.clip_norm = true;
-        self
-    }
-
-    /// Computes every batch as `count` micro-batches, one after the other, and accumulates their
-    /// gradients, which takes less memory. The step is that of the whole batch, except that batch
-    /// normalization uses the statistics of each micro-batch.
-    pub fn micro_batches(mut self, count: usize) -> Trainer {
-        self.settings.micro_batches = count;
-        self.requested.micro_batches = true;
-        self
-    }
-
-    /// Sets what happens when a value is not finite; by default the training ends.
-    pub fn on_divergence(mut self, policy: OnDivergence) -> Trainer {
-        self.settings.on_divergence = policy;
-        self.requested.on_divergence = true;
-        self
-    }
-
-    /// Sets the type in which convolutions and linear layers multiply, in training and in its
-    /// evaluations; [`Precision::F32`] by default.
-    pub fn precision(mut self, precision: Precision) -> Trainer {
-        self.settings.precision = precision;
-        self.requested.precision = true;
-        self
-    }
-
-    /// Averages the weights and statistics over the steps ([`Ema`]). The average is evaluated after
-    /// every epoch too ([`Record::ema_test_accuracy`](super::Record::ema_test_accuracy)), decides
-    /// which epoch is the best, and is saved in checkpoints beside the weights
-    /// ([`Checkpoint::load_ema`](super::Checkpoint::load_ema)).
-    ///
-    /// ```
-    /// use skipgrad::{data::{Loader, SyntheticShapes}, nn::{Flatten, Linear, Sequential}};
-    /// use skipgrad::{prelude::*, train::{Ema, Trainer}};
-    /// let data = SyntheticShapes::with_sizes(16, 16, 0)?;
-    /// let (train, test) = (Loader::new(data.train(), 8), Loader::new(data.test(), 16));
-    /// let fc = Linear::new(3072, 10, &mut Rng::seed(0))?;
-    /// let mut model = Sequential::new().push(Flatten).push(fc);
-    /// let mut trainer = Trainer::new(1, Schedule::constant(0.01)).ema(Ema::new(0.9));
-    /// trainer.run(&mut model, &mut Sgd::new(0.0), &train, &test, |_| ())?;
-    /// assert!(trainer.history().records[0].ema_test_accuracy.is_some());
-    /// trainer.averages().unwrap().copy_to(&mut model)?;
-    /// # Ok::<(), skipgrad::Error>(())
-    /// ```
-    pub fn ema(mut self, ema: Ema) -> Trainer {
-        self.settings.ema = Some(ema);
-        self.requested.ema = true;
-        self
-    }
-
-    /// Sets the folder where checkpoints and the history are written before the first step, after
-    /// every epoch, and when the training is stopped. It is created if it does not exist. A folder
-    /// with the results of another training is an error when the training begins, and so is one
-    /// whose last checkpoint is further than the one that was resumed from: nothing is wiped.
-    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Trainer {
-        self.output = Some(Output::new(folder.into()));
-        self
-    }
-
-    /// Writes [`Trainer::LAST`] also after every `batches` batches of an epoch, at least 1.
-    pub fn checkpoint_every(mut self, batches: usize) -> Trainer {
-        self.checkpoint_every = Some(batches);
-        self
-    }
-
-    /// Sets the flag with which another thread, or a handler of Ctrl-C, stops the training after
-    /// the current step.
-    pub fn stop(mut self, flag: Arc<AtomicBool>) -> Trainer {
-        self.stop = flag;
-        self
     }
 
     /// Returns the settings of the training.
@@ -309,7 +209,53 @@ impl Trainer {
         test: &Loader,
         mut on_event: impl FnMut(Event),
     ) -> Result<Outcome> {
-        Run { trainer: self, model, optimizer, train, test, on_event: &mut on_event }.run()
+        self.run_until(model, optimizer, train, test, |event| {
+            on_event(event);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Trains as [`Trainer::run`], until `on_event` answers with a break: then the training stops
+    /// as if the flag of [`Trainer::stop`] were set, after the current step or epoch.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`].
+    ///
+    /// ```
+    /// use skipgrad::{data::{Loader, SyntheticShapes}, nn::{Flatten, Linear, Sequential}};
+    /// use skipgrad::{prelude::*, train::{Event, Outcome, Trainer}};
+    /// use std::ops::ControlFlow;
+    /// let data = SyntheticShapes::with_sizes(16, 16, 0)?;
+    /// let (train, test) = (Loader::new(data.train(), 8), Loader::new(data.test(), 16));
+    /// let fc = Linear::new(3072, 10, &mut Rng::seed(0))?;
+    /// let mut model = Sequential::new().push(Flatten).push(fc);
+    /// let mut trainer = Trainer::new(9, Schedule::constant(0.01));
+    /// let mut sgd = Sgd::new(0.0);
+    /// let outcome = trainer.run_until(&mut model, &mut sgd, &train, &test, |event| match event {
+    ///     Event::Epoch(record) if record.epoch == 2 => ControlFlow::Break(()),
+    ///     _ => ControlFlow::Continue(()),
+    /// })?;
+    /// assert!(matches!(outcome, Outcome::Stopped(at) if at.epoch == 2));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn run_until(
+        &mut self,
+        model: &mut dyn Module,
+        optimizer: &mut dyn Optimizer,
+        train: &Loader,
+        test: &Loader,
+        mut on_event: impl FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Outcome> {
+        let on_event = &mut on_event;
+        Run { trainer: self, model, optimizer, train, test, on_event, is_answered: false }.run()
+    }
+
+    /// Returns the learning rate of a step of the current epoch, counted from the beginning of the
+    /// training.
+    fn lr(&self, step: usize) -> f32 {
+        let lr = self.settings.schedule.lr(step) * self.progress.lr_scale;
+        let losses = self.progress.history.records.iter().map(|record| record.test_loss);
+        self.settings.plateau.map_or(lr, |plateau| lr * plateau.scale(losses))
     }
 }
 

@@ -181,6 +181,7 @@ impl Run<'_> {
         let history = &self.trainer.progress.history;
         if history.best().is_some_and(|best| best.epoch == record.epoch) {
             log::info!("epoch {} has the best test accuracy so far, {}", record.epoch, record.test_accuracy);
+            self.remember_best();
             self.write(Trainer::BEST)?;
         }
         self.write(Trainer::LAST)?;

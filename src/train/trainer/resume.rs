@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     nn::Module,
     optim::Optimizer,
-    train::{Change, Checkpoint, ModelEma, Position, settings::optimizer_changes},
+    train::{Change, Checkpoint, ModelEma, Position, checkpoint::Snapshot, settings::optimizer_changes},
 };
 use std::path::Path;
 
@@ -75,6 +75,7 @@ impl Trainer {
         (self.progress, averages, self.rollback) = checkpoint.restore(model, optimizer)?;
         self.settings = settings;
         let averages = Some(averages).filter(|averages| !averages.is_empty());
+        self.best = self.read_best(path);
         let ema = self.settings.ema.zip(averages);
         self.ema = ema.map(|(settings, averages)| ModelEma::from_tensors(settings, averages));
         self.resumed_from = Some(path.to_path_buf());
@@ -84,5 +85,14 @@ impl Trainer {
         log::info!("resumed from {} after {epoch} epochs and {batch} batches", path.display());
         changed.iter().for_each(|change| log::info!("{change}"));
         Ok(Resumed { position, changed })
+    }
+
+    /// Reads the state after the best epoch, if the training may end early, from the folder of the
+    /// checkpoint that it is resumed from.
+    fn read_best(&self, path: &Path) -> Option<Snapshot> {
+        self.settings.early_stopping.filter(|settings| settings.restore_best)?;
+        let best = self.progress.history.best()?.epoch;
+        let read = Checkpoint::read(path.with_file_name(Trainer::BEST)).ok()?.into_snapshot();
+        Some(read).filter(|state| state.epoch() == best)
     }
 }

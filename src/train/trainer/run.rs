@@ -7,14 +7,18 @@ use crate::{
     data::{Batch, Loader},
     install,
     nn::Module,
-    ops::Targets,
     optim::Optimizer,
     train::{
-        Event, Metrics, Outcome, Position, Record, Settings, Step, checkpoint::Sums, evaluate_in,
-        metrics::log_unreadable, weights_hash,
+        Distillation, Event, Metrics, ModelEma, Outcome, Position, Record, Settings, Step,
+        checkpoint::{Snapshot, Sums},
+        evaluate_in,
+        loss::Teacher,
+        metrics::log_unreadable,
+        weights_hash,
     },
 };
 use std::{
+    ops::ControlFlow,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -26,7 +30,9 @@ pub(super) struct Run<'a> {
     pub(super) optimizer: &'a mut dyn Optimizer,
     pub(super) train: &'a Loader,
     pub(super) test: &'a Loader,
-    pub(super) on_event: &'a mut dyn FnMut(Event),
+    pub(super) on_event: &'a mut dyn FnMut(Event) -> ControlFlow<()>,
+    /// Whether an event was answered by a break.
+    pub(super) is_answered: bool,
 }
 
 impl Run<'_> {
@@ -34,8 +40,11 @@ impl Run<'_> {
     pub(super) fn run(mut self) -> Result<Outcome> {
         self.prepare()?;
         while self.trainer.progress.position.epoch < self.trainer.settings.epochs {
+            if let Some(best_epoch) = self.stop_early()? {
+                return Ok(Outcome::EarlyStopped { best_epoch });
+            }
             match self.epoch() {
-                Ok(Some(record)) => (self.on_event)(Event::Epoch(record)),
+                Ok(Some(record)) => self.tell(Event::Epoch(record)),
                 Ok(None) => return Ok(Outcome::Stopped(self.trainer.progress.position)),
                 Err(error) => self.roll_back(error)?,
             }
@@ -99,7 +108,7 @@ impl Run<'_> {
             self.trainer.progress.position.batch = batches.position();
             self.trainer.progress.sums.seconds = before.seconds + start.elapsed().as_secs_f64();
             let step = self.report(loss, &before);
-            (self.on_event)(Event::Step(step));
+            self.tell(Event::Step(step));
             if self.trainer.checkpoint_every.is_some_and(|every| step.batch / every > done / every)
                 && !self.is_trained()
             {
@@ -111,15 +120,15 @@ impl Run<'_> {
 
     /// Makes one step, which finishes `done` batches of the epoch, and returns the loss before it.
     pub(super) fn step(&mut self, batch: Batch, done: usize) -> Result<f32> {
-        let Trainer { settings, progress, .. } = &mut *self.trainer;
-        let Position { epoch, batch: number } = progress.position;
-        let step = epoch * self.train.num_batches() + number;
-        self.optimizer.set_lr(settings.schedule.lr(step) * progress.lr_scale);
+        let Position { epoch, batch: number } = self.trainer.progress.position;
+        self.optimizer.set_lr(self.trainer.lr(epoch * self.train.num_batches() + number));
+        let Trainer { settings, teacher, .. } = &*self.trainer;
         // The split separates this stream from that of an augmentation keyed by the same numbers.
         let rng = Rng::keyed(settings.seed, epoch as u64, number as u64).split();
         let images = batch.labels.len();
-        let (model, settings) = (&*self.model, &*settings);
-        let (mut updates, loss, correct) = install(|| gradients(settings, model, batch, rng))?;
+        let model = &*self.model;
+        let teacher = settings.distillation.zip(teacher.as_ref());
+        let (mut updates, loss, correct) = install(|| gradients(settings, teacher, model, batch, rng))?;
         self.check_updates(loss, &mut updates, done)?;
         self.optimizer.step(self.model, updates)?;
         let Trainer { progress, ema, .. } = &mut *self.trainer;
@@ -166,15 +175,16 @@ impl Run<'_> {
 
     /// Finishes an epoch: adds its record, and moves on to the next one.
     fn finish_epoch(&mut self, test: &Metrics, averaged: Option<&Metrics>) -> Record {
-        let Trainer { settings, progress, .. } = &mut *self.trainer;
+        let last_step = (self.trainer.progress.position.epoch + 1) * self.train.num_batches() - 1;
+        let lr = self.trainer.lr(last_step);
+        let progress = &mut self.trainer.progress;
         let sums = std::mem::take(&mut progress.sums);
         progress.position = Position { epoch: progress.position.epoch + 1, batch: 0 };
-        let last_step = progress.position.epoch * self.train.num_batches() - 1;
         let rollbacks: usize = progress.history.records.iter().map(|record| record.rollbacks).sum();
         let record = Record {
             epoch: progress.position.epoch,
             seconds: sums.seconds,
-            lr: settings.schedule.lr(last_step) * progress.lr_scale,
+            lr,
             train_loss: sums.mean_loss(),
             train_accuracy: sums.accuracy(),
             test_loss: test.loss(),
@@ -200,7 +210,42 @@ impl Run<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.trainer.stop.load(Ordering::Relaxed)
+        self.is_answered || self.trainer.stop.load(Ordering::Relaxed)
+    }
+
+    /// Reports an event.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.is_answered |= (self.on_event)(event).is_break();
+    }
+
+    /// Returns the best epoch if the training is to end early, and gives the model its weights.
+    fn stop_early(&mut self) -> Result<Option<usize>> {
+        let Trainer { settings, progress, best, ema, .. } = &mut *self.trainer;
+        let Some(settings) = settings.early_stopping else { return Ok(None) };
+        let Some(best_epoch) = settings.best_epoch(&progress.history) else { return Ok(None) };
+        log::info!("no better test accuracy for {} epochs since epoch {best_epoch}", settings.patience);
+        match best.as_ref().filter(|state| state.epoch() == best_epoch) {
+            _ if !settings.restore_best => {}
+            None => log::warn!("the weights of epoch {best_epoch} are not there: those of the last one stay"),
+            Some(state) => {
+                let averages = state.clone().load_model(self.model)?;
+                if let Some(ema) = ema
+                    && !averages.is_empty()
+                {
+                    *ema = ModelEma::from_tensors(*ema.settings(), averages);
+                }
+            }
+        }
+        Ok(Some(best_epoch))
+    }
+
+    /// Holds the state after the best epoch so far, if the training may end early.
+    pub(super) fn remember_best(&mut self) {
+        let trainer = &mut *self.trainer;
+        if trainer.settings.early_stopping.is_some_and(|settings| settings.restore_best) {
+            let ema = trainer.ema.as_ref();
+            trainer.best = Some(Snapshot::capture(&trainer.progress, ema, &*self.model, &*self.optimizer));
+        }
     }
 }
 
@@ -208,6 +253,7 @@ impl Run<'_> {
 /// images that were classified correctly.
 fn gradients(
     settings: &Settings,
+    teacher: Option<(Distillation, &Teacher)>,
     model: &dyn Module,
     batch: Batch,
     mut rng: Rng,
@@ -222,11 +268,14 @@ fn gradients(
         };
         let (pixels, mixed) = (part(&batch.images)?, batch.targets.as_ref().map(part).transpose()?);
         let tape = Tape::train(rng.split()).precision(settings.precision);
-        let logits = tape.input(pixels).apply(model)?;
-        let targets = mixed.as_ref().map_or(Targets::classes(labels), Targets::soft);
-        let targets = targets.smoothed(settings.label_smoothing);
-        let weight = labels.len() as f32 / images as f32;
-        let loss = logits.cross_entropy(targets)?.scale(weight);
+        let logits = tape.input(pixels.clone()).apply(model)?;
+        let smoothing = settings.label_smoothing;
+        let mut loss = settings.loss.compute(&logits, labels, mixed.as_ref(), smoothing)?;
+        if let Some((Distillation { temperature, alpha }, Teacher(teacher))) = teacher {
+            let divergence = logits.distillation(&teacher.run(&pixels)?, temperature)?;
+            loss = loss.scale(1.0 - alpha).add(&divergence.scale(alpha))?;
+        }
+        let loss = loss.scale(labels.len() as f32 / images as f32);
         mean_loss += loss.item();
         let predictions = logits.argmax();
         correct += predictions.iter().zip(labels).filter(|(class, label)| class == label).count();
