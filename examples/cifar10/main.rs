@@ -13,6 +13,9 @@
 //! writes a checkpoint; `--resume` continues from there and ends with the same bits as a run that
 //! was never stopped. With `--resume --epochs 60` or another learning rate it goes on as said, and
 //! lists what changed. A folder with the results of another run is refused.
+//!
+//! `--auto-augment ta_wide --cutmix-alpha 1 --model-ema` and their like are the parts of newer
+//! recipes; see `--help`.
 
 mod pictures;
 #[path = "../common/progress.rs"]
@@ -20,12 +23,12 @@ mod progress;
 #[path = "../common/training.rs"]
 mod training;
 
-use clap::Parser;
+use clap::{Args, Parser, ValueEnum};
 use skipgrad::{
     Rng,
     data::{
-        Cifar10, Compose, Images, Loader, Normalize, Preset, RandomCrop, RandomHorizontalFlip,
-        SyntheticShapes,
+        Cifar10, Compose, CutMix, Images, Loader, Mixup, Normalize, Preset, RandAugment, RandomChoice,
+        RandomCrop, RandomErasing, RandomHorizontalFlip, SyntheticShapes, TrivialAugmentWide,
     },
     io, models,
     models::ModelOptions,
@@ -51,6 +54,8 @@ struct Options {
     #[arg(long, default_value_t = 5e-4)]
     weight_decay: f32,
     #[command(flatten)]
+    augmentation: Augmentation,
+    #[command(flatten)]
     training: training::TrainingOptions,
     /// Number of threads; 0 means one per core.
     #[arg(long, default_value_t = 0)]
@@ -62,6 +67,58 @@ struct Options {
     /// a training or, with `--resume`, the last one with a training.
     #[arg(long, default_value = DEFAULT_OUT)]
     out: PathBuf,
+}
+
+/// How images are augmented besides random crops and flips, by the names of torchvision's
+/// references. A training is to be resumed with the same options.
+#[derive(Args)]
+struct Augmentation {
+    /// Random operations on every image: ta_wide for `TrivialAugmentWide`, ra for `RandAugment`.
+    #[arg(long, value_enum)]
+    auto_augment: Option<AutoAugment>,
+    /// Probability that a box of an image is erased.
+    #[arg(long, default_value_t = 0.0)]
+    random_erase: f32,
+    /// Alpha of Mixup, usually 0.2; with CutMix too, each batch takes one of them. 0 is off.
+    #[arg(long, default_value_t = 0.0)]
+    mixup_alpha: f32,
+    /// Alpha of CutMix, usually 1. 0 is off.
+    #[arg(long, default_value_t = 0.0)]
+    cutmix_alpha: f32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AutoAugment {
+    #[value(name = "ta_wide")]
+    TaWide,
+    Ra,
+}
+
+impl Augmentation {
+    fn transform(&self) -> Compose {
+        let mut transform = Compose::new().then(RandomCrop::with_padding(4)).then(RandomHorizontalFlip);
+        transform = match self.auto_augment {
+            Some(AutoAugment::TaWide) => transform.then(TrivialAugmentWide::new()),
+            Some(AutoAugment::Ra) => transform.then(RandAugment::new()),
+            None => transform,
+        };
+        transform = transform.then(Normalize::cifar10());
+        match self.random_erase {
+            0.0 => transform,
+            p => transform.then(RandomErasing::new().p(p)),
+        }
+    }
+
+    fn mixing(&self) -> Option<RandomChoice> {
+        let mut choice = RandomChoice::new();
+        if self.mixup_alpha != 0.0 {
+            choice = choice.or(Mixup::new(self.mixup_alpha));
+        }
+        if self.cutmix_alpha != 0.0 {
+            choice = choice.or(CutMix::new(self.cutmix_alpha));
+        }
+        (self.mixup_alpha != 0.0 || self.cutmix_alpha != 0.0).then_some(choice)
+    }
 }
 
 /// What is trained unless the options say otherwise.
@@ -87,10 +144,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let session = Session::open(&options.training, RECIPE, &options.out)?;
     let (train, test) = images(options, session.seed())?;
     let classes = train.classes().len();
-    let transform = Compose::new()
-        .then(RandomCrop::with_padding(4))
-        .then(RandomHorizontalFlip)
-        .then(Normalize::cifar10());
+    let transform = options.augmentation.transform();
     let train = train_loader(options, session.seed(), train, &transform);
     let evaluation = Loader::new(test.clone(), 250).transform(transform.eval()).num_workers(1);
 
@@ -117,6 +171,11 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
     let out = &options.out;
     io::save(&model, out.join("weights.safetensors"))?;
+    if let Some(averages) = trainer.averages() {
+        averages.copy_to(&mut model)?;
+        io::save(&model, out.join("weights_ema.safetensors"))?;
+        println!("the averaged weights are used from here on: weights_ema.safetensors");
+    }
     io::write_atomically(out.join("classes.txt"), (test.classes().join("\n") + "\n").as_bytes())?;
     Preset::cifar10().classes(test.classes()).save(out.join(Preset::FILE_NAME))?;
     io::write_atomically(out.join("curves.svg"), report::curves_to_svg(trainer.history())?.as_bytes())?;
@@ -139,9 +198,13 @@ fn images(options: &Options, seed: u64) -> Result<(Images, Images), Box<dyn Erro
 }
 
 fn train_loader(options: &Options, seed: u64, images: Images, transform: &Compose) -> Loader {
-    Loader::new(images.take(options.train_limit.unwrap_or(usize::MAX)), options.batch)
+    let loader = Loader::new(images.take(options.train_limit.unwrap_or(usize::MAX)), options.batch)
         .shuffle(seed)
         .transform(transform.clone())
         .drop_last(true)
-        .num_workers(1)
+        .num_workers(1);
+    match options.augmentation.mixing() {
+        Some(mixing) => loader.batch_transform(mixing),
+        None => loader,
+    }
 }

@@ -9,7 +9,8 @@ use skipgrad::{
     optim::{Curve, Optimizer, Schedule},
     report::Report,
     train::{
-        self, Checkpoint, DiagnoseOptions, Diagnosis, Divergence, Event, Outcome, Record, Settings, Trainer,
+        self, Checkpoint, DiagnoseOptions, Diagnosis, Divergence, Ema, Event, Outcome, Record, Settings,
+        Trainer,
     },
 };
 use std::{
@@ -39,6 +40,12 @@ pub(crate) struct TrainingOptions {
     /// Fraction of each target that is spread over all classes.
     #[arg(long)]
     label_smoothing: Option<f32>,
+    /// Average the weights over the steps, and evaluate the average too.
+    #[arg(long)]
+    model_ema: bool,
+    /// Decay of the average, which a warmup leads to.
+    #[arg(long, default_value_t = 0.999)]
+    model_ema_decay: f64,
     /// Seed of all random numbers.
     #[arg(long)]
     seed: Option<u64>,
@@ -212,9 +219,13 @@ impl<'a> Session<'a> {
         };
         let smoothing = options.label_smoothing.or(saved.map(|saved| saved.label_smoothing));
         let precision = options.precision.or(saved.map(|saved| saved.precision));
-        Trainer::new(epochs, schedule)
+        let trainer = Trainer::new(epochs, schedule)
             .label_smoothing(smoothing.unwrap_or(recipe.label_smoothing))
-            .precision(precision.unwrap_or_default())
+            .precision(precision.unwrap_or_default());
+        match options.model_ema {
+            true => trainer.ema(Ema::new(options.model_ema_decay).warmup(true)),
+            false => trainer,
+        }
     }
 }
 
