@@ -136,6 +136,16 @@ macro_rules! moments_optimizer {
                 self.0.groups.add(predicate, group);
                 self
             }
+
+            /// Gives each layer a learning rate of its own; see
+            /// [`Sgd::layer_decay`](super::Sgd::layer_decay).
+            pub fn layer_decay<'a, L>(mut self, decay: f32, layers: impl IntoIterator<Item = L>) -> $name
+            where
+                L: IntoIterator<Item = &'a str>,
+            {
+                self.0.groups.add_layer_decay(decay, layers);
+                self
+            }
         }
 
         impl Optimizer for $name {

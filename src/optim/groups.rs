@@ -84,6 +84,27 @@ impl Groups {
         self.0.push(Entry { predicate: Arc::new(predicate), group, required: false });
     }
 
+    /// Adds a group for each layer, from the input to the head: the learning rate of a layer is
+    /// `decay` times that of the next one, and what is in no layer has that of the last one.
+    pub(super) fn add_layer_decay<'a, L>(&mut self, decay: f32, layers: impl IntoIterator<Item = L>)
+    where
+        L: IntoIterator<Item = &'a str>,
+    {
+        let layers = layers.into_iter().map(|layer| layer.into_iter().map(String::from).collect());
+        let layers: Vec<Vec<String>> = layers.collect();
+        let last = layers.len().saturating_sub(1);
+        for (i, prefixes) in layers.into_iter().enumerate() {
+            let within = |name: &str, prefix: &String| {
+                name.strip_prefix(prefix.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let predicate = move |name: &str, _: &Param| prefixes.iter().any(|prefix| within(name, prefix));
+            // The power is computed in f64, as in timm.
+            let scale = f64::from(decay).powf((last - i) as f64);
+            self.add(predicate, Group::new().lr_scale(scale as f32));
+        }
+    }
+
     /// Checks that the settings of all groups are in range and that every group has parameters.
     pub(super) fn check(&self, op: &'static str, model: &dyn State) -> Result<()> {
         for entry in &self.0 {
@@ -156,6 +177,20 @@ mod tests {
         let model = vec![weight, bias];
         groups.add(|_, _| true, Group::new().lr_scale(f32::NAN));
         assert!(groups.check("sgd", &model).unwrap_err().to_string().contains("lr_scale"));
+    }
+
+    #[test]
+    fn layers_decay_as_in_timm() {
+        let mut groups = Groups::default();
+        groups.add_layer_decay(0.5, [vec!["conv1", "bn1"], vec!["layer1"], vec!["layer2"], vec!["fc"]]);
+        let weight = Param::new(Tensor::zeros([3, 3]).unwrap());
+        let lr = |name: &str| groups.settings(name, &weight, 1.0, 0.0).0;
+        // layer_decay ** (layer_max - layer_id)
+        let names = ["conv1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer2.1.bn2.weight", "fc.bias"];
+        assert_eq!(names.map(lr), [0.125, 0.125, 0.25, 0.5, 1.0]);
+        assert_eq!((lr("layer10.weight"), lr("other")), (1.0, 1.0), "a whole part of the name counts");
+        let model = vec![weight];
+        assert!(groups.check("sgd", &model).unwrap_err().to_string().contains("a group that has parameters"));
     }
 
     #[test]

@@ -79,6 +79,16 @@ impl Lion {
         self.groups.add(predicate, group);
         self
     }
+
+    /// Gives each layer a learning rate of its own; see
+    /// [`Sgd::layer_decay`](super::Sgd::layer_decay).
+    pub fn layer_decay<'a, L>(mut self, decay: f32, layers: impl IntoIterator<Item = L>) -> Lion
+    where
+        L: IntoIterator<Item = &'a str>,
+    {
+        self.groups.add_layer_decay(decay, layers);
+        self
+    }
 }
 
 impl Optimizer for Lion {

@@ -104,6 +104,27 @@ impl Sgd {
         self.groups.add(predicate, group);
         self
     }
+
+    /// Gives each layer a learning rate of its own, as timm's `layer_decay` does: `decay` times
+    /// that of the next layer. `layers` has the names of the modules of each, from the input to the
+    /// head; what is in none has the learning rate of the last one.
+    ///
+    /// ```
+    /// use skipgrad::{models::ResNet, optim::{Optimizer, Sgd}, prelude::*};
+    /// let model = ResNet::cifar_paper(20, 10, &mut Rng::seed(0))?;
+    /// let stem = vec!["conv1", "bn1"];
+    /// let layers = [stem, vec!["layer1"], vec!["layer2"], vec!["layer3"], vec!["fc"]];
+    /// let sgd = Sgd::new(0.01).layer_decay(0.5, layers);
+    /// assert!(sgd.settings(&model)["groups"].starts_with("Group { lr_scale: 0.0625"));
+    /// # Ok::<(), skipgrad::Error>(())
+    /// ```
+    pub fn layer_decay<'a, L>(mut self, decay: f32, layers: impl IntoIterator<Item = L>) -> Sgd
+    where
+        L: IntoIterator<Item = &'a str>,
+    {
+        self.groups.add_layer_decay(decay, layers);
+        self
+    }
 }
 
 impl Optimizer for Sgd {
