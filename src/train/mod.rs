@@ -25,6 +25,7 @@
 //! # Ok::<(), skipgrad::Error>(())
 //! ```
 
+mod average_precision;
 mod calibration;
 mod checkpoint;
 mod diagnose;
@@ -40,6 +41,7 @@ mod on_divergence;
 mod settings;
 mod trainer;
 
+pub use average_precision::AveragePrecision;
 pub use calibration::{Calibration, CalibrationBin};
 #[cfg(feature = "report")]
 pub(crate) use calibration::{confidence, probability};
