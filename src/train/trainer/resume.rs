@@ -27,11 +27,12 @@ impl Trainer {
     /// Settings that were asked for hold from now on, and the result says which of them differ from
     /// the checkpoint's: the number of epochs and the schedule in any case, and those of
     /// [`Trainer::label_smoothing`], [`Trainer::clip_norm`], [`Trainer::micro_batches`],
-    /// [`Trainer::on_divergence`], [`Trainer::precision`] and [`Trainer::ema`] if they were called.
-    /// An average that the checkpoint has not begins with its weights. What was not asked for is as
-    /// in the checkpoint. A trainer [with the checkpoint's settings](Trainer::with_settings)
-    /// changes nothing. The optimizer goes on with the settings that it has, and the result says
-    /// which of them differ.
+    /// [`Trainer::on_divergence`], [`Trainer::precision`], [`Trainer::ema`], [`Trainer::loss`],
+    /// [`Trainer::distill`], [`Trainer::early_stopping`] and [`Trainer::reduce_on_plateau`] if they
+    /// were called. An average that the checkpoint has not begins with its weights. What was not
+    /// asked for is as in the checkpoint. A trainer [with the checkpoint's
+    /// settings](Trainer::with_settings) changes nothing. The optimizer goes on with the settings
+    /// that it has, and the result says which of them differ.
     ///
     /// The loaders are compared by [`Trainer::run`]. A training loader of other sizes, another
     /// order (seed, [`shuffle`](crate::data::Loader::shuffle),
