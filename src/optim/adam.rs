@@ -75,30 +75,41 @@ impl Moments {
     pub(super) fn step(&mut self, model: &mut dyn State, updates: Updates) -> Result<()> {
         self.check(model)?;
         check(model, &updates)?;
-        let [beta1, beta2] = self.betas.map(f64::from);
-        apply(model, updates, |name, param, mut gradient| {
-            let (lr, weight_decay) = self.groups.settings(name, param, self.lr, self.weight_decay);
-            let [count, m, v] = self.state.get_or_insert(name, || {
-                let zeros = Tensor::build(*gradient.shape(), |z| z.fill(0.0));
-                [Tensor::scalar(0.0), zeros.clone(), zeros]
-            });
-            // The count is an f32 as in PyTorch; it is exact for 16 million steps.
-            count.data_mut()[0] += 1.0;
-            if self.decay == Decay::Coupled && weight_decay != 0.0 {
-                gradient.axpy(weight_decay, param.value());
-            }
-            let step = AdamWStep {
-                lr: lr.into(),
-                beta1,
-                beta2,
-                eps: self.eps.into(),
-                weight_decay: if self.decay == Decay::Decoupled { weight_decay.into() } else { 0.0 },
-                step: count.item() as u64,
-            };
-            let parameter = param.value_mut().data_mut();
-            adamw(Isa::active(), step, parameter, gradient.data(), m.data_mut(), v.data_mut());
+        apply(model, updates, |name, param, gradient| {
+            let settings = self.groups.settings(name, param, self.lr, self.weight_decay);
+            self.update(name, param, gradient, settings);
         });
         Ok(())
+    }
+
+    /// Updates a parameter with its learning rate and its weight decay.
+    pub(super) fn update(
+        &mut self,
+        name: &str,
+        param: &mut Param,
+        mut gradient: Tensor,
+        (lr, weight_decay): (f32, f32),
+    ) {
+        let [beta1, beta2] = self.betas.map(f64::from);
+        let [count, m, v] = self.state.get_or_insert(name, || {
+            let zeros = Tensor::build(*gradient.shape(), |z| z.fill(0.0));
+            [Tensor::scalar(0.0), zeros.clone(), zeros]
+        });
+        // The count is an f32 as in PyTorch; it is exact for 16 million steps.
+        count.data_mut()[0] += 1.0;
+        if self.decay == Decay::Coupled && weight_decay != 0.0 {
+            gradient.axpy(weight_decay, param.value());
+        }
+        let step = AdamWStep {
+            lr: lr.into(),
+            beta1,
+            beta2,
+            eps: self.eps.into(),
+            weight_decay: if self.decay == Decay::Decoupled { weight_decay.into() } else { 0.0 },
+            step: count.item() as u64,
+        };
+        let parameter = param.value_mut().data_mut();
+        adamw(Isa::active(), step, parameter, gradient.data(), m.data_mut(), v.data_mut());
     }
 }
 

@@ -1,5 +1,5 @@
-//! Optimizers ([`Sgd`], [`Adam`], [`AdamW`], [`Lion`]), parameter groups and learning-rate
-//! schedules.
+//! Optimizers ([`Sgd`], [`Adam`], [`AdamW`], [`Lion`], [`Muon`]), parameter groups and
+//! learning-rate schedules.
 //!
 //! An optimizer works on named state ([`State`]) and knows no layers. Its own state is keyed by the
 //! names of the parameters, so that it can be saved and loaded for another instance of the model.
@@ -23,6 +23,7 @@ mod adam;
 mod adamw;
 mod groups;
 mod lion;
+mod muon;
 mod param_state;
 mod plateau;
 mod schedule;
@@ -32,6 +33,7 @@ pub use adam::Adam;
 pub use adamw::AdamW;
 pub use groups::Group;
 pub use lion::Lion;
+pub use muon::Muon;
 pub use plateau::Plateau;
 pub(crate) use schedule::null_as_infinity;
 pub use schedule::{Curve, Schedule};
@@ -229,6 +231,7 @@ mod tests {
             Box::new(Adam::new(0.1)),
             Box::new(AdamW::new(0.1)),
             Box::new(Lion::new(0.1)),
+            Box::new(Muon::new(0.1)),
         ]
     }
 

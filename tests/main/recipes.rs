@@ -12,7 +12,7 @@ use skipgrad::{
     inference::{InferenceModel, InferenceOptions},
     nn::{Flatten, Linear, Module, Sequential},
     ops::{BceOptions, FocalOptions, Targets},
-    optim::{Lion, Optimizer, Plateau, Schedule, Sgd},
+    optim::{Muon, Optimizer, Plateau, Schedule, Sgd},
     train::{Checkpoint, Distillation, EarlyStopping, Ema, Event, Loss, Outcome, Position, Trainer},
 };
 use std::ops::ControlFlow;
@@ -221,20 +221,20 @@ fn a_whole_recipe_resumes_with_the_same_bits() {
         let bce = Loss::BceWithLogits { pos_weight: None };
         trainer().loss(bce).ema(Ema::new(0.9).warmup(true)).reduce_on_plateau(Plateau::new().patience(0))
     };
-    let lion = || Lion::new(0.0).weight_decay(0.1).no_decay_on_norms_and_biases();
-    let everything = |trainer: &Trainer, model: &Sequential, optimizer: &Lion| {
+    let muon = || Muon::new(0.0).weight_decay(0.1).no_decay_on_norms_and_biases();
+    let everything = |trainer: &Trainer, model: &Sequential, optimizer: &Muon| {
         let records = trainer.history().records.iter();
         let metrics = records.map(|r| (r.lr, r.train_loss, r.test_loss, r.ema_test_loss)).collect::<Vec<_>>();
         (bits(model, optimizer), trainer.averages().unwrap().tensors().clone(), metrics)
     };
     let whole = || {
-        let ((train, test), mut net, mut optimizer, mut trainer) = (loaders(1), model(1), lion(), new());
+        let ((train, test), mut net, mut optimizer, mut trainer) = (loaders(1), model(1), muon(), new());
         trainer.run(&mut net, &mut optimizer, &train, &test, |_| ()).unwrap();
         everything(&trainer, &net, &optimizer)
     };
     let in_parts = |workers: usize| {
         let folder = tempfile::tempdir().unwrap();
-        let ((train, test), mut net, mut optimizer) = (loaders(workers), model(1), lion());
+        let ((train, test), mut net, mut optimizer) = (loaders(workers), model(1), muon());
         let mut steps = 0;
         let mut first = new().folder(folder.path());
         let stopped = first.run_until(&mut net, &mut optimizer, &train, &test, |event| {
@@ -242,7 +242,7 @@ fn a_whole_recipe_resumes_with_the_same_bits() {
             if steps == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         assert_eq!(stopped.unwrap(), Outcome::Stopped(Position { epoch: 1, batch: 3 }));
-        let (mut net, mut optimizer) = (model(2), lion());
+        let (mut net, mut optimizer) = (model(2), muon());
         let mut second = new().folder(folder.path());
         second.resume(&mut net, &mut optimizer, folder.path().join(Trainer::LAST)).unwrap();
         second.run(&mut net, &mut optimizer, &train, &test, |_| ()).unwrap();
