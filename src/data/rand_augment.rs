@@ -11,9 +11,9 @@ use crate::{Error, Result, Rng};
 /// "RandAugment: practical automated data augmentation with a reduced search space"), as
 /// torchvision's `RandAugment` does.
 ///
-/// The operations are those of [`TrivialAugmentWide`], in a smaller space: shears up to 0.3,
-/// translations up to 0.45 of the image, rotation up to 30 degrees, factors from 0.1 to 1.9,
-/// posterizing down to 4 bits. Each direction has the same probability.
+/// The operations are those of [`TrivialAugmentWide`](super::TrivialAugmentWide), in a smaller
+/// space: shears up to 0.3, translations up to 0.45 of the image, rotation up to 30 degrees,
+/// factors from 0.1 to 1.9, posterizing down to 4 bits. Each direction has the same probability.
 ///
 /// ```
 /// use skipgrad::{Rng, data::RandAugment};

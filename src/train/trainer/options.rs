@@ -81,9 +81,9 @@ impl Trainer {
     }
 
     /// Averages the weights and statistics over the steps ([`Ema`]). The average is evaluated after
-    /// every epoch too ([`Record::ema_test_accuracy`](super::Record::ema_test_accuracy)), decides
-    /// which epoch is the best, and is saved in checkpoints beside the weights
-    /// ([`Checkpoint::load_ema`](super::Checkpoint::load_ema)).
+    /// every epoch too ([`Record::ema_test_accuracy`](crate::train::Record::ema_test_accuracy)),
+    /// decides which epoch is the best, and is saved in checkpoints beside the weights
+    /// ([`Checkpoint::load_ema`](crate::train::Checkpoint::load_ema)).
     ///
     /// ```
     /// use skipgrad::{data::{Loader, SyntheticShapes}, nn::{Flatten, Linear, Sequential}};
